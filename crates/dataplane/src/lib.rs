@@ -1,0 +1,136 @@
+//! The seam between the agent and a data plane.
+//!
+//! Place on the line: view -> **render -> plan -> execute** -> report.
+//! Knows nothing of: files, servers, device discovery, and how any one plane works.
+
+use model::{DropReason, PortId, Revision, RuleRef};
+use policy::HostView;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A local port's device as it is now on the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    pub name: String,
+    pub ifindex: u32,
+}
+
+/// What the host is to enforce, and on which devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    pub view: HostView,
+    /// Ports of the view whose device is there. A port without one is prepared, not attached.
+    pub devices: BTreeMap<PortId, Device>,
+    /// Devices that are ours and belong to no port of the view: they pass nothing.
+    pub closed: BTreeSet<Device>,
+}
+
+/// Enforces a target on this host.
+///
+/// Every call may block on the kernel. One thread calls. Enforcement outlives the value: dropping it
+/// changes no verdict.
+pub trait DataPlane {
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes the kernel enforce the target; idempotent. Each port is under its old or its new policy
+    /// at every instant. A port that can't be served keeps its last policy, or stays closed if it
+    /// has none, and is named in the report.
+    fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError>;
+
+    /// Reads the host back and says what is not as the last target wants it. Changes nothing.
+    fn audit(&mut self) -> Result<Vec<Drift>, ApplyError>;
+
+    fn counters(&mut self) -> Result<Counters, ApplyError>;
+
+    /// Removes all enforcement: the one thing that opens ports.
+    fn detach(&mut self) -> Result<(), ApplyError>;
+}
+
+/// What a plane can do on this kernel (docs/semantics.md, Capabilities).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    pub quote_match: bool,
+    pub fragment_verdict: bool,
+    pub per_end_start: bool,
+    pub ipv4_options: bool,
+    pub extension_chain: bool,
+    pub udplite_ports: bool,
+    pub dccp_ports: bool,
+}
+
+impl Capabilities {
+    pub const ALL: Capabilities = Capabilities {
+        quote_match: true,
+        fragment_verdict: true,
+        per_end_start: true,
+        ipv4_options: true,
+        extension_chain: true,
+        udplite_ports: true,
+        dccp_ports: true,
+    };
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApplyReport {
+    pub revision: Revision,
+    /// Ports that now enforce the target, whether or not their device is there.
+    pub applied: BTreeSet<PortId>,
+    /// Ports that don't, and why; what they enforce instead is in the text.
+    pub refused: BTreeMap<PortId, String>,
+    /// Writes to the kernel.
+    pub writes: u64,
+    pub took: Duration,
+}
+
+/// The kernel, or the host, refused. Ports are under their old or new policy, each for itself; the
+/// next apply reads back first.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// What was tried, on what.
+    pub step: String,
+    pub source: std::io::Error,
+}
+
+impl std::fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.step, self.source)
+    }
+}
+
+impl std::error::Error for ApplyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Something on the host is not as it was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// The port's device is there, and our hooks are not on it.
+    Detached { port: PortId, device: String },
+    /// Another program sees the port's packets before ours.
+    NotFirst { port: PortId, device: String, first: String },
+    /// State of the plane was changed by someone else.
+    Changed { what: String },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub ports: BTreeMap<PortId, PortCounters>,
+    pub rules: BTreeMap<RuleRef, Count>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    pub passed_ingress: Count,
+    pub passed_egress: Count,
+    pub drops: BTreeMap<DropReason, Count>,
+    pub flows: u32,
+    pub half_open: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
