@@ -3,6 +3,7 @@
 //! Place on the line: view -> **render -> plan -> execute** -> report.
 //! Knows nothing of: files, servers, device discovery, and how any one plane works.
 
+pub use model::Capabilities;
 use model::{DropReason, PortId, Revision, RuleRef};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,30 +47,6 @@ pub trait DataPlane {
     fn detach(&mut self) -> Result<(), ApplyError>;
 }
 
-/// What a plane can do on this kernel (docs/semantics.md, Capabilities).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    pub quote_match: bool,
-    pub fragment_verdict: bool,
-    pub per_end_start: bool,
-    pub ipv4_options: bool,
-    pub extension_chain: bool,
-    pub udplite_ports: bool,
-    pub dccp_ports: bool,
-}
-
-impl Capabilities {
-    pub const ALL: Capabilities = Capabilities {
-        quote_match: true,
-        fragment_verdict: true,
-        per_end_start: true,
-        ipv4_options: true,
-        extension_chain: true,
-        udplite_ports: true,
-        dccp_ports: true,
-    };
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApplyReport {
     pub revision: Revision,
@@ -109,7 +86,11 @@ pub enum Drift {
     /// The port's device is there, and our hooks are not on it.
     Detached { port: PortId, device: String },
     /// Another program sees the port's packets before ours.
-    NotFirst { port: PortId, device: String, first: String },
+    NotFirst {
+        port: PortId,
+        device: String,
+        first: String,
+    },
     /// State of the plane was changed by someone else.
     Changed { what: String },
 }

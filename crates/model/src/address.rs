@@ -55,7 +55,22 @@ impl MacAddr {
     pub fn eui64_link_local(self) -> Ipv6Addr {
         let m = self.0;
         Ipv6Addr::from([
-            0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5],
+            0xfe,
+            0x80,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            m[0] ^ 2,
+            m[1],
+            m[2],
+            0xff,
+            0xfe,
+            m[3],
+            m[4],
+            m[5],
         ])
     }
 }
@@ -206,13 +221,18 @@ impl FromStr for Prefix {
 
     fn from_str(text: &str) -> Result<Self, PrefixError> {
         let Some((address, length)) = text.split_once('/') else {
-            return text.parse().map(Self::host).map_err(|_| PrefixError::Syntax);
+            return text
+                .parse()
+                .map(Self::host)
+                .map_err(|_| PrefixError::Syntax);
         };
         let address = address.parse().map_err(|_| PrefixError::Syntax)?;
         let plain = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
         match length.parse() {
             Ok(length) if plain => Self::new(address, length),
-            Err(_) if plain => Err(PrefixError::TooLong { family: Family::of(address) }),
+            Err(_) if plain => Err(PrefixError::TooLong {
+                family: Family::of(address),
+            }),
             _ => Err(PrefixError::Syntax),
         }
     }
@@ -234,8 +254,14 @@ mod tests {
         check("10.0.0.5/32", Ok("10.0.0.5"));
         check("0.0.0.0/0", Ok("0.0.0.0/0"));
         check("2001:DB8::/32", Ok("2001:db8::/32"));
-        check("10.0.0.0/33", Err(PrefixError::TooLong { family: Family::V4 }));
-        check("10.0.0.0/999", Err(PrefixError::TooLong { family: Family::V4 }));
+        check(
+            "10.0.0.0/33",
+            Err(PrefixError::TooLong { family: Family::V4 }),
+        );
+        check(
+            "10.0.0.0/999",
+            Err(PrefixError::TooLong { family: Family::V4 }),
+        );
         check("10.0.0.0/+8", Err(PrefixError::Syntax));
         check("10.0.0/8", Err(PrefixError::Syntax));
         let meant = "10.0.0.0/24".parse().expect("a prefix");
@@ -253,7 +279,10 @@ mod tests {
     #[test]
     fn a_mac_derives_its_link_local_address() {
         let mac: MacAddr = "52:54:00:12:34:56".parse().expect("a MAC");
-        assert_eq!(mac.eui64_link_local().to_string(), "fe80::5054:ff:fe12:3456");
+        assert_eq!(
+            mac.eui64_link_local().to_string(),
+            "fe80::5054:ff:fe12:3456"
+        );
         assert!("52:54:0:12:34:56".parse::<MacAddr>().is_err());
     }
 }

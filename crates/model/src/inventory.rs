@@ -134,7 +134,13 @@ impl Port {
 
     /// What stands for this port in remote groups, before link-local addresses are taken out.
     pub fn member_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
-        let pairs = self.address_pairs.iter().filter(|p| p.enters_remote_groups());
-        self.fixed_addresses.iter().map(|a| Prefix::host(*a)).chain(pairs.map(|p| p.prefix))
+        let pairs = self
+            .address_pairs
+            .iter()
+            .filter(|p| p.enters_remote_groups());
+        self.fixed_addresses
+            .iter()
+            .map(|a| Prefix::host(*a))
+            .chain(pairs.map(|p| p.prefix))
     }
 }

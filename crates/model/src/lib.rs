@@ -5,6 +5,7 @@
 //! validity and no more; whether a group exists, or two ports share an address, is for `policy`.
 
 mod address;
+mod capabilities;
 mod flow;
 mod id;
 mod inventory;
@@ -13,6 +14,7 @@ mod settings;
 mod verdict;
 
 pub use address::{Family, MacAddr, Prefix, PrefixError};
+pub use capabilities::Capabilities;
 pub use flow::{FlowKey, FlowState, IcmpRequest};
 pub use id::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, ScopeId,

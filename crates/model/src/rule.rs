@@ -55,9 +55,14 @@ pub enum Peer {
 pub enum L4Match {
     /// Any protocol.
     Any,
-    Ported { protocol: PortedProtocol, dst: L4PortRange },
+    Ported {
+        protocol: PortedProtocol,
+        dst: L4PortRange,
+    },
     /// ICMP in an IPv4 rule, ICMPv6 in an IPv6 rule.
-    Icmp { kind: Option<IcmpKind> },
+    Icmp {
+        kind: Option<IcmpKind>,
+    },
     Other(PortlessProtocol),
 }
 
@@ -119,7 +124,10 @@ pub struct L4PortRange {
 }
 
 impl L4PortRange {
-    pub const ALL: L4PortRange = L4PortRange { first: 0, last: u16::MAX };
+    pub const ALL: L4PortRange = L4PortRange {
+        first: 0,
+        last: u16::MAX,
+    };
 
     /// `None` when `last < first`.
     pub fn new(first: u16, last: u16) -> Option<Self> {

@@ -6,6 +6,4 @@
 
 mod view;
 
-pub use view::{
-    GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView,
-};
+pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

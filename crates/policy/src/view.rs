@@ -68,7 +68,11 @@ pub struct OwnAddress {
 impl PortView {
     /// The port's MAC and those of its pairs.
     pub fn macs(&self) -> BTreeSet<MacAddr> {
-        self.addresses.iter().filter_map(|a| a.mac).chain([self.mac]).collect()
+        self.addresses
+            .iter()
+            .filter_map(|a| a.mac)
+            .chain([self.mac])
+            .collect()
     }
 }
 

@@ -59,11 +59,22 @@ pub enum Fragment {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L4 {
-    Tcp { src: u16, dst: u16, flags: TcpFlags },
+    Tcp {
+        src: u16,
+        dst: u16,
+        flags: TcpFlags,
+    },
     /// UDP, UDP-Lite, SCTP, DCCP.
-    Ported { src: u16, dst: u16 },
+    Ported {
+        src: u16,
+        dst: u16,
+    },
     /// ICMP in IPv4, ICMPv6 in IPv6. `identifier` is bytes 4 and 5, whatever they mean.
-    Icmp { icmp_type: u8, code: u8, identifier: u16 },
+    Icmp {
+        icmp_type: u8,
+        code: u8,
+        identifier: u16,
+    },
     /// A protocol that is known by number only.
     Opaque,
     /// Of a later fragment: not here.
