@@ -27,8 +27,9 @@ pub enum Body<'a> {
 pub enum BadPacket {
     /// Becomes the drop reason `bad-header`.
     Header,
-    /// A first fragment without its whole header chain and transport header: `bad-fragment`.
-    FirstFragment,
+    /// A first fragment without its whole header chain and transport header, or a fragment that ends
+    /// beyond the largest datagram: `bad-fragment`.
+    Fragment,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
