@@ -1,0 +1,60 @@
+# Portcullis: `make demo` shows it, `make test` proves it. `make help` lists the rest.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+
+RELEASE := target/release/portcullis
+
+# What the build needs; what the tests, the demo and the bench run; what only `make test-vm` runs.
+BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev
+RUN_PACKAGES   := iproute2 iptables ipset conntrack
+VM_PACKAGES    := qemu-system-x86 busybox-static
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-vm build demo test lint bench install test-vm soak fuzz clean root
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: ## Install the Debian packages that are missing
+	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES)
+
+setup-vm:
+	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(VM_PACKAGES)
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make $(MAKECMDGOALS): needs root: it makes network namespaces and loads BPF programs. Run it as root." >&2; exit 1; }
+
+build: setup ## Build the release binary
+	$(CARGO) build --release --package portcullis
+
+demo: root build ## Security groups on real packets, every verdict beside the one expected
+	@$(RELEASE) demo
+
+test: root setup ## All tests, with the fuzzers' corpora (unoptimized enough to build fast: one profile for all)
+	@tools/run-tests $(CARGO) test --workspace --no-fail-fast
+
+lint: setup ## Format, clippy, and what else a machine can see (crates/tidy)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	$(CARGO) run --quiet --package portcullis-tidy
+
+bench: root build ## Packets and connections per second beside no filter and iptables
+	@$(RELEASE) bench
+
+test-vm: root setup-vm ## The same between real virtual machines on taps (emulated)
+	@$(CARGO) test --package portcullis-conformance --test virtual_machines -- --include-ignored --nocapture
+
+soak: root build ## A million generated cases, and a thousand agents killed
+	@$(RELEASE) selftest --plane ebpf --cases 1000000 --seed 1
+
+fuzz: ## Coverage-guided fuzzing of the parsers, 60 s each
+	@tools/fuzz 60
+
+install: ## Binary, man page, completions, systemd unit (PREFIX, DESTDIR)
+	@[ -x $(RELEASE) ] || { echo "make install: $(RELEASE) isn't there; run make build first (not as root, if you like)." >&2; exit 1; }
+	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/portcullis
+
+clean: ## Remove what was built
+	$(CARGO) clean
