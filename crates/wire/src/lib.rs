@@ -4,6 +4,7 @@
 //! Knows nothing of: policy, ports, connections. Never panics on any bytes; reads nothing past the end.
 #![forbid(unsafe_code)]
 
+pub mod build;
 mod frame;
 pub mod nd;
 mod parse;
