@@ -1,1 +1,3 @@
+//! The eBPF data plane.
 
+pub mod layout;
