@@ -1,7 +1,7 @@
 //! Exact packets: every field has the value that a correct sender gives it, unless it is set otherwise.
 //!
 //! ```
-//! # use wire::{TcpFlags, build};
+//! # use portcullis_wire::{TcpFlags, build};
 //! # let (a, b) = ("10.0.0.5".parse().unwrap(), "10.0.0.9".parse().unwrap());
 //! let syn = build::ip(a, b).tcp(40_000, 443, TcpFlags::SYN).bytes();
 //! let cut_short = build::ip(a, b).udp(1, 2).payload(b"hello").cut(40).bytes();
@@ -279,6 +279,22 @@ impl Builder<Arp> {
     /// Hardware type, protocol type and the two lengths; (1, 0x0800, 6, 4) if not set.
     pub fn arp_header(mut self, header: (u16, u16, u8, u8)) -> Self {
         self.content.header = header;
+        self
+    }
+
+    pub fn opcode(mut self, opcode: u16) -> Self {
+        self.content.opcode = opcode;
+        self
+    }
+
+    /// The sender's MAC inside the message.
+    pub fn sender_mac(mut self, mac: MacAddr) -> Self {
+        self.content.sender.0 = mac;
+        self
+    }
+
+    pub fn target_mac(mut self, mac: MacAddr) -> Self {
+        self.content.target.0 = mac;
         self
     }
 }

@@ -8,6 +8,7 @@ pub mod build;
 mod frame;
 pub mod nd;
 mod parse;
+pub mod words;
 
 pub use frame::{Arp, BadPacket, Body, Fragment, Frame, L4, Packet, TcpFlags};
 pub use parse::{

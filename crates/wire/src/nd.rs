@@ -24,8 +24,10 @@ pub struct Message<'a> {
     options: &'a [u8],
 }
 
+pub const MAX_OPTIONS: usize = 64;
+
 /// `payload` begins with the ICMPv6 header. `None` for other types, a message shorter than its fixed
-/// part, an option of length 0, one beyond the end, and bytes behind the last one.
+/// part, too many options, an option of length 0, one beyond the end, and bytes behind the last one.
 pub fn message(icmp_type: u8, payload: &[u8]) -> Option<Message<'_>> {
     let (fixed, has_target) = match icmp_type {
         ROUTER_SOLICITATION => (8, false),
@@ -36,11 +38,14 @@ pub fn message(icmp_type: u8, payload: &[u8]) -> Option<Message<'_>> {
     };
     let options = payload.get(fixed..)?;
     let mut rest = options;
-    while !rest.is_empty() {
+    for _ in 0..MAX_OPTIONS {
+        if rest.is_empty() {
+            break;
+        }
         let length = usize::from(*rest.get(1)?) * 8;
         rest = rest.get(length..).filter(|_| length > 0)?;
     }
-    Some(Message {
+    rest.is_empty().then_some(Message {
         target: has_target.then(|| ipv6_address(payload, 8)),
         options,
     })
@@ -114,6 +119,8 @@ mod tests {
         check(&[1, 2, 2, 0, 0, 0, 0, 1], None);
         check(&[1], None);
         check(&[1, 1, 2, 0, 0, 0, 0, 1, 0], None);
+        check(&[14, 1, 0, 0, 0, 0, 0, 0].repeat(64), Some(true));
+        check(&[14, 1, 0, 0, 0, 0, 0, 0].repeat(65), None);
     }
 
     #[test]

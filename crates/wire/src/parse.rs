@@ -1,8 +1,8 @@
 //! Bytes to [`Frame`]: the stage `parse`, as docs/semantics.md "Parse" has it to the letter.
 //!
 //! Where several things are wrong with an IPv6 extension header, the first of these is named: one too
-//! many; out of place; its first 8 bytes not there; a route with segments left; too many bytes in all;
-//! beyond the end.
+//! many; its first 8 bytes not there; out of place, segments left, too many bytes in all; beyond the
+//! end.
 
 use crate::frame::{Arp, BadPacket, Body, Fragment, Frame, L4, Packet, TcpFlags};
 use model::{Family, MacAddr};
@@ -141,18 +141,19 @@ fn ipv6(bytes: &[u8], transport: Transport) -> Result<Packet<'_>, BadPacket> {
     let (mut headers, mut extension_bytes, mut fragment_seen) = (0, 0, false);
     while is_extension(packet.protocol) {
         headers += 1;
-        let out_of_place = match packet.protocol {
-            EXTENSION_HOP_BY_HOP => headers > 1,
-            EXTENSION_FRAGMENT => fragment_seen,
-            _ => false,
-        };
-        if headers > MAX_EXTENSION_HEADERS || out_of_place {
+        if headers > MAX_EXTENSION_HEADERS {
             return Err(BadPacket::Header);
         }
         let Some(header) = packet.payload.first_chunk::<8>() else {
             return Err(missing(packet.fragment));
         };
-        if packet.protocol == EXTENSION_ROUTING && header[3] > 0 {
+        let undecidable = match packet.protocol {
+            EXTENSION_HOP_BY_HOP => headers > 1,
+            EXTENSION_FRAGMENT => fragment_seen,
+            EXTENSION_ROUTING => header[3] > 0,
+            _ => false,
+        };
+        if undecidable {
             return Err(BadPacket::Header);
         }
         let length = match packet.protocol {

@@ -108,6 +108,14 @@ impl Builder<Ip> {
         })
     }
 
+    /// Another code for an ICMP message; nothing happens to other packets.
+    pub fn icmp_code(mut self, new: u8) -> Self {
+        if let Transport::Icmp { code, .. } = &mut self.content.transport {
+            *code = new;
+        }
+        self
+    }
+
     /// An echo or timestamp message: bytes 4 and 5 are the identifier, 6 and 7 the sequence number.
     pub fn icmp_query(self, icmp_type: u8, identifier: u16, sequence: u16) -> Self {
         let [a, b] = identifier.to_be_bytes();
