@@ -363,6 +363,8 @@ fn an_ipv6_first_fragment_holds_the_whole_chain() {
     let at = longer.len() - 7;
     longer[at] = 1;
     check_bad(&longer, BadFragment);
+    // What is not there can't be out of place.
+    check_bad(&chain(&[(44, FIRST), (0, PLAIN)], &[])[..60], BadFragment);
     // Before the fragment header no one knows that it is one.
     check_bad(&chain(&[(44, FIRST)], &[])[..47], BadHeader);
 }
