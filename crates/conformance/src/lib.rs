@@ -1,1 +1,9 @@
+//! The suite that everything that judges packets runs: scenarios as data, generated traces, and the
+//! lab of network namespaces.
+//!
+//! Place on the line: around all of it, from the hook to the verdict.
+//! Knows nothing of: how any data plane works; each hands itself in as a [`Judge`].
 
+mod judge;
+
+pub use judge::{Answer, Judge};
