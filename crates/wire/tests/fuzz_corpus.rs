@@ -8,5 +8,5 @@ mod mutate;
 
 #[test]
 fn any_bytes_are_parsed_without_a_panic() {
-    mutate::run(&mutate::corpus("wire"), 200_000, checks::check);
+    mutate::run(&mutate::corpus("wire"), 2_000_000, checks::check);
 }
