@@ -4,6 +4,15 @@
 //! itself and leaves a finding.
 //! Knows nothing of: any data plane, packets in bytes, connections, devices.
 
+mod compile;
+mod dump;
+mod elision;
+mod finding;
+mod prefix_set;
 mod view;
 
+pub use compile::compile;
+pub use elision::{ElisionChange, becomes_elidable, elidable, stops_being_elidable};
+pub use finding::Finding;
+pub use prefix_set::contains;
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

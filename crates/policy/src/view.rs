@@ -23,8 +23,8 @@ pub struct HostView {
     pub networks: BTreeMap<NetworkId, NetworkView>,
     pub ports: BTreeMap<PortId, PortView>,
     pub groups: BTreeMap<GroupId, GroupView>,
-    /// Members of the groups that local rules name, in each scope of a local port; no link-local
-    /// address and no short pair is in here. An absent entry has no members.
+    /// Members of the groups that local rules name, in the scopes of the local ports with these
+    /// rules; no link-local address and no short pair is in here. An absent entry has no members.
     pub members: BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>,
     /// Address groups that local rules name. An absent entry has no prefixes.
     pub address_groups: BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>>,
@@ -36,7 +36,8 @@ pub struct NetworkView {
     pub subnets: BTreeSet<Prefix>,
     pub dhcp_servers: BTreeSet<IpAddr>,
     /// Link-local addresses that only their owners may use: a router's (`None`), or a port's by its
-    /// MAC or its list. The ports need not be local.
+    /// MAC or its lists. The ports need not be local. Empty with `eui64_only`, which needs none.
+    /// A port may use the address that its own MAC derives, and what it lists, in any case.
     pub reserved_link_local: BTreeMap<Ipv6Addr, BTreeSet<Option<PortId>>>,
     pub eui64_only: bool,
 }
@@ -100,4 +101,14 @@ pub enum PeerView {
     Prefix(Prefix),
     Group(GroupId),
     AddressGroup(AddressGroupId),
+}
+
+impl PeerView {
+    /// Whether it stands for members that can change while the rule stays.
+    pub fn is_set(&self) -> bool {
+        match self {
+            PeerView::Any | PeerView::Prefix(_) => false,
+            PeerView::Group(_) | PeerView::AddressGroup(_) => true,
+        }
+    }
 }

@@ -1,0 +1,403 @@
+//! Inventory to view: what one host needs to know, and what is wrong with it.
+//!
+//! Place on the line: inventory -> **compile** -> view.
+//! Invariants: total; a bad object costs only itself and leaves a finding; the result depends on the
+//! inventory's content alone. Findings are about the whole inventory, not just this host's part.
+//! Cost: a few passes over ports and one over rules; a member set is built once and shared.
+
+use crate::finding::Finding;
+use crate::view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};
+use model::{
+    AddressGroupId, DeviceMatch, Family, GroupId, HostId, Inventory, L4Match, MacAddr, Network,
+    NetworkId, Peer, Port, PortId, Prefix, Rule, RuleId, RuleRef, ScopeId, SecurityGroup,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+/// What the host's own ports lead to.
+#[derive(Default)]
+struct Interest<'a> {
+    networks: BTreeSet<&'a NetworkId>,
+    /// Groups of local ports, and the scopes of these ports.
+    groups: BTreeMap<&'a GroupId, BTreeSet<&'a ScopeId>>,
+    /// Groups that rules name, and the scopes in which their members matter.
+    remote_groups: HashMap<&'a GroupId, BTreeSet<&'a ScopeId>>,
+    address_groups: BTreeSet<&'a AddressGroupId>,
+}
+
+pub fn compile(inventory: &Inventory, host: &HostId) -> (HostView, Vec<Finding>) {
+    let mut findings = Vec::new();
+    check_ports(inventory, &mut findings);
+    let settings = match inventory.hosts.get(host) {
+        Some(known) => known.settings.clone(),
+        None => {
+            findings.push(Finding::HostMissing { host: host.clone() });
+            Default::default()
+        }
+    };
+    let mut interest = Interest::default();
+    let ports = local_ports(inventory, host, &mut interest);
+    let groups = groups(inventory, &mut interest, &mut findings);
+    findings.sort();
+    findings.dedup();
+    let view = HostView {
+        revision: inventory.revision,
+        settings,
+        networks: networks(inventory, &interest),
+        ports,
+        groups,
+        members: members(inventory, &interest),
+        address_groups: address_groups(inventory, &interest),
+    };
+    (view, findings)
+}
+
+/// A port whose network is missing is left out: a port that no view knows passes nothing.
+fn local_ports<'a>(
+    inventory: &'a Inventory,
+    host: &HostId,
+    interest: &mut Interest<'a>,
+) -> BTreeMap<PortId, PortView> {
+    let mut ports = BTreeMap::new();
+    for (id, port) in &inventory.ports {
+        if port.host.as_ref() != Some(host) {
+            continue;
+        }
+        let Some(network) = inventory.networks.get(&port.network) else {
+            continue;
+        };
+        interest.networks.insert(&port.network);
+        let joined: Vec<&GroupId> = joined_groups(port)
+            .filter(|group| inventory.groups.contains_key(*group))
+            .collect();
+        for group in &joined {
+            let scopes = interest.groups.entry(*group).or_default();
+            scopes.insert(&network.scope);
+        }
+        ports.insert(id.clone(), port_view(port, joined));
+    }
+    ports
+}
+
+/// Groups in force: none with port security off, and none of a list too long.
+fn joined_groups(port: &Port) -> impl Iterator<Item = &GroupId> {
+    let in_force = port.port_security && port.groups.len() <= Port::MAX_GROUPS;
+    port.groups.iter().filter(move |_| in_force)
+}
+
+fn port_view(port: &Port, groups: Vec<&GroupId>) -> PortView {
+    let guarded = port.port_security;
+    let fixed = port.fixed_addresses.iter().map(|address| OwnAddress {
+        prefix: Prefix::host(*address),
+        mac: None,
+    });
+    let pairs = port.address_pairs.iter().map(|pair| OwnAddress {
+        prefix: pair.prefix,
+        mac: Some(pair.mac.unwrap_or(port.mac)),
+    });
+    PortView {
+        network: port.network.clone(),
+        device: port.device.clone(),
+        mac: port.mac,
+        port_security: guarded,
+        dhcp_server: guarded && port.dhcp_server,
+        router: guarded && port.router,
+        addresses: fixed.chain(pairs).filter(|_| guarded).collect(),
+        groups: groups.into_iter().cloned().collect(),
+    }
+}
+
+/// Looks at each group's rules for findings; keeps the groups of local ports, and notes what their
+/// rules name.
+fn groups<'a>(
+    inventory: &'a Inventory,
+    interest: &mut Interest<'a>,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<GroupId, GroupView> {
+    let mut kept = BTreeMap::new();
+    for (id, group) in &inventory.groups {
+        let rules = rules(inventory, id, group, findings);
+        let Some(scopes) = interest.groups.get(id) else {
+            continue;
+        };
+        let mut named = HashSet::new();
+        for (_, rule) in &rules {
+            match rule.peer {
+                Peer::Any | Peer::Prefix(_) => {}
+                Peer::Group(ref group) => {
+                    named.insert(group);
+                }
+                Peer::AddressGroup(ref group) => {
+                    interest.address_groups.insert(group);
+                }
+            }
+        }
+        for group in named {
+            let wanted = interest.remote_groups.entry(group).or_default();
+            wanted.extend(scopes);
+        }
+        let view = GroupView {
+            stateful: group.stateful,
+            tag: group.tag,
+            rules: rules
+                .into_iter()
+                .map(|(id, rule)| (id.clone(), rule_view(rule)))
+                .collect(),
+        };
+        kept.insert(id.clone(), view);
+    }
+    kept
+}
+
+/// The rules that can match something.
+fn rules<'a>(
+    inventory: &Inventory,
+    group: &GroupId,
+    content: &'a SecurityGroup,
+    findings: &mut Vec<Finding>,
+) -> Vec<(&'a RuleId, &'a Rule)> {
+    let mut sound = Vec::with_capacity(content.rules.len());
+    for (id, rule) in &content.rules {
+        let name = || RuleRef {
+            group: group.clone(),
+            rule: id.clone(),
+        };
+        match broken(inventory, rule, name) {
+            None => sound.push((id, rule)),
+            Some(finding) => findings.push(finding),
+        }
+    }
+    sound
+}
+
+/// Why a rule matches nobody, when it never can as it is written.
+fn broken(inventory: &Inventory, rule: &Rule, name: impl Fn() -> RuleRef) -> Option<Finding> {
+    if let L4Match::Other(protocol) = rule.l4
+        && rule.family == Family::V6
+        && is_extension_header(protocol.number())
+    {
+        return Some(Finding::RuleExtensionHeader {
+            rule: name(),
+            protocol: protocol.number(),
+        });
+    }
+    match &rule.peer {
+        Peer::Any => None,
+        Peer::Prefix(prefix) => {
+            (prefix.family() != rule.family).then(|| Finding::RulePrefixFamily {
+                rule: name(),
+                family: rule.family,
+                prefix: *prefix,
+            })
+        }
+        Peer::Group(group) => {
+            (!inventory.groups.contains_key(group)).then(|| Finding::RuleGroupMissing {
+                rule: name(),
+                group: group.clone(),
+            })
+        }
+        Peer::AddressGroup(group) => (!inventory.address_groups.contains_key(group)).then(|| {
+            Finding::RuleAddressGroupMissing {
+                rule: name(),
+                address_group: group.clone(),
+            }
+        }),
+    }
+}
+
+/// In IPv6 these are headers on the way to a packet's protocol, never its protocol.
+fn is_extension_header(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 51 | 60)
+}
+
+fn rule_view(rule: &Rule) -> RuleView {
+    RuleView {
+        direction: rule.direction,
+        family: rule.family,
+        l4: rule.l4,
+        peer: match &rule.peer {
+            Peer::Any => PeerView::Any,
+            Peer::Prefix(prefix) if prefix.length() == 0 => PeerView::Any,
+            Peer::Prefix(prefix) => PeerView::Prefix(*prefix),
+            Peer::Group(group) => PeerView::Group(group.clone()),
+            Peer::AddressGroup(group) => PeerView::AddressGroup(group.clone()),
+        },
+    }
+}
+
+fn members(
+    inventory: &Inventory,
+    interest: &Interest<'_>,
+) -> BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>> {
+    let mut found: HashMap<(&ScopeId, &GroupId), Vec<Prefix>> = HashMap::new();
+    for port in inventory.ports.values() {
+        let Some(network) = inventory.networks.get(&port.network) else {
+            continue;
+        };
+        for group in joined_groups(port) {
+            let wanted = interest.remote_groups.get(group);
+            if wanted.is_some_and(|scopes| scopes.contains(&network.scope)) {
+                let members = port.member_prefixes().filter(|p| !is_link_local(p));
+                let known = found.entry((&network.scope, group)).or_default();
+                known.extend(members);
+            }
+        }
+    }
+    found
+        .into_iter()
+        .filter(|(_, members)| !members.is_empty())
+        .map(|((scope, group), members)| {
+            let members = Arc::new(members.into_iter().collect());
+            ((scope.clone(), group.clone()), members)
+        })
+        .collect()
+}
+
+fn is_link_local(prefix: &Prefix) -> bool {
+    match prefix.network() {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => prefix.length() >= 10 && address.is_unicast_link_local(),
+    }
+}
+
+fn address_groups(
+    inventory: &Inventory,
+    interest: &Interest<'_>,
+) -> BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>> {
+    let wanted = interest.address_groups.iter();
+    let known = wanted.filter_map(|id| inventory.address_groups.get_key_value(*id));
+    known
+        .filter(|(_, group)| !group.prefixes.is_empty())
+        .map(|(id, group)| (id.clone(), Arc::new(group.prefixes.clone())))
+        .collect()
+}
+
+fn networks(inventory: &Inventory, interest: &Interest<'_>) -> BTreeMap<NetworkId, NetworkView> {
+    let local = interest.networks.iter();
+    let local = local.filter_map(|id| inventory.networks.get_key_value(*id));
+    let mut views: BTreeMap<NetworkId, NetworkView> = local
+        .map(|(id, network)| (id.clone(), network_view(network)))
+        .collect();
+    for (id, port) in &inventory.ports {
+        if let Some(view) = views.get_mut(&port.network)
+            && !view.eui64_only
+        {
+            let pairs = port.address_pairs.iter().filter_map(|p| p.prefix.as_host());
+            let listed = port.fixed_addresses.iter().copied().chain(pairs);
+            let derived = port.mac.eui64_link_local();
+            for address in listed.filter_map(link_local).chain([derived]) {
+                let owners = view.reserved_link_local.entry(address).or_default();
+                owners.insert(Some(id.clone()));
+            }
+        }
+    }
+    views
+}
+
+fn network_view(network: &Network) -> NetworkView {
+    let routers = network.routers.iter().copied().filter_map(link_local);
+    let reserved = routers.filter(|_| !network.eui64_only);
+    NetworkView {
+        scope: network.scope.clone(),
+        subnets: network.subnets.clone(),
+        dhcp_servers: network.dhcp_servers.clone(),
+        reserved_link_local: reserved.map(|a| (a, BTreeSet::from([None]))).collect(),
+        eui64_only: network.eui64_only,
+    }
+}
+
+fn link_local(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => address.is_unicast_link_local().then_some(address),
+    }
+}
+
+/// What is wrong with ports, each by itself and between them.
+fn check_ports(inventory: &Inventory, findings: &mut Vec<Finding>) {
+    let mut macs: HashMap<(&NetworkId, MacAddr), &PortId> = HashMap::new();
+    let mut addresses: HashMap<(&ScopeId, IpAddr), &PortId> = HashMap::new();
+    let mut devices: HashMap<(&HostId, &str), &PortId> = HashMap::new();
+    for (id, port) in &inventory.ports {
+        check_port(inventory, id, port, findings);
+        let pair = |first: &PortId| [first.clone(), id.clone()];
+        let first = *macs.entry((&port.network, port.mac)).or_insert(id);
+        if first != id {
+            findings.push(Finding::DuplicateMac {
+                network: port.network.clone(),
+                mac: port.mac,
+                ports: pair(first),
+            });
+        }
+        if let Some(network) = inventory.networks.get(&port.network) {
+            let here = port.fixed_addresses.iter();
+            // Link-local addresses mean something in their network only, and are checked nowhere.
+            for address in here.filter(|a| link_local(**a).is_none()) {
+                let first = *addresses.entry((&network.scope, *address)).or_insert(id);
+                if first != id {
+                    findings.push(Finding::DuplicateAddress {
+                        scope: network.scope.clone(),
+                        address: *address,
+                        ports: pair(first),
+                    });
+                }
+            }
+        }
+        if let (Some(host), DeviceMatch::Name(device)) = (&port.host, &port.device) {
+            let first = *devices.entry((host, device)).or_insert(id);
+            if first != id {
+                findings.push(Finding::DuplicateDevice {
+                    host: host.clone(),
+                    device: device.clone(),
+                    ports: pair(first),
+                });
+            }
+        }
+    }
+}
+
+fn check_port(inventory: &Inventory, id: &PortId, port: &Port, findings: &mut Vec<Finding>) {
+    if let Some(host) = &port.host
+        && !inventory.hosts.contains_key(host)
+    {
+        findings.push(Finding::PortHostMissing {
+            port: id.clone(),
+            host: host.clone(),
+        });
+    }
+    if !inventory.networks.contains_key(&port.network) {
+        findings.push(Finding::PortNetworkMissing {
+            port: id.clone(),
+            network: port.network.clone(),
+        });
+    }
+    if !port.port_security {
+        if !port.groups.is_empty() {
+            findings.push(Finding::UnguardedInGroups { port: id.clone() });
+        }
+        return;
+    }
+    if port.groups.len() > Port::MAX_GROUPS {
+        findings.push(Finding::PortTooManyGroups {
+            port: id.clone(),
+            groups: port.groups.len(),
+        });
+    }
+    for group in joined_groups(port).filter(|g| !inventory.groups.contains_key(*g)) {
+        findings.push(Finding::PortGroupMissing {
+            port: id.clone(),
+            group: group.clone(),
+        });
+    }
+    for pair in port
+        .address_pairs
+        .iter()
+        .filter(|p| !p.enters_remote_groups())
+    {
+        findings.push(Finding::WidePair {
+            port: id.clone(),
+            prefix: pair.prefix,
+        });
+    }
+}

@@ -1,0 +1,399 @@
+//! Which flows need no tracking, and what a change of policy does to that.
+//!
+//! Place on the line: views -> the answers that a plane needs to elide, to hold, and to forget.
+//! Knows nothing of: flows that exist, packets, time. Exact both ways: what `some_flow_only_in`
+//! says of a policy of any size is what asking [`elidable`] for each possible flow would say.
+//! Not looked at: which local addresses a port has; a flow is a remote address, a protocol and ports.
+//! A port with port security off has no elidable flow: rules don't concern it.
+//! Source: docs/semantics.md "Elision".
+
+mod coverage;
+mod sweep;
+
+use crate::prefix_set;
+use crate::view::{GroupView, HostView, PeerView, PortView, RuleView};
+use coverage::{Coverage, Kinds, error_types, icmp_number};
+use model::{Direction, Elision, Family, FlowKey, GroupId, L4Match, PortId, Prefix, ScopeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use sweep::{Side, Slot};
+
+/// Whether every packet of this flow passes by rules, whoever starts it, and the view's mode keeps
+/// no state for it.
+pub fn elidable(view: &HostView, port: &PortId, flow: &FlowKey) -> bool {
+    let Some(half) = Half::of(view, port) else {
+        return false;
+    };
+    let family = Family::of(flow.remote);
+    if family != Family::of(flow.local) {
+        return false;
+    }
+    let icmp = flow.protocol == icmp_number(family);
+    let asked = |direction| match (icmp, flow.icmp) {
+        // ICMP that is no request or reply belongs to no flow.
+        (true, None) => None,
+        (true, Some(request)) => {
+            let asks = request.by_local == (direction == Direction::Egress);
+            let reply = match request.icmp_type {
+                8 => 0,
+                13 => 14,
+                128 => 129,
+                _ => return None,
+            };
+            Some(if asks { request.icmp_type } else { reply })
+        }
+        (false, _) => Some(0),
+    };
+    let permits = |direction: Direction, l4_port: u16| {
+        let Some(icmp_type) = asked(direction) else {
+            return false;
+        };
+        half.rules().any(|rule| {
+            rule.direction == direction
+                && rule.family == family
+                && covers_l4(rule, flow.protocol, l4_port, icmp_type)
+                && half.names(&rule.peer, flow)
+        })
+    };
+    let permitted = half.mode != Elision::Off
+        && permits(Direction::Egress, flow.remote_l4)
+        && permits(Direction::Ingress, flow.local_l4);
+    permitted && (half.mode == Elision::On || half.errors_permitted(family, flow))
+}
+
+fn covers_l4(rule: &RuleView, protocol: u8, l4_port: u16, icmp_type: u8) -> bool {
+    match rule.l4 {
+        L4Match::Any => true,
+        L4Match::Ported { protocol: p, dst } => p.number() == protocol && dst.contains(l4_port),
+        L4Match::Icmp { kind } => {
+            protocol == icmp_number(rule.family)
+                && kind.is_none_or(|k| k.icmp_type == icmp_type && k.code.is_none_or(|c| c == 0))
+        }
+        L4Match::Other(p) => p.number() == protocol,
+    }
+}
+
+/// Whether some TCP flow of the port was elidable and is not any more. A port that is new, or gone,
+/// has no open flow.
+pub fn stops_being_elidable(old: &HostView, new: &HostView, port: &PortId) -> bool {
+    ElisionChange::between(old, new).stops(port)
+}
+
+/// Whether some flow of the port was not elidable and now is. A port that is new has no flows.
+pub fn becomes_elidable(old: &HostView, new: &HostView, port: &PortId) -> bool {
+    ElisionChange::between(old, new).becomes(port)
+}
+
+/// The two questions for many ports of the same two views: ports with the same groups in the same
+/// scope share their answers, and all share what is known about members that came or went.
+pub struct ElisionChange<'a> {
+    old: &'a HostView,
+    new: &'a HostView,
+    answers: HashMap<(Question, [Profile<'a>; 2]), bool>,
+    groups: HashMap<&'a GroupId, GroupChange<'a>>,
+    changed_members: HashMap<(ScopeId, &'a PeerView), Vec<Prefix>>,
+}
+
+/// A group that both views have.
+struct GroupChange<'a> {
+    /// Rules that only one of the views has.
+    rules: Vec<&'a RuleView>,
+    /// Groups and address groups that its rules name.
+    sets: Vec<&'a PeerView>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Question {
+    Stops,
+    Becomes,
+}
+
+/// What of a port decides its answers: whether it has port security, its scope and its groups.
+type Profile<'a> = (bool, &'a ScopeId, &'a [GroupId]);
+
+/// More places that a change reaches than this are looked at as one: everywhere.
+const MAX_AFFECTED: usize = 256;
+
+impl<'a> ElisionChange<'a> {
+    pub fn between(old: &'a HostView, new: &'a HostView) -> Self {
+        Self {
+            old,
+            new,
+            answers: HashMap::new(),
+            groups: HashMap::new(),
+            changed_members: HashMap::new(),
+        }
+    }
+
+    pub fn stops(&mut self, port: &PortId) -> bool {
+        self.answer(Question::Stops, port)
+    }
+
+    pub fn becomes(&mut self, port: &PortId) -> bool {
+        self.answer(Question::Becomes, port)
+    }
+
+    fn answer(&mut self, question: Question, port: &PortId) -> bool {
+        let (Some(old), Some(new)) = (self.old.ports.get(port), self.new.ports.get(port)) else {
+            return false;
+        };
+        let old = Half::new(self.old, old);
+        let new = Half::new(self.new, new);
+        let key = (question, [old.profile(), new.profile()]);
+        if let Some(known) = self.answers.get(&key) {
+            return *known;
+        }
+        let answer = match question {
+            // Turning port security off, or on, holds nothing.
+            Question::Stops if !(old.port.port_security && new.port.port_security) => false,
+            Question::Stops => self.some_flow_only_in(&old, &new, Kinds::Tcp),
+            Question::Becomes => self.some_flow_only_in(&new, &old, Kinds::All),
+        };
+        self.answers.insert(key, answer);
+        answer
+    }
+
+    /// Whether a flow of these kinds is elidable under `this` and not under `other`.
+    fn some_flow_only_in(&mut self, this: &Half<'a>, other: &Half<'a>, kinds: Kinds) -> bool {
+        if this.mode == Elision::Off || this.port.groups.is_empty() {
+            return false;
+        }
+        let affected = self.affected(this, other, kinds);
+        if affected.is_empty() {
+            return false;
+        }
+        let sides = [this, other].map(|half| Side {
+            mode: half.mode,
+            slots: Direction::BOTH.map(|direction| slot(half, direction, kinds, &affected)),
+        });
+        sweep::some_flow_only_in_first(&sides, &affected, kinds)
+    }
+
+    /// The remote addresses whose classes may differ: disjoint prefixes, in order.
+    fn affected(&mut self, this: &Half<'a>, other: &Half<'a>, kinds: Kinds) -> Vec<Prefix> {
+        if this.mode != other.mode || this.scope != other.scope {
+            return prefix_set::both_families();
+        }
+        let kinds = kinds.with_errors(this.mode == Elision::Strict);
+        let mut places: BTreeSet<Prefix> = BTreeSet::new();
+        let mut sets: HashSet<&'a PeerView> = HashSet::new();
+        for (half, opposite) in [(this, other), (other, this)] {
+            for group in &half.port.groups {
+                let Some(view) = half.view.groups.get(group) else {
+                    continue;
+                };
+                let there = opposite.port.groups.binary_search(group).is_ok();
+                let Some(counterpart) = opposite.view.groups.get(group).filter(|_| there) else {
+                    let rules = view.rules.values().filter(|r| kinds.asks_for(r));
+                    rules.for_each(|rule| half.places(rule, &mut places));
+                    continue;
+                };
+                let change = self.groups.entry(group);
+                let change = change.or_insert_with(|| GroupChange::of(view, counterpart));
+                for rule in change.rules.iter().filter(|r| kinds.asks_for(r)) {
+                    this.places(rule, &mut places);
+                    other.places(rule, &mut places);
+                }
+                sets.extend(&change.sets);
+            }
+        }
+        for peer in sets {
+            let key = (this.scope.clone(), peer);
+            let changed = self.changed_members.entry(key);
+            let changed = changed.or_insert_with(|| difference(this.set(peer), other.set(peer)));
+            places.extend(changed.iter());
+        }
+        disjoint(places)
+    }
+}
+
+/// One view's part in a comparison.
+struct Half<'a> {
+    view: &'a HostView,
+    port: &'a PortView,
+    scope: &'a ScopeId,
+    mode: Elision,
+}
+
+impl<'a> Half<'a> {
+    fn of(view: &'a HostView, port: &PortId) -> Option<Self> {
+        Some(Self::new(view, view.ports.get(port)?))
+    }
+
+    fn new(view: &'a HostView, port: &'a PortView) -> Self {
+        let network = view.networks.get(&port.network);
+        let network = network.expect("a view has the networks of its ports");
+        Self {
+            view,
+            port,
+            scope: &network.scope,
+            mode: view.settings.elision,
+        }
+    }
+
+    fn profile(&self) -> Profile<'a> {
+        (self.port.port_security, self.scope, &self.port.groups)
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &'a RuleView> + use<'_, 'a> {
+        let groups = self.port.groups.iter();
+        let groups = groups.filter_map(|id| self.view.groups.get(id));
+        groups.flat_map(|group| group.rules.values())
+    }
+
+    fn set(&self, peer: &PeerView) -> Option<&'a Arc<BTreeSet<Prefix>>> {
+        match peer {
+            PeerView::Any | PeerView::Prefix(_) => None,
+            PeerView::Group(group) => {
+                let key = (self.scope.clone(), group.clone());
+                self.view.members.get(&key)
+            }
+            PeerView::AddressGroup(group) => self.view.address_groups.get(group),
+        }
+    }
+
+    fn names(&self, peer: &PeerView, flow: &FlowKey) -> bool {
+        match peer {
+            PeerView::Any => true,
+            PeerView::Prefix(prefix) => prefix.contains(flow.remote),
+            PeerView::Group(_) | PeerView::AddressGroup(_) => self
+                .set(peer)
+                .is_some_and(|set| prefix_set::contains(set, flow.remote)),
+        }
+    }
+
+    /// Mode `strict`: ingress from any source and egress to the remote, each type with every code.
+    fn errors_permitted(&self, family: Family, flow: &FlowKey) -> bool {
+        error_types(family).iter().all(|icmp_type| {
+            let permits = |direction, names: &dyn Fn(&PeerView) -> bool| {
+                self.rules().any(|rule| {
+                    rule.direction == direction
+                        && rule.family == family
+                        && coverage::covers_error(rule, *icmp_type)
+                        && names(&rule.peer)
+                })
+            };
+            permits(Direction::Ingress, &|peer| *peer == PeerView::Any)
+                && permits(Direction::Egress, &|peer| self.names(peer, flow))
+        })
+    }
+
+    /// Adds the remotes that a rule of this side is about.
+    fn places(&self, rule: &RuleView, places: &mut BTreeSet<Prefix>) {
+        match &rule.peer {
+            PeerView::Any => {
+                places.insert(Prefix::whole(rule.family));
+            }
+            PeerView::Prefix(prefix) => {
+                places.insert(*prefix);
+            }
+            PeerView::Group(_) | PeerView::AddressGroup(_) => {
+                let members = self.set(&rule.peer).into_iter().flat_map(|set| set.iter());
+                places.extend(members.filter(|p| p.family() == rule.family));
+            }
+        }
+    }
+}
+
+impl<'a> GroupChange<'a> {
+    fn of(one: &'a GroupView, other: &'a GroupView) -> Self {
+        let only_in = |here: &'a GroupView, there: &'a GroupView| {
+            let rules = here.rules.iter();
+            let rules = rules.filter(|(id, rule)| there.rules.get(*id) != Some(*rule));
+            rules.map(|(_, rule)| rule)
+        };
+        let rules = match one.rules == other.rules {
+            true => Vec::new(),
+            false => only_in(one, other).chain(only_in(other, one)).collect(),
+        };
+        let named = one.rules.values().chain(rules.iter().copied());
+        let named = named.map(|rule| &rule.peer);
+        let sets: HashSet<&PeerView> = named.filter(|peer| peer.is_set()).collect();
+        let sets = sets.into_iter().collect();
+        Self { rules, sets }
+    }
+}
+
+/// What is in one of the sets only.
+fn difference(
+    one: Option<&Arc<BTreeSet<Prefix>>>,
+    other: Option<&Arc<BTreeSet<Prefix>>>,
+) -> Vec<Prefix> {
+    match (one, other) {
+        (None, None) => Vec::new(),
+        (Some(set), None) | (None, Some(set)) => set.iter().copied().collect(),
+        (Some(one), Some(other)) if Arc::ptr_eq(one, other) => Vec::new(),
+        (Some(one), Some(other)) => one.symmetric_difference(other).copied().collect(),
+    }
+}
+
+/// The widest of these prefixes; everything, if they are too many to look at each.
+fn disjoint(places: BTreeSet<Prefix>) -> Vec<Prefix> {
+    let mut widest: Vec<Prefix> = Vec::new();
+    for place in places {
+        if !widest.last().is_some_and(|last| last.covers(&place)) {
+            widest.push(place);
+        }
+    }
+    if widest.len() > MAX_AFFECTED {
+        return prefix_set::both_families();
+    }
+    widest
+}
+
+/// What a side's rules of one direction cover, and where, as far as the affected places go.
+fn slot(half: &Half<'_>, direction: Direction, kinds: Kinds, affected: &[Prefix]) -> Slot {
+    let kinds = kinds.with_errors(half.mode == Elision::Strict);
+    let mut by_peer: BTreeMap<(Family, &PeerView), Vec<&RuleView>> = BTreeMap::new();
+    let rules = half.rules();
+    for rule in rules.filter(|r| r.direction == direction && kinds.asks_for(r)) {
+        let near = match &rule.peer {
+            PeerView::Prefix(prefix) => near(prefix, affected),
+            PeerView::Any | PeerView::Group(_) | PeerView::AddressGroup(_) => true,
+        };
+        if near {
+            let of_peer = by_peer.entry((rule.family, &rule.peer)).or_default();
+            of_peer.push(rule);
+        }
+    }
+    let mut slot = Slot::default();
+    for ((family, peer), rules) in by_peer {
+        let coverage = Coverage::of_rules(&rules);
+        let in_family = affected.iter().filter(|p| p.family() == family);
+        match peer {
+            PeerView::Any => slot.everywhere(family, coverage),
+            PeerView::Prefix(prefix) => {
+                let covered = in_family.filter_map(|place| match () {
+                    () if prefix.covers(place) => Some(*place),
+                    () if place.covers(prefix) => Some(*prefix),
+                    () => None,
+                });
+                slot.at(covered.collect(), coverage);
+            }
+            PeerView::Group(_) | PeerView::AddressGroup(_) => {
+                let Some(set) = half.set(peer) else {
+                    continue;
+                };
+                let mut places = Vec::new();
+                for place in in_family {
+                    if prefix_set::covers(set, place) {
+                        places.push(*place);
+                    } else {
+                        places.extend(prefix_set::inside(set, place));
+                    }
+                }
+                slot.at(places, coverage);
+            }
+        }
+    }
+    slot
+}
+
+/// Whether the prefix and one of the disjoint, ordered places have an address in common.
+fn near(prefix: &Prefix, places: &[Prefix]) -> bool {
+    let behind = places.partition_point(|place| place < prefix);
+    let next = places.get(behind).is_some_and(|p| prefix.covers(p));
+    next || behind
+        .checked_sub(1)
+        .is_some_and(|before| places[before].covers(prefix))
+}
