@@ -13,25 +13,26 @@ pub(crate) fn check(repository: &Repository) -> Vec<Complaint> {
     {
         reach(repository, root, true, &mut reached);
     }
-    let rust = |path: &&String| path.starts_with("crates/") && path.ends_with(".rs");
-    let mut complaints: Vec<Complaint> = repository
-        .files
-        .iter()
-        .filter(rust)
+    // Not in the workspace, so cargo doesn't tell: its manifest names each target's file.
+    for root in fuzz_targets(repository.text("fuzz/Cargo.toml")) {
+        reach(repository, &root, true, &mut reached);
+    }
+    let rust = |path: &&String| {
+        path.ends_with(".rs") && (path.starts_with("crates/") || path.starts_with("fuzz/"))
+    };
+    let files = repository.files.iter().filter(rust);
+    files
         .filter(|path| !reached.contains(*path))
         .map(|path| complaint(path, "no `mod` leads to this file"))
-        .collect();
-    // Not in the workspace, so cargo doesn't tell: its manifest names each target's file.
-    let fuzz = repository.text("fuzz/Cargo.toml");
-    for path in &repository.files {
-        if let Some(file) = path.strip_prefix("fuzz/")
-            && file.ends_with(".rs")
-            && !fuzz.contains(&format!("\"{file}\""))
-        {
-            complaints.push(complaint(path, "fuzz/Cargo.toml doesn't name this file"));
-        }
-    }
-    complaints
+        .collect()
+}
+
+fn fuzz_targets(manifest: &str) -> Vec<String> {
+    let files = manifest.lines().filter_map(|line| {
+        let file = line.strip_prefix("path = \"")?.strip_suffix('"')?;
+        Some(format!("fuzz/{file}"))
+    });
+    files.collect()
 }
 
 /// `is_root`: the file's modules are its neighbours; else they are in a directory of its name.
@@ -184,7 +185,11 @@ mod tests {
             &[
                 ("crates/a/src/lib.rs", ""),
                 ("fuzz/Cargo.toml", "path = \"fuzz_targets/one.rs\""),
-                ("fuzz/fuzz_targets/one.rs", ""),
+                (
+                    "fuzz/fuzz_targets/one.rs",
+                    "#[path = \"../checks/one.rs\"]\nmod checks;",
+                ),
+                ("fuzz/checks/one.rs", ""),
                 ("fuzz/fuzz_targets/two.rs", ""),
             ],
             &["fuzz/fuzz_targets/two.rs"],
