@@ -38,7 +38,7 @@ macro_rules! shared {
         $(
             $(#[$doc])*
             #[repr(C)]
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
             pub struct $name { $($(#[$fdoc])* pub $field: $type,)+ }
             const _: () = assert!(
                 0 $(+ std::mem::size_of::<$type>())+ == std::mem::size_of::<$name>(),
@@ -226,6 +226,7 @@ shared! {
         /// A fixed IPv4 address, a fixed IPv6 address, the broadcast address of an IPv4 subnet; or 0.
         v4: [u8; 4],
         broadcast: [u8; 4],
+        aligned: u32,
         v6: [u8; 16],
         /// fe80:: address derived from the MAC.
         link_local: [u8; 16],
@@ -421,7 +422,7 @@ shared! {
         /// The set that the word belongs to.
         set: u32,
     }
-    /// What `sweep` is asked, and what it answers.
+    /// What `sweep` is asked, and what it answers, in the packet's control block.
     SweepArgs as sweep_args {
         /// `SWEEP_*`.
         mode: u32,

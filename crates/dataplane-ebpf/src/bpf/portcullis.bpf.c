@@ -1,12 +1,452 @@
-// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0)
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Portcullis, kernel side: judges the packets of VMs' devices.
+ *
+ *   hook -> parse -> guard -> conntrack -> identity -> policy -> verdict
+ *
+ * The two gates are one function of (port, direction, packet), callable from any hook. A device's
+ * ingress is what the VM sends, our egress; its egress is what the VM receives.
+ */
 #include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "layout.h"
+#include "maps.h"
+#include "packet.h"
+#include "policy.h"
+#include "guard.h"
+#include "conntrack.h"
+
+#define NOTE_FLOW 1
+#define NOTE_LIVE 2
+#define NOTE_ELIDABLE 4
+
+static __always_inline __u32 rule_outcome(struct answer *a, __u32 word)
+{
+	a->word = word;
+	return word ? PASS_RULE : NO_RULE;
+}
+
+/* An ICMP error about an elidable flow: permitted by a stateful group's rule, and not too many. */
+static __noinline int judge_elided_error(struct gate *g, struct tuple *t)
+{
+	__u32 direction = g->direction & 1, in, out, second, count;
+
+	if (g->config->elision != ELISION_ON || !may_elide(g, t))
+		return NO_RULE;
+	in = flow_permits(g, t, DIR_INGRESS);
+	out = flow_permits(g, t, DIR_EGRESS);
+	if (!in || !out || !((in | out) & WORD_STATEFUL))
+		return NO_RULE;
+	second = clock_ns(g->config) / 1000000000;
+	count = g->state->error_second[direction] == second ? g->state->error_count[direction] : 0;
+	if (count >= g->config->elided_errors_per_s)
+		return ERROR_RATE;
+	if (!g->dry) {
+		g->state->error_second[direction] = second;
+		g->state->error_count[direction] = count + 1;
+	}
+	return PASS_ELIDED_ERROR;
+}
+
+static __always_inline bool is_error(struct packet *p)
+{
+	__u8 type = p->destination_l4 >> 8;
+
+	if (p->l4 != ICMP)
+		return false;
+	return p->family == FAM_V4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
+}
+
+/* Errors, and what else quotes a packet: nothing is live about a quoted one of these. */
+static __always_inline bool quotes_packet(struct packet *p)
+{
+	__u8 type = p->destination_l4 >> 8;
+
+	if (p->l4 != ICMP)
+		return false;
+	return is_error(p) || (p->family == FAM_V4 ? type == 4 || type == 5 : type == 137);
+}
+
+/* An ICMP error that no rule permits: is it about a live flow, or an elidable one? */
+static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct packet *p, struct answer *a)
+{
+	__u32 opposite = g->direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
+	__u32 index = g->run;
+	struct quote *quote = bpf_map_lookup_elem(&quotes, &index);
+	struct packet *quoted;
+	struct tuple *tuple;
+	struct flow *f;
+	__u64 hash;
+
+	if (!quote)
+		return NO_RULE;
+	quoted = &quote->packet;
+	tuple = &quote->tuple;
+	__builtin_memset(quoted, 0, sizeof(*quoted));
+	quoted->family = p->family;
+	if (parse_ip(skb, quoted, p->l4_at + 8, p->end, true) || quoted->fragment == LATER || quotes_packet(quoted))
+		return NO_RULE;
+	if (!same16(quoted->source, p->destination) || !tuple_of(tuple, quoted, opposite))
+		return NO_RULE;
+	hash = flow_hash(g->config, g->port->number, tuple);
+	f = bpf_map_lookup_elem(&flows, &hash);
+	if (f && is_flow(f, g->port->number, tuple) && !is_expired(g->config, f, g->now)) {
+		a->notes |= NOTE_FLOW;
+		a->word = flow_word(g, f, tuple);
+		if (a->word) {
+			a->notes |= NOTE_LIVE;
+			return PASS_LIVE;
+		}
+	}
+	return judge_elided_error(g, tuple);
+}
+
+/* A packet for whose tuple there is an unexpired flow. */
+static __always_inline int judge_with_flow(struct gate *g, struct packet *p, struct tuple *t, struct flow *f,
+					   __u64 hash, struct answer *a)
+{
+	bool reply = g->direction != (f->kind & FLOW_EGRESS ? DIR_EGRESS : DIR_INGRESS);
+	__u32 word = flow_word(g, f, t);
+	bool restartable = !word;
+
+	a->notes |= NOTE_FLOW | (word ? NOTE_LIVE : 0);
+	if (p->protocol == TCP && (f->state == TCP_CLOSING || f->state == TCP_RESET))
+		restartable = true;
+	if (restartable && is_start_syn(p)) {
+		word = reply ? flow_permits(g, t, g->direction) : word;
+		if (word & WORD_STATEFUL && starts(g, p)) {
+			if (!within_budget(g))
+				return FLOW_BUDGET;
+			if (!g->dry)
+				forget(f, hash);
+			a->word = word;
+			return start_flow(g, t, hash, word) ?: PASS_RULE;
+		}
+		return rule_outcome(a, word);
+	}
+	if (reply) {
+		bool late_syn = p->protocol == TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+				f->state != TCP_OPENING;
+
+		if (!word || late_syn)
+			return rule_outcome(a, flow_permits(g, t, g->direction));
+		a->word = word;
+		if (!g->dry)
+			touch(g, f, hash, p, true);
+		return PASS_LIVE;
+	}
+	if (word && !g->dry)
+		touch(g, f, hash, p, false);
+	return rule_outcome(a, word);
+}
+
+/* Conntrack, identity and policy of a packet that belongs to a flow, if not an elidable one. */
+static __always_inline int judge_tuple(struct gate *g, struct packet *p, struct tuple *t, struct answer *a)
+{
+	struct flow *f;
+	__u32 word = 0;
+	bool judged = false;
+	__u64 hash;
+
+	if (may_elide(g, t)) {
+		judged = true;
+		word = flow_permits(g, t, g->direction);
+		if (word && flow_permits(g, t, g->direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS) &&
+		    mode_elides(g, t)) {
+			a->notes |= NOTE_ELIDABLE;
+			return rule_outcome(a, word);
+		}
+	}
+	hash = flow_hash(g->config, g->port->number, t);
+	f = bpf_map_lookup_elem(&flows, &hash);
+	if (f && is_flow(f, g->port->number, t)) {
+		if (!is_expired(g->config, f, g->now))
+			return judge_with_flow(g, p, t, f, hash, a);
+		if (!g->dry)
+			forget(f, hash);
+	}
+	if (!judged)
+		word = flow_permits(g, t, g->direction);
+	if (word & WORD_STATEFUL && starts(g, p)) {
+		int spent = start_flow(g, t, hash, word);
+
+		if (spent)
+			return spent;
+	}
+	return rule_outcome(a, word);
+}
+
+static __always_inline int judge_l4(struct __sk_buff *skb, struct gate *g, struct packet *p, struct answer *a)
+{
+	struct tuple tuple;
+	struct question q;
+	int outcome;
+
+	if (tuple_of(&tuple, p, g->direction))
+		return judge_tuple(g, p, &tuple, a);
+	question_of(&q, g, p->protocol, p->family, g->direction, p->destination_l4);
+	outcome = rule_outcome(a, permits(g->set, &q, (void *)tuple.remote));
+	if (outcome == NO_RULE && is_error(p))
+		outcome = judge_error(skb, g, p, a);
+	return outcome;
+}
+
+static __always_inline int judge_ip(struct __sk_buff *skb, struct gate *g, struct packet *p, __u16 mac,
+				    __u16 ethertype, struct answer *a)
+{
+	int outcome = parse_packet(skb, p, ethertype);
+
+	if (outcome)
+		return outcome;
+	outcome = g->direction == DIR_EGRESS ? guard_from_port(skb, g->port, p, mac)
+					     : guard_to_port(skb, g->port, p);
+	if (outcome && outcome != PASS_INFRASTRUCTURE)
+		return outcome;
+	if (p->fragment == LATER)
+		return judge_later_fragment(g, p);
+	if (!outcome)
+		outcome = judge_l4(skb, g, p, a);
+	if (p->fragment == FIRST && !g->dry)
+		note_first_fragment(g, p, outcome >= PASS_RULE);
+	return outcome;
+}
+
+static __always_inline bool is_listed(struct config *config, __u16 ethertype)
+{
+	for (int i = 0; i < ETHERTYPES; i++)
+		if (i < config->ethertypes_len && config->ethertypes[i] == ethertype)
+			return true;
+	return false;
+}
+
+/* One gate: (port, direction, packet) -> outcome. */
+static __always_inline int judge_frame(struct __sk_buff *skb, struct gate *g, struct answer *a)
+{
+	struct packet p = {};
+	__u8 *ethernet = (void *)(long)skb->data;
+	__u16 ethertype, mac = MAC_OWN;
+
+	if (!(g->port->flags & PORT_SECURITY))
+		return PASS_UNGUARDED;
+	if (skb->vlan_present)
+		return VLAN_TAG;
+	if ((void *)(ethernet + ETHERNET) > (void *)(long)skb->data_end)
+		return BAD_HEADER;
+	ethertype = ethernet[12] << 8 | ethernet[13];
+	if (ethertype == VLAN_8021Q || ethertype == VLAN_8021AD || ethertype == VLAN_QINQ)
+		return VLAN_TAG;
+	p.to_group_mac = ethernet[0] & 1;
+	__builtin_memcpy(p.source_mac, ethernet + 6, 6);
+	if (ethertype != TYPE_IPV4 && ethertype != TYPE_IPV6 && ethertype != TYPE_ARP &&
+	    ethertype != TYPE_RARP && !is_listed(g->config, ethertype))
+		return ETHERTYPE;
+	if (g->direction == DIR_EGRESS && !(mac = mac_number(g->port, p.source_mac)))
+		return SPOOFED_MAC;
+	if (ethertype == TYPE_IPV4 || ethertype == TYPE_IPV6)
+		return judge_ip(skb, g, &p, mac, ethertype, a);
+	if (ethertype == TYPE_ARP || ethertype == TYPE_RARP)
+		return guard_arp(skb, g->port, &p, g->direction, ethertype == TYPE_RARP);
+	return PASS_INFRASTRUCTURE;
+}
+
+/* The record in force of a slot; NULL: no port. */
+static __always_inline struct port *port_in(__u32 slot)
+{
+	__u32 *index = bpf_map_lookup_elem(&port_index, &slot);
+	__u32 record;
+	struct port *port;
+
+	if (!index)
+		return NULL;
+	record = slot * PORT_RECORDS + *(volatile __u32 *)index;
+	port = bpf_map_lookup_elem(&ports, &record);
+	return port && port->number ? port : NULL;
+}
+
+static __always_inline bool open_gate(struct gate *g, __u32 slot, __u32 direction, bool dry, bool run)
+{
+	__u32 zero = 0, set;
+
+	g->config = bpf_map_lookup_elem(&config, &zero);
+	if (!g->config)
+		return false;
+	/* Before anything of the policy is read: what is judged meanwhile is judged again later. */
+	g->generation = *(volatile __u32 *)&g->config->generation;
+	g->port = port_in(slot);
+	g->state = bpf_map_lookup_elem(&port_state, &slot);
+	if (!g->port || !g->state)
+		return false;
+	set = g->port->set;
+	g->set = bpf_map_lookup_elem(&sets, &set);
+	g->slot = slot;
+	g->direction = direction;
+	g->now = clock_ns(g->config) >> TICK_SHIFT;
+	g->dry = dry;
+	g->run = run;
+	return g->set;
+}
+
+static __always_inline void add(void *map, __u32 index, __u32 bytes)
+{
+	struct stat *stat = bpf_map_lookup_elem(map, &index);
+
+	if (stat) {
+		stat->packets++;
+		stat->bytes += bytes;
+	}
+}
+
+/* At most 8 events per tick and CPU. */
+static __noinline void report_drop(struct __sk_buff *skb, __u32 slot, __u32 direction, __u32 reason)
+{
+	struct { struct event event; __u8 bytes[EVENT_BYTES]; } *sample;
+	__u32 zero = 0, tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT, length;
+	struct event_gate *gate = bpf_map_lookup_elem(&event_gates, &zero);
+	struct port *port = port_in(slot);
+
+	if (!gate)
+		return;
+	if (gate->tick != tick) {
+		gate->tick = tick;
+		gate->count = 0;
+	}
+	if (gate->count++ >= 8)
+		return;
+	sample = bpf_ringbuf_reserve(&events, sizeof(*sample), 0);
+	if (!sample)
+		return;
+	length = skb->len < EVENT_BYTES ? skb->len : EVENT_BYTES;
+	__builtin_memset(sample, 0, sizeof(*sample));
+	sample->event.time_ns = bpf_ktime_get_ns();
+	sample->event.number = port ? port->number : 0;
+	sample->event.slot = slot;
+	sample->event.reason = reason;
+	sample->event.direction = direction;
+	sample->event.length = skb->len;
+	sample->event.captured = length;
+	if (length >= 1 && length <= EVENT_BYTES)
+		bpf_skb_load_bytes(skb, 0, sample->bytes, length);
+	bpf_ringbuf_submit(sample, 0);
+}
+
+static __always_inline void count(struct __sk_buff *skb, struct gate *g, __u32 outcome, __u32 word)
+{
+	__u32 base = g->slot * STATS_PER_PORT;
+
+	if (outcome < PASS_RULE) {
+		add(&port_stats, base + outcome, skb->len);
+		report_drop(skb, g->slot, g->direction, outcome);
+		return;
+	}
+	add(&port_stats, base + (g->direction == DIR_INGRESS ? STAT_PASSED_INGRESS : STAT_PASSED_EGRESS), skb->len);
+	if (word)
+		add(&rule_stats, g->set->rule_base + (word & WORD_RANK) - 1, skb->len);
+}
+
+static __always_inline __u32 slot_of(__u32 ifindex)
+{
+	__u32 low = ifindex & 0xffff, *more;
+	struct device *device = bpf_map_lookup_elem(&devices, &low);
+
+	if (device && device->ifindex == ifindex)
+		return device->slot;
+	more = bpf_map_lookup_elem(&devices_more, &ifindex);
+	return more ? *more : SLOT_CLOSED;
+}
+
+static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
+{
+	struct answer answer = {};
+	struct gate gate;
+	int outcome;
+
+	if (!open_gate(&gate, slot_of(skb->ifindex), direction, false, false)) {
+		report_drop(skb, SLOT_CLOSED, direction, NOT_READY);
+		return TC_ACT_SHOT;
+	}
+	outcome = judge_frame(skb, &gate, &answer);
+	count(skb, &gate, outcome, answer.word);
+	return outcome < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+SEC("tc") int from_port(struct __sk_buff *skb)
+{
+	return hook(skb, DIR_EGRESS);
+}
+
+SEC("tc") int to_port(struct __sk_buff *skb)
+{
+	return hook(skb, DIR_INGRESS);
+}
+
+/* For BPF_PROG_RUN alone: cb = slot, direction, dry; the answer comes back in cb. */
+SEC("tc") int judge(struct __sk_buff *skb)
+{
+	__u32 slot = skb->cb[0], direction = skb->cb[1] & 1;
+	bool dry = skb->cb[2];
+	struct answer answer = {};
+	struct gate gate;
+
+	if (open_gate(&gate, slot, direction, dry, true)) {
+		answer.outcome = judge_frame(skb, &gate, &answer);
+		answer.set = gate.port->set;
+		if (!dry)
+			count(skb, &gate, answer.outcome, answer.word);
+	} else {
+		answer.outcome = NOT_READY;
+	}
+	skb->cb[0] = answer.outcome;
+	skb->cb[1] = answer.word;
+	skb->cb[2] = answer.notes;
+	skb->cb[3] = answer.set;
+	return answer.outcome < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+static __noinline bool is_elidable(struct gate *g, struct flow *f)
+{
+	struct tuple tuple = {
+		.local_l4 = f->local_l4, .remote_l4 = f->remote_l4, .protocol = f->protocol,
+		.kind = f->kind & ~FLOW_EGRESS,
+	};
+
+	__builtin_memcpy(tuple.local, f->local, 16);
+	__builtin_memcpy(tuple.remote, f->remote, 16);
+	return may_elide(g, &tuple) && flow_permits(g, &tuple, DIR_INGRESS) &&
+	       flow_permits(g, &tuple, DIR_EGRESS) && mode_elides(g, &tuple);
+}
+
+/* Looks at each flow again at the moment of its removal: none that has just been touched is lost. */
+static long sweep_flow(void *map, const void *key, void *value, void *context)
+{
+	struct sweep_args *args = context;
+	struct flow *f = value;
+	struct gate gate;
+	bool gone;
+
+	args->seen++;
+	if (args->number && f->number != args->number)
+		return 0;
+	gone = !open_gate(&gate, f->slot, DIR_INGRESS, true, true) || gate.port->number != f->number ||
+	       is_expired(gate.config, f, gate.now) ||
+	       (args->mode == SWEEP_ELIDABLE && is_elidable(&gate, f));
+	if (gone && forget(f, *(const __u64 *)key))
+		args->removed++;
+	return 0;
+}
+
+/* For BPF_PROG_RUN alone: cb = SWEEP_*, a port's number or 0; removed and seen come back in cb. (A
+ * syscall program could not: those may not use longest-prefix maps.) */
+SEC("tc") int sweep(struct __sk_buff *skb)
+{
+	struct sweep_args args = { .mode = skb->cb[0], .number = skb->cb[1] };
+
+	bpf_for_each_map_elem(&flows, sweep_flow, &args, 0);
+	skb->cb[2] = args.removed;
+	skb->cb[3] = args.seen;
+	return TC_ACT_UNSPEC;
+}
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-SEC("tc")
-int from_port(struct __sk_buff *skb)
-{
-	return 2;
-}
