@@ -464,7 +464,7 @@ static __noinline void note_first_fragment(struct gate *g, struct packet *p, boo
 	if (!place)
 		return;
 	old = bpf_map_lookup_elem(&fragments, place);
-	if (old && old->place == entry.place && place->number == key.number)
+	if (old && old->place == entry.place)
 		bpf_map_delete_elem(&fragments, place);
 	*place = key;
 	bpf_map_update_elem(&fragments, &key, &entry, BPF_ANY);

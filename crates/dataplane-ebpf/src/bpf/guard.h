@@ -103,6 +103,12 @@ static __always_inline bool is_ports(struct port *port, __u16 mac, __u8 family, 
 	       (family == FAM_V6 && allowed_link_local(port, address));
 }
 
+/* A link-local address of the port: a listed one with this MAC, or an allowed one. */
+static __always_inline bool is_ports_link_local(struct port *port, __u16 mac, const __u8 *address)
+{
+	return is_link_local(address) && is_ports(port, mac, FAM_V6, address);
+}
+
 /* The number of the MAC in `own`, or 0 if it is not the port's. */
 static __always_inline __u16 mac_number(struct port *port, const __u8 *mac)
 {
@@ -217,7 +223,7 @@ static __noinline int guard_nd(struct __sk_buff *skb, struct port *port, struct 
 }
 
 /* Multicast listener discovery from a port, types 130 to 132 and 143. */
-static __noinline int guard_mld(struct __sk_buff *skb, struct port *port, struct packet *p)
+static __noinline int guard_mld(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
 {
 	__u8 group[16] __attribute__((aligned(8)));
 	__u8 type = p->destination_l4 >> 8;
@@ -226,11 +232,11 @@ static __noinline int guard_mld(struct __sk_buff *skb, struct port *port, struct
 	if (type == 130)
 		return ROGUE_QUERY;
 	addressed = p->destination[0] == 0xff && p->destination[1] == 0x02;
-	if (!addressed && type != 143 && p->l4_at + 24 <= p->end &&
+	if (!addressed && type != 143 && is_multicast(p->destination, FAM_V6) && p->l4_at + 24 <= p->end &&
 	    !bpf_skb_load_bytes(skb, p->l4_at + 8, group, 16))
 		addressed = same16(group, p->destination);
 	if (addressed && p->fragment == WHOLE && p->hops == 1 &&
-	    (is_zero16(p->source) || allowed_link_local(port, p->source)))
+	    (is_zero16(p->source) || is_ports_link_local(port, mac, p->source)))
 		return PASS_INFRASTRUCTURE;
 	return 0;
 }
@@ -302,7 +308,7 @@ static __noinline int guard_dhcp(struct port *port, struct packet *p, __u16 mac)
 		if (*(__u32 *)p->destination == 0xffffffff)
 			return PASS_INFRASTRUCTURE;
 	} else {
-		if (!allowed_link_local(port, p->source))
+		if (!is_ports_link_local(port, mac, p->source))
 			return 0;
 		if (to_dhcp_multicast(p->destination))
 			return PASS_INFRASTRUCTURE;
@@ -322,7 +328,7 @@ static __always_inline int guard_from_port(struct __sk_buff *skb, struct port *p
 			if (type >= 133 && type <= 137)
 				answer = guard_nd(skb, port, p, mac);
 			else if ((type >= 130 && type <= 132) || type == 143)
-				answer = guard_mld(skb, port, p);
+				answer = guard_mld(skb, port, p, mac);
 		} else if (p->family == FAM_V4 && p->protocol == IGMP) {
 			answer = guard_igmp(skb, port, p, mac);
 		} else if (is_dhcp_answer(p) || is_dhcp_request(p)) {
@@ -374,7 +380,8 @@ static __noinline int infrastructure_to_port(struct __sk_buff *skb, struct port 
 		return port->flags & PORT_DHCP_SERVER ? PASS_INFRASTRUCTURE : 0;
 	if (is_dhcp_answer(p))
 		return is_dhcp_server(port, p->family, p->source) ||
-		       (p->family == FAM_V6 && is_link_local(p->source)) ? PASS_INFRASTRUCTURE : 0;
+		       (p->family == FAM_V6 && !(port->flags & PORT_DHCP6_LISTED) && is_link_local(p->source))
+			       ? PASS_INFRASTRUCTURE : 0;
 	return 0;
 }
 

@@ -36,6 +36,8 @@ static __noinline int judge_elided_error(struct gate *g, struct tuple *t)
 
 	if (g->config->elision != ELISION_ON || !may_elide(g, t))
 		return NO_RULE;
+	if (!is_ports(g->port, MAC_DESTINATION, t->kind & FLOW_V6 ? FAM_V6 : FAM_V4, t->local))
+		return NO_RULE;
 	in = flow_permits(g, t, DIR_INGRESS);
 	out = flow_permits(g, t, DIR_EGRESS);
 	if (!in || !out || !((in | out) & WORD_STATEFUL))
@@ -115,17 +117,17 @@ static __always_inline int judge_with_flow(struct gate *g, struct packet *p, str
 	a->notes |= NOTE_FLOW | (word ? NOTE_LIVE : 0);
 	if (p->protocol == TCP && (f->state == TCP_CLOSING || f->state == TCP_RESET))
 		restartable = true;
-	if (restartable && is_start_syn(p)) {
-		word = reply ? flow_permits(g, t, g->direction) : word;
-		if (word & WORD_STATEFUL && starts(g, p)) {
+	if (restartable && is_start_syn(p) && starts(g, p)) {
+		__u32 fresh = reply ? flow_permits(g, t, g->direction) : word;
+
+		if (fresh & WORD_STATEFUL) {
 			if (!within_budget(g))
 				return FLOW_BUDGET;
 			if (!g->dry)
 				forget(f, hash);
-			a->word = word;
-			return start_flow(g, t, hash, word) ?: PASS_RULE;
+			a->word = fresh;
+			return start_flow(g, t, hash, fresh) ?: PASS_RULE;
 		}
-		return rule_outcome(a, word);
 	}
 	if (reply) {
 		bool late_syn = p->protocol == TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
