@@ -439,13 +439,39 @@ static long sweep_flow(void *map, const void *key, void *value, void *context)
 	return 0;
 }
 
+/* Flows expire at look-up; sweeping gives their memory and budgets back. The agent asks for it each
+ * second. When nobody has for a minute, the kernel does it by itself, every ten seconds. */
+#define UNATTENDED_NS 60000000000ull
+#define BY_ITSELF_NS 10000000000ull
+#define CLOCK_MONOTONIC 1
+
+struct sweeper { struct bpf_timer timer; };
+MAP(sweepers, ARRAY, __u32, struct sweeper, 1, 0);
+
+static int sweep_unattended(void *map, __u32 *key, struct sweeper *sweeper)
+{
+	struct sweep_args args = {};
+
+	bpf_for_each_map_elem(&flows, sweep_flow, &args, 0);
+	bpf_timer_start(&sweeper->timer, BY_ITSELF_NS, 0);
+	return 0;
+}
+
 /* For BPF_PROG_RUN alone: cb = SWEEP_*, a port's number or 0; removed and seen come back in cb. (A
  * syscall program could not: those may not use longest-prefix maps.) */
 SEC("tc") int sweep(struct __sk_buff *skb)
 {
 	struct sweep_args args = { .mode = skb->cb[0], .number = skb->cb[1] };
+	__u32 zero = 0;
+	struct sweeper *sweeper = bpf_map_lookup_elem(&sweepers, &zero);
 
 	bpf_for_each_map_elem(&flows, sweep_flow, &args, 0);
+	if (sweeper) {
+		/* Fails from the second time on. */
+		bpf_timer_init(&sweeper->timer, &sweepers, CLOCK_MONOTONIC);
+		bpf_timer_set_callback(&sweeper->timer, sweep_unattended);
+		bpf_timer_start(&sweeper->timer, UNATTENDED_NS, 0);
+	}
 	skb->cb[2] = args.removed;
 	skb->cb[3] = args.seen;
 	return TC_ACT_UNSPEC;
