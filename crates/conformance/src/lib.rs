@@ -5,5 +5,6 @@
 //! Knows nothing of: how any data plane works; each hands itself in as a [`Judge`].
 
 mod judge;
+pub mod lab;
 
 pub use judge::{Answer, Judge};

@@ -1,0 +1,291 @@
+//! Exact frames: sent and received as they are on the device.
+
+use super::{LabError, failed};
+use model::MacAddr;
+use std::ffi::CString;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use wire::build;
+
+/// Sends frames out of one device and captures what comes in there (not what goes out).
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: OwnedFd,
+    device: String,
+}
+
+/// What became of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    Arrived,
+    /// What was sent behind it arrived.
+    Missing,
+}
+
+/// How long what certainly arrives may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sends frames, and behind them a marker that every policy lets through; no frame of theirs that isn't
+/// there when the marker arrives ever will be. Nothing is waited for longer than that takes.
+///
+/// The marker is a RARP announcement of `marker_mac`: for what a port sends, a MAC of the port.
+pub fn probe(
+    sender: &PacketSocket,
+    receiver: &PacketSocket,
+    frames: &[Vec<u8>],
+    marker_mac: MacAddr,
+) -> Result<Vec<Arrival>, LabError> {
+    static MARKERS: AtomicU64 = AtomicU64::new(0);
+    let number = MARKERS.fetch_add(1, Ordering::Relaxed);
+    let nonce = [&number.to_be_bytes()[..], &std::process::id().to_be_bytes()].concat();
+    let marker = build::rarp(marker_mac).trailer(&nonce).bytes();
+    // A frame waits in the queue of the processor that sent it: one processor keeps the order.
+    let _pinned = Pinned::here();
+    for frame in frames.iter().chain([&marker]) {
+        sender.send(frame)?;
+    }
+    let mut arrivals = vec![Arrival::Missing; frames.len()];
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(seen) = receiver.receive_until(deadline)? {
+        if seen == marker {
+            return Ok(arrivals);
+        }
+        let missing = |i: &usize| arrivals[*i] == Arrival::Missing && frames[*i] == seen;
+        if let Some(i) = (0..frames.len()).find(missing) {
+            arrivals[i] = Arrival::Arrived;
+        }
+    }
+    let step = format!(
+        "the marker from {} to {}: nothing arrives at all",
+        sender.device, receiver.device
+    );
+    Err(failed(step)(io::ErrorKind::TimedOut.into()))
+}
+
+impl PacketSocket {
+    /// On a device of the namespace that the calling thread is in.
+    pub fn open(device: &str) -> Result<Self, LabError> {
+        open(device)
+            .map(|socket| Self {
+                socket,
+                device: device.to_owned(),
+            })
+            .map_err(failed(format!("a packet socket on {device}")))
+    }
+
+    /// Sends one frame. The kernel refuses frames shorter than 14 bytes or longer than the MTU allows.
+    pub fn send(&self, frame: &[u8]) -> Result<(), LabError> {
+        // SAFETY: pointer and length are the slice's; the kernel only reads.
+        let sent = unsafe {
+            libc::send(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+            )
+        };
+        if sent < 0 {
+            let step = format!("sending {} bytes out of {}", frame.len(), self.device);
+            return Err(failed(step)(io::Error::last_os_error()));
+        }
+        Ok(())
+    }
+
+    /// The next frame that came in; `None` when none comes in time.
+    pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError> {
+        self.receive_until(Instant::now() + timeout)
+    }
+
+    /// The first frame that `wanted` says yes to, others are passed over.
+    pub fn wait_for(
+        &self,
+        timeout: Duration,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>, LabError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.receive_until(deadline)? {
+                Some(frame) if wanted(&frame) => return Ok(Some(frame)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn receive_until(&self, deadline: Instant) -> Result<Option<Vec<u8>>, LabError> {
+        let step = || failed(format!("receiving on {}", self.device));
+        loop {
+            if let Some(frame) = receive_now(&self.socket).map_err(step())? {
+                return Ok(Some(frame));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let mut poll = libc::pollfd {
+                fd: self.socket.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let left_ms = left.as_millis().min(60_000) as libc::c_int + 1;
+            // SAFETY: one entry, which lives through the call.
+            if unsafe { libc::poll(&mut poll, 1, left_ms) } < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(step()(error));
+                }
+            }
+        }
+    }
+}
+
+fn open(device: &str) -> io::Result<OwnedFd> {
+    let every = (libc::ETH_P_ALL as u16).to_be();
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Of no protocol until it is bound, so that nothing of other devices comes in.
+    // SAFETY: takes no pointers; the result is checked and owned by nobody else.
+    let socket = unsafe {
+        match libc::socket(libc::AF_PACKET, kind, 0) {
+            -1 => return Err(io::Error::last_os_error()),
+            fd => OwnedFd::from_raw_fd(fd),
+        }
+    };
+    option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+    option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
+    option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20)?;
+    let name = CString::new(device)?;
+    // SAFETY: a string that ends with 0.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all zeros is a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = every;
+    address.sll_ifindex = index as i32;
+    // SAFETY: the pointer is to a sockaddr_ll, and the length is its size.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        )
+    };
+    match bound {
+        0 => Ok(socket),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn option(socket: &OwnedFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: pointer and size are those of an int that lives through the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What is in the queue, with its VLAN tag put back: the kernel hands that over apart.
+fn receive_now(socket: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let mut frame = vec![0u8; 1 << 16];
+    let mut control = [0u64; 16];
+    let mut part = libc::iovec {
+        iov_base: frame.as_mut_ptr().cast(),
+        iov_len: frame.len(),
+    };
+    // SAFETY: all zeros is a valid msghdr; its pointers are to buffers of the given lengths that live
+    // through the call, and the control buffer is aligned for headers.
+    let (length, tag) = unsafe {
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<[u64; 16]>();
+        let length = libc::recvmsg(socket.as_raw_fd(), &mut message, 0);
+        if length < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                // The device was taken down; what is still queued comes first.
+                _ if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
+                _ => Err(error),
+            };
+        }
+        (length as usize, vlan_tag(&message))
+    };
+    frame.truncate(length);
+    if let Some((protocol, control)) = tag
+        && frame.len() >= 12
+    {
+        let tag = [protocol.to_be_bytes(), control.to_be_bytes()].concat();
+        frame.splice(12..12, tag);
+    }
+    Ok(Some(frame))
+}
+
+/// # Safety
+/// The message was filled in by `recvmsg`, and its control buffer lives.
+unsafe fn vlan_tag(message: &libc::msghdr) -> Option<(u16, u16)> {
+    // SAFETY: as the caller promises; the macros walk headers inside the buffer.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            if ((*header).cmsg_level, (*header).cmsg_type)
+                == (libc::SOL_PACKET, libc::PACKET_AUXDATA)
+            {
+                let data: libc::tpacket_auxdata = libc::CMSG_DATA(header)
+                    .cast::<libc::tpacket_auxdata>()
+                    .read_unaligned();
+                let valid = data.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+                let protocol = match data.tp_status & libc::TP_STATUS_VLAN_TPID_VALID {
+                    0 => 0x8100,
+                    _ => data.tp_vlan_tpid,
+                };
+                return valid.then_some((protocol, data.tp_vlan_tci));
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    None
+}
+
+/// Holds the calling thread on the processor that it is on.
+struct Pinned {
+    before: libc::cpu_set_t,
+}
+
+impl Pinned {
+    fn here() -> Self {
+        // SAFETY: all zeros is an empty set; pointers are to sets that live through the calls.
+        unsafe {
+            let mut before: libc::cpu_set_t = zeroed();
+            let mut one: libc::cpu_set_t = zeroed();
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut before);
+            libc::CPU_SET(libc::sched_getcpu().max(0) as usize, &mut one);
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one);
+            Self { before }
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: the pointer is to a set that lives through the call.
+        unsafe {
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &self.before);
+        }
+    }
+}
