@@ -1,1 +1,31 @@
-//! The agent of one host.
+//! The agent of one host: from a policy and the devices that exist to what the data plane is told.
+//!
+//! Place on the line: inventory -> compile -> view -> **target** -> (the plane) -> report.
+//!
+//! ```text
+//! policy file --+                                   +--> plane
+//! devices ------+--> Event --> Agent::step --> Effect --> guard, cache, timers, log
+//! timers, asks -+        (pure, is told the time)   +--> exit
+//! ```
+//! Knows nothing of: how any plane works, the policy file's syntax, command lines, packets.
+
+mod agent;
+mod arming;
+pub mod cache;
+pub mod devices;
+mod driver;
+mod guard;
+mod instance;
+mod link;
+mod matching;
+mod report;
+pub mod watch;
+
+pub use agent::{Agent, Config, Effect, Event, Exit, GuardState, PolicyText, Timer};
+pub use arming::ArmingTimes;
+pub use devices::Link;
+pub use driver::{Ask, Input, Mailbox, Outcome, Parse, Setup, SetupError, Status, drive};
+pub use guard::{Guard, GuardError};
+pub use instance::{Instance, InstanceError, Lock};
+pub use matching::{DeviceFinding, Matching, match_devices};
+pub use report::{PortState, PortStatus, Report, Snapshot, Source};

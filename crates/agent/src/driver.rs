@@ -1,0 +1,401 @@
+//! Carries the core's wishes out: the one thread that writes to the kernel.
+//!
+//! Place on the line: between the agent's core and the world.
+//!
+//! ```text
+//! watch thread --+
+//! link thread  --+--> mailbox (bounded) --> drive: step -> effects -> plane, guard, cache, log
+//! asks, signals -+                            ^------ results, after what waits in the mailbox
+//! ```
+//! A full mailbox makes the threads wait; the kernel then drops device messages, and the link thread
+//! lists anew. Nothing is lost for good.
+//! Knows nothing of: what the events mean, how a plane works, the syntax of policies.
+
+use crate::agent::{Agent, Config, Effect, Event, Exit, PolicyText, Timer};
+use crate::cache;
+use crate::devices::{self, LinkEvent};
+use crate::guard::{Guard, GuardError};
+use crate::instance::{Instance, InstanceError};
+use crate::report::Snapshot;
+use crate::watch::{Poke, Watch, WatchError};
+use dataplane::{Capabilities, Counters, DataPlane};
+use model::{HostId, Inventory, Revision};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// From a policy file's bytes to what they mean, or to sentences about what is wrong.
+pub type Parse = Arc<dyn Fn(&[u8]) -> Result<Inventory, Vec<String>> + Send + Sync>;
+
+pub struct Setup {
+    pub host: HostId,
+    /// Locked by the caller.
+    pub instance: Instance,
+    pub policy_path: PathBuf,
+    pub parse: Parse,
+    pub confirm: Option<Duration>,
+    /// With the names of devices to guard beside those that the policy names.
+    pub guard: Option<(Guard, BTreeSet<String>)>,
+}
+
+/// Something for the agent: from its threads, from signals, from people who ask.
+pub enum Input {
+    Event(Event),
+    Ask(Ask),
+    /// A thread that the agent can't do without has ended.
+    Lost(String),
+}
+
+pub enum Ask {
+    Status(Sender<Status>),
+    /// Answered with whether there was something to confirm.
+    Confirm(Sender<bool>),
+    /// Answered once enforcement is removed, or with why it could not be.
+    Detach(Sender<Result<(), String>>),
+}
+
+pub struct Status {
+    pub snapshot: Snapshot,
+    pub capabilities: Capabilities,
+    pub counters: Result<Counters, String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Stopped,
+    Detached,
+    RolledBack,
+    /// Nothing was changed.
+    NoPolicy(Vec<String>),
+    /// Enforcement stays as it is; why the agent can't go on.
+    Lost(String),
+    /// Enforcement was to be removed and is not, or not all of it.
+    DetachFailed(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error("{0}; nothing was changed")]
+    Guard(#[from] GuardError),
+    #[error("starting a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Where events and asks go in. Cheap to clone.
+#[derive(Clone)]
+pub struct Mailbox(SyncSender<Input>);
+
+impl Mailbox {
+    const ROOM: usize = 1_024;
+
+    pub fn new() -> (Self, Receiver<Input>) {
+        let (sender, receiver) = sync_channel(Self::ROOM);
+        (Self(sender), receiver)
+    }
+
+    /// `false`: the agent has ended.
+    pub fn send(&self, input: Input) -> bool {
+        self.0.send(input).is_ok()
+    }
+}
+
+/// Runs the agent until it is stopped. `on_ready` gets what makes it read the policy file again.
+pub fn drive(
+    plane: &mut dyn DataPlane,
+    setup: Setup,
+    mailbox: &Mailbox,
+    inputs: &Receiver<Input>,
+    on_ready: impl FnOnce(Poke),
+) -> Result<Outcome, SetupError> {
+    if let Some((guard, _)) = &setup.guard {
+        guard.check()?;
+    }
+    let confirmed = setup.instance.is_confirmed();
+    let agent = Agent::new(Config {
+        host: setup.host.clone(),
+        ours: setup.instance.ours(),
+        confirm: setup.confirm.filter(|_| !confirmed),
+        guard_names: setup
+            .guard
+            .as_ref()
+            .map_or_else(BTreeSet::new, |g| g.1.clone()),
+    });
+    let mut driver = Driver {
+        agent,
+        plane,
+        setup,
+        started: Instant::now(),
+        timers: BTreeMap::new(),
+        results: VecDeque::new(),
+        detach_askers: Vec::new(),
+        cache_complains: false,
+    };
+    driver.read_cache();
+    on_ready(driver.start_threads(mailbox)?);
+    Ok(driver.run(inputs))
+}
+
+struct Driver<'a> {
+    agent: Agent,
+    plane: &'a mut dyn DataPlane,
+    setup: Setup,
+    started: Instant,
+    timers: BTreeMap<Timer, Instant>,
+    /// What the plane answered; told after everything that waits in the mailbox.
+    results: VecDeque<Event>,
+    detach_askers: Vec<Sender<Result<(), String>>>,
+    /// A disk that stays full is told once.
+    cache_complains: bool,
+}
+
+impl Driver<'_> {
+    /// Inputs that are taken before a result at most: a flood must not keep the agent from acting.
+    const BURST: usize = 4 * Mailbox::ROOM;
+
+    fn run(mut self, inputs: &Receiver<Input>) -> Outcome {
+        let mut burst = 0;
+        loop {
+            let outcome = if let Some(timer) = self.due() {
+                self.step(Event::TimerFired(timer))
+            } else {
+                match inputs.try_recv() {
+                    Ok(input) if burst < Self::BURST || self.results.is_empty() => {
+                        burst += 1;
+                        self.take(input)
+                    }
+                    Ok(input) => {
+                        burst = 0;
+                        let first = self.take_result();
+                        first.or_else(|| self.take(input))
+                    }
+                    Err(TryRecvError::Empty) if !self.results.is_empty() => {
+                        burst = 0;
+                        self.take_result()
+                    }
+                    Err(TryRecvError::Empty) => match inputs.recv_timeout(self.until_due()) {
+                        Ok(input) => self.take(input),
+                        Err(RecvTimeoutError::Timeout) => None,
+                        Err(RecvTimeoutError::Disconnected) => self.step(Event::StopAsked),
+                    },
+                    Err(TryRecvError::Disconnected) => self.step(Event::StopAsked),
+                }
+            };
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Option<Outcome> {
+        match input {
+            Input::Event(event) => self.step(event),
+            Input::Lost(what) => Some(Outcome::Lost(what)),
+            Input::Ask(Ask::Status(answer)) => {
+                // Who asked may have gone; then nobody misses the answer.
+                let _ = answer.send(Status {
+                    snapshot: self.agent.snapshot(self.now()),
+                    capabilities: self.plane.capabilities(),
+                    counters: self.plane.counters().map_err(|e| e.to_string()),
+                });
+                None
+            }
+            Input::Ask(Ask::Confirm(answer)) => {
+                let waiting = self.agent.snapshot(self.now()).confirm_left.is_some();
+                let outcome = self.step(Event::Confirmed);
+                let _ = answer.send(waiting);
+                outcome
+            }
+            Input::Ask(Ask::Detach(answer)) => {
+                self.detach_askers.push(answer);
+                self.step(Event::DetachAsked)
+            }
+        }
+    }
+
+    fn take_result(&mut self) -> Option<Outcome> {
+        let event = self.results.pop_front()?;
+        self.step(event)
+    }
+
+    fn step(&mut self, event: Event) -> Option<Outcome> {
+        let effects = self.agent.step(self.now(), event);
+        let mut detach_error = None;
+        for effect in effects {
+            match effect {
+                Effect::Apply(target) => {
+                    let result = match self.plane.apply(&target) {
+                        Ok(report) => Event::Applied(report),
+                        Err(error) => Event::ApplyFailed(error.to_string()),
+                    };
+                    self.results.push_back(result);
+                }
+                Effect::Audit => {
+                    let result = match self.plane.audit() {
+                        Ok(drift) => Event::Audited(drift),
+                        Err(error) => Event::AuditFailed(error.to_string()),
+                    };
+                    self.results.push_back(result);
+                }
+                Effect::StartTimer(timer, after) => {
+                    self.timers.insert(timer, Instant::now() + after);
+                }
+                Effect::Guard(state) => self.guard(&state),
+                Effect::RememberOurs(ours) => {
+                    self.warn_of(self.setup.instance.remember_ours(&ours))
+                }
+                Effect::MarkConfirmed => self.warn_of(self.setup.instance.mark_confirmed()),
+                Effect::SaveCache { revision, text } => self.save_cache(revision, &text),
+                Effect::Detach => detach_error = self.detach().err(),
+                Effect::Report(report) => report.log(),
+                Effect::Exit(exit) => {
+                    return Some(match (exit, detach_error) {
+                        (_, Some(error)) => Outcome::DetachFailed(error),
+                        (Exit::Stopped, None) => Outcome::Stopped,
+                        (Exit::Detached, None) => Outcome::Detached,
+                        (Exit::RolledBack, None) => Outcome::RolledBack,
+                        (Exit::NoPolicy(errors), None) => Outcome::NoPolicy(errors),
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    fn detach(&mut self) -> Result<(), String> {
+        let plane = self.plane.detach().map_err(|e| e.to_string());
+        let guard = match &self.setup.guard {
+            Some((guard, _)) => guard.remove().map_err(|e| e.to_string()),
+            None => Ok(()),
+        };
+        let result = plane.and(guard);
+        if result.is_ok() {
+            self.warn_of(self.setup.instance.forget());
+        }
+        for asker in self.detach_askers.drain(..) {
+            let _ = asker.send(result.clone());
+        }
+        result
+    }
+
+    fn guard(&self, state: &crate::agent::GuardState) {
+        let Some((guard, _)) = &self.setup.guard else {
+            return;
+        };
+        for name in Guard::unguarded(state) {
+            tracing::warn!(%name, "the guard can't hold devices of this name; use an exact one, or a * at the end");
+        }
+        if let Err(error) = guard.set(state) {
+            tracing::error!(%error, armed = state.armed.len(), "guard not changed: devices that came since pass nothing on a bridge");
+        }
+    }
+
+    fn save_cache(&mut self, revision: Revision, text: &[u8]) {
+        let saved = cache::save(&self.setup.instance.cache_path(), revision, text);
+        match saved {
+            Ok(()) => self.cache_complains = false,
+            Err(error) if !self.cache_complains => {
+                self.cache_complains = true;
+                tracing::warn!(%revision, %error, "policy not cached: after a reboot an older one may stand in for a broken file");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn warn_of(&self, result: Result<(), InstanceError>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "not remembered for the next agent");
+        }
+    }
+
+    fn read_cache(&mut self) {
+        let cached = match cache::load(&self.setup.instance.cache_path()) {
+            Ok(None) => return,
+            Ok(Some(cached)) => cached,
+            Err(error) => {
+                tracing::error!(%error, "cached policy not usable");
+                return;
+            }
+        };
+        match (self.setup.parse)(&cached.text) {
+            Ok(inventory) => {
+                let policy = PolicyText {
+                    text: cached.text.into(),
+                    inventory,
+                };
+                let outcome = self.step(Event::CacheRead(policy, cached.revision));
+                assert!(outcome.is_none(), "a cached policy ends nothing");
+            }
+            // It was written by another version of this program.
+            Err(errors) => {
+                tracing::error!(error = errors.first(), "cached policy not understood");
+            }
+        }
+    }
+
+    fn start_threads(&self, mailbox: &Mailbox) -> Result<Poke, SetupError> {
+        let (watch, poke) = Watch::new(&self.setup.policy_path)?;
+        let parse = self.setup.parse.clone();
+        let (to, lost) = (mailbox.clone(), mailbox.clone());
+        let follow_policy = move || {
+            let result = watch.follow(|text| {
+                let event = match text {
+                    Ok(text) => match parse(text) {
+                        Ok(inventory) => Event::PolicyRead(PolicyText {
+                            text: text.into(),
+                            inventory,
+                        }),
+                        Err(errors) => Event::PolicyInvalid(errors),
+                    },
+                    Err(error) => Event::PolicyInvalid(vec![error.to_owned()]),
+                };
+                to.send(Input::Event(event))
+            });
+            if let Err(error) = result {
+                lost.send(Input::Lost(error.to_string()));
+            }
+        };
+        let (to, lost) = (mailbox.clone(), mailbox.clone());
+        let follow_links = move || {
+            let result = devices::follow(|event| {
+                to.send(Input::Event(match event {
+                    LinkEvent::Listed(links) => Event::DevicesListed(links),
+                    LinkEvent::Seen(link) => Event::DeviceSeen(link),
+                    LinkEvent::Gone { ifindex } => Event::DeviceGone { ifindex },
+                }))
+            });
+            if let Err(error) = result {
+                lost.send(Input::Lost(error.to_string()));
+            }
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        thread("policy")
+            .spawn(follow_policy)
+            .map_err(SetupError::Thread)?;
+        thread("links")
+            .spawn(follow_links)
+            .map_err(SetupError::Thread)?;
+        Ok(poke)
+    }
+
+    fn due(&mut self) -> Option<Timer> {
+        let now = Instant::now();
+        let (timer, _) = self.timers.iter().find(|(_, at)| **at <= now)?;
+        let timer = *timer;
+        self.timers.remove(&timer);
+        Some(timer)
+    }
+
+    fn until_due(&self) -> Duration {
+        const NEVER: Duration = Duration::from_secs(3_600);
+        let next = self.timers.values().min();
+        next.map_or(NEVER, |at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

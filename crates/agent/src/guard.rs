@@ -1,0 +1,216 @@
+//! A drop at the bridge for devices that are not armed yet: makes the window between a device's
+//! link-up and its first program zero.
+//!
+//! Place on the line: beside the plane. Lifted for a device after the plane has armed it, and keyed by
+//! its index: a device that is made again under the same name is closed again. It stays when the agent
+//! dies, and goes with `detach`.
+//!
+//! ```text
+//! table bridge portcullis-<instance>
+//!   set names  {tap1, tap2, ...}      devices that the policy names (and rules for tap*)
+//!   set armed  {7, 8, ...}            indices of those that have their program
+//!   prerouting, postrouting           of names and not armed: drop
+//! ```
+//! nftables' bridge family, because it sees every bridge's ports and needs nothing of the bridge's
+//! configuration. Forwarding on a bridge is what it guards: a device that is routed has no bridge.
+//! Knows nothing of: planes, policies.
+
+use crate::agent::GuardState;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::{Command, Stdio};
+
+#[derive(Clone, Debug)]
+pub struct Guard {
+    table: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("starting nft: {0}; --guard-bridge needs the package nftables")]
+    Start(io::Error),
+    #[error("nft refused {what}: {said}")]
+    Refused { what: &'static str, said: String },
+}
+
+impl Guard {
+    pub fn new(instance: &str) -> Self {
+        Self {
+            table: format!("portcullis-{instance}"),
+        }
+    }
+
+    /// Whether this kernel and this host can do it; changes nothing.
+    pub fn check(&self) -> Result<(), GuardError> {
+        let script = render("portcullis-check", &GuardState::default());
+        nft(
+            &["--check", "--file", "-"],
+            &script,
+            "a table in the bridge family",
+        )
+    }
+
+    /// Replaces the whole table in one transaction.
+    pub fn set(&self, state: &GuardState) -> Result<(), GuardError> {
+        nft(&["--file", "-"], &render(&self.table, state), "the guard")
+    }
+
+    /// Fine when there is none; where nft isn't, there can be none.
+    pub fn remove(&self) -> Result<(), GuardError> {
+        let table = &self.table;
+        let script = format!("add table bridge {table}\ndelete table bridge {table}\n");
+        match nft(&["--file", "-"], &script, "the guard's removal") {
+            Err(GuardError::Start(e)) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Names that can't be guarded: nftables knows `*` at the end only, and a lone `*` would close
+    /// the whole host.
+    pub fn unguarded(state: &GuardState) -> BTreeSet<String> {
+        let plain = |name: &&String| kind_of(name).is_none();
+        state.names.iter().filter(plain).cloned().collect()
+    }
+}
+
+enum NameKind {
+    Exact,
+    Prefix,
+}
+
+fn kind_of(name: &str) -> Option<NameKind> {
+    let (stem, kind) = match name.strip_suffix('*') {
+        Some(stem) => (stem, NameKind::Prefix),
+        None => (name, NameKind::Exact),
+    };
+    // Names go into nft's own language between quotes.
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@' | b':');
+    (!stem.is_empty() && stem.len() < 16 && stem.bytes().all(safe)).then_some(kind)
+}
+
+fn render(table: &str, state: &GuardState) -> String {
+    let quoted = |name: &String| format!("\"{name}\"");
+    let exact: Vec<String> = state
+        .names
+        .iter()
+        .filter(|n| matches!(kind_of(n), Some(NameKind::Exact)))
+        .map(quoted)
+        .collect();
+    let prefixes: Vec<String> = state
+        .names
+        .iter()
+        .filter(|n| matches!(kind_of(n), Some(NameKind::Prefix)))
+        .map(quoted)
+        .collect();
+    let armed: Vec<String> = state.armed.iter().map(ToString::to_string).collect();
+    let elements = |list: &[String]| match list {
+        [] => String::new(),
+        list => format!(" elements = {{ {} }};", list.join(", ")),
+    };
+
+    // Added first so that there is something to delete; all of it is one transaction.
+    let mut script = format!("add table bridge {table}\ndelete table bridge {table}\n");
+    let _ = writeln!(script, "table bridge {table} {{");
+    let _ = writeln!(script, " set names {{ type ifname;{} }}", elements(&exact));
+    let _ = writeln!(
+        script,
+        " set armed {{ type iface_index;{} }}",
+        elements(&armed)
+    );
+    for (hook, name, index) in [
+        ("prerouting", "iifname", "iif"),
+        ("postrouting", "oifname", "oif"),
+    ] {
+        let _ = writeln!(
+            script,
+            " chain {hook} {{ type filter hook {hook} priority -300; policy accept;"
+        );
+        let _ = writeln!(script, "  {name} @names {index} != @armed counter drop");
+        for prefix in &prefixes {
+            let _ = writeln!(script, "  {name} {prefix} {index} != @armed counter drop");
+        }
+        script.push_str(" }\n");
+    }
+    script.push_str("}\n");
+    script
+}
+
+fn nft(arguments: &[&str], script: &str, what: &'static str) -> Result<(), GuardError> {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(GuardError::Start)?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // A child that ends early says why on its stderr.
+    let _ = stdin.write_all(script.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().map_err(GuardError::Start)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(GuardError::Refused {
+        what,
+        said: said.lines().next().unwrap_or("no reason given").to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(names: &[&str], armed: &[u32]) -> GuardState {
+        GuardState {
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            armed: armed.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn exact_names_share_a_set_and_prefixes_have_rules() {
+        let script = render("portcullis-blue", &state(&["tap1", "tap2", "vnet*"], &[7]));
+        let expected = r#"add table bridge portcullis-blue
+delete table bridge portcullis-blue
+table bridge portcullis-blue {
+ set names { type ifname; elements = { "tap1", "tap2" }; }
+ set armed { type iface_index; elements = { 7 }; }
+ chain prerouting { type filter hook prerouting priority -300; policy accept;
+  iifname @names iif != @armed counter drop
+  iifname "vnet*" iif != @armed counter drop
+ }
+ chain postrouting { type filter hook postrouting priority -300; policy accept;
+  oifname @names oif != @armed counter drop
+  oifname "vnet*" oif != @armed counter drop
+ }
+}
+"#;
+        assert_eq!(script, expected);
+    }
+
+    #[test]
+    fn names_that_say_more_than_a_name_never_reach_nft() {
+        let hostile = [
+            "tap\" drop; }",
+            "a\nb",
+            "*",
+            "t*p",
+            "",
+            "x y",
+            "seventeen-letters",
+        ];
+        let state = state(&hostile, &[]);
+        assert_eq!(Guard::unguarded(&state).len(), hostile.len());
+        assert!(!render("t", &state).contains("elements"));
+    }
+
+    #[test]
+    fn nft_takes_what_is_rendered() {
+        Guard::new("test")
+            .check()
+            .expect("nft and its bridge family are here");
+    }
+}

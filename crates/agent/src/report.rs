@@ -1,0 +1,222 @@
+//! What the agent tells people: milestones as they happen, and its state when asked.
+//!
+//! Place on the line: beside it; nothing decides by it.
+//! Knows nothing of: logs' formats, JSON, tables.
+
+use crate::arming::ArmingTimes;
+use crate::matching::DeviceFinding;
+use dataplane::{Device, Drift};
+use model::{HostId, PortId, Revision};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tracing::{debug, error, info, warn};
+
+/// Where the policy in force comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    File,
+    /// The file could not be used when the agent started; this is the last one that could.
+    Cache,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    PolicyRead {
+        revision: Revision,
+        ports: usize,
+    },
+    /// `enforced`: what stays in force, if anything does.
+    PolicyInvalid {
+        errors: Vec<String>,
+        enforced: Option<Revision>,
+    },
+    EnforcingCached {
+        revision: Revision,
+    },
+    PolicyCompiled {
+        revision: Revision,
+        ports: usize,
+        findings: Vec<String>,
+    },
+    /// Devices that no port could be given.
+    DeviceFindings(Vec<DeviceFinding>),
+    Applied {
+        revision: Revision,
+        ports: usize,
+        devices: usize,
+        closed: usize,
+        writes: u64,
+        took: Duration,
+    },
+    /// A new revision that changes nothing on this host.
+    NothingToApply {
+        revision: Revision,
+    },
+    Refused {
+        revision: Revision,
+        port: PortId,
+        why: String,
+    },
+    ApplyFailed {
+        revision: Revision,
+        error: String,
+        retry_after: Duration,
+    },
+    Drifted(Vec<Drift>),
+    AuditFailed(String),
+    DeviceArmed {
+        port: PortId,
+        device: String,
+        ifindex: u32,
+    },
+    DeviceClosed {
+        device: String,
+        ifindex: u32,
+    },
+    DeviceGone {
+        device: String,
+        ifindex: u32,
+    },
+    /// Enforcement is rolled back unless someone confirms in this time.
+    ConfirmWithin(Duration),
+    Confirmed,
+    RolledBack,
+}
+
+/// The agent's state, for `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    pub host: HostId,
+    /// The newest valid policy.
+    pub read: Option<Revision>,
+    /// What the plane enforces.
+    pub applied: Option<Revision>,
+    pub source: Option<Source>,
+    /// What is wrong with the file as it is now; empty when it is in force.
+    pub policy_errors: Vec<String>,
+    pub findings: Vec<String>,
+    pub apply_error: Option<String>,
+    pub drift: Vec<Drift>,
+    pub ports: BTreeMap<PortId, PortStatus>,
+    pub closed: BTreeSet<Device>,
+    pub arming: ArmingTimes,
+    /// What is left of the time to confirm.
+    pub confirm_left: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortStatus {
+    pub device: Option<Device>,
+    pub state: PortState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortState {
+    Enforced,
+    /// Its device isn't there; its policy is prepared.
+    NoDevice,
+    /// The plane keeps what it had for this port, because of this.
+    Refused(String),
+    /// Not told to the plane yet.
+    Pending,
+}
+
+impl Report {
+    /// One line of the log for each thing that happened, and no more of a kind than people read.
+    pub(crate) fn log(&self) {
+        /// Of a list that has no bound.
+        const SHOWN: usize = 20;
+        match self {
+            Report::PolicyRead { revision, ports } => info!(%revision, ports, "policy read"),
+            Report::PolicyInvalid { errors, enforced } => {
+                for error in errors.iter().take(SHOWN) {
+                    error!(%error, "policy file not usable");
+                }
+                match enforced {
+                    Some(revision) => {
+                        error!(errors = errors.len(), enforced = %revision, "policy file rejected: nothing changed, the last good policy stays in force");
+                    }
+                    None => {
+                        error!(
+                            errors = errors.len(),
+                            "policy file rejected: nothing changed, and there is no earlier policy"
+                        );
+                    }
+                }
+            }
+            Report::EnforcingCached { revision } => {
+                error!(%revision, "enforcing the CACHED policy until the policy file is usable again");
+            }
+            Report::PolicyCompiled {
+                revision,
+                ports,
+                findings,
+            } => {
+                info!(%revision, ports, findings = findings.len(), "policy compiled");
+                for finding in findings.iter().take(SHOWN) {
+                    warn!(%revision, %finding, "finding");
+                }
+                if findings.len() > SHOWN {
+                    let more = findings.len() - SHOWN;
+                    warn!(%revision, more, "more findings: see portcullis status -o wide");
+                }
+            }
+            Report::DeviceFindings(findings) => {
+                for finding in findings.iter().take(SHOWN) {
+                    warn!(%finding, "device not clear");
+                }
+            }
+            Report::Applied {
+                revision,
+                ports,
+                devices,
+                closed,
+                writes,
+                took,
+            } => {
+                let took_ms = took.as_secs_f64() * 1_000.0;
+                info!(%revision, ports, devices, closed, writes, took_ms, "policy applied");
+            }
+            Report::NothingToApply { revision } => {
+                info!(%revision, "policy applied: nothing changes on this host");
+            }
+            Report::Refused {
+                revision,
+                port,
+                why,
+            } => error!(%revision, %port, %why, "port not served"),
+            Report::ApplyFailed {
+                revision,
+                error,
+                retry_after,
+            } => {
+                let retry_after_ms = retry_after.as_millis();
+                error!(%revision, %error, retry_after_ms, "policy not applied: each port stays under its old or its new policy");
+            }
+            Report::Drifted(drift) => {
+                for drift in drift.iter().take(SHOWN) {
+                    warn!(?drift, "host not as it was left");
+                }
+            }
+            Report::AuditFailed(error) => warn!(%error, "audit failed"),
+            Report::DeviceArmed {
+                port,
+                device,
+                ifindex,
+            } => debug!(%port, %device, ifindex, "device armed"),
+            Report::DeviceClosed { device, ifindex } => {
+                warn!(%device, ifindex, "device closed: it is ours and no port's, and passes nothing");
+            }
+            Report::DeviceGone { device, ifindex } => debug!(%device, ifindex, "device gone"),
+            Report::ConfirmWithin(time) => {
+                let seconds = time.as_secs();
+                warn!(
+                    seconds,
+                    "enforcing for the first time: removed again unless someone runs `portcullis confirm`"
+                );
+            }
+            Report::Confirmed => info!("enforcement confirmed"),
+            Report::RolledBack => error!("nobody confirmed: enforcement is being removed"),
+        }
+    }
+}
