@@ -3,8 +3,11 @@
 //! Place on the line: view -> **render -> plan -> execute** -> report.
 //! Knows nothing of: files, servers, device discovery, and how any one plane works.
 
+mod model_plane;
+
 pub use model::Capabilities;
 use model::{DropReason, PortId, Revision, RuleRef};
+pub use model_plane::ModelPlane;
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
