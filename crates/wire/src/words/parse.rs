@@ -277,13 +277,13 @@ fn tcp_flags(reader: &mut Reader<'_>) -> Result<u8, WordsError> {
 fn icmp_kind(reader: &mut Reader<'_>, v4: bool) -> Result<(u8, u8), WordsError> {
     let expected = match v4 {
         true => {
-            "type N, echo-request, echo-reply, timestamp-request, timestamp-reply, unreachable, \
-             port-unreachable, frag-needed, source-quench, redirect, time-exceeded or \
-             parameter-problem"
+            "type N, echo-request, echo-reply, timestamp-request, timestamp-reply, \
+             destination-unreachable, port-unreachable, fragmentation-needed, source-quench, \
+             redirect, time-exceeded or parameter-problem"
         }
         false => {
-            "type N, echo-request, echo-reply, unreachable, port-unreachable, too-big, \
-             time-exceeded or parameter-problem"
+            "type N, echo-request, echo-reply, destination-unreachable, port-unreachable, \
+             packet-too-big, time-exceeded or parameter-problem"
         }
     };
     let by_family = match v4 {
@@ -295,16 +295,16 @@ fn icmp_kind(reader: &mut Reader<'_>, v4: bool) -> Result<(u8, u8), WordsError> 
         ("type", _) => Ok((reader.number("an ICMP type from 0 to 255")?, 0)),
         ("echo-request", _) => Ok((request, 0)),
         ("echo-reply", _) => Ok((reply, 0)),
-        ("unreachable", _) => Ok((unreachable, 0)),
+        ("destination-unreachable", _) => Ok((unreachable, 0)),
         ("port-unreachable", _) => Ok((unreachable, port_code)),
         ("time-exceeded", _) => Ok((exceeded, 0)),
         ("parameter-problem", _) => Ok((problem, 0)),
-        ("frag-needed", true) => Ok((3, 4)),
+        ("fragmentation-needed", true) => Ok((3, 4)),
         ("source-quench", true) => Ok((4, 0)),
         ("redirect", true) => Ok((5, 0)),
         ("timestamp-request", true) => Ok((13, 0)),
         ("timestamp-reply", true) => Ok((14, 0)),
-        ("too-big", false) => Ok((2, 0)),
+        ("packet-too-big", false) => Ok((2, 0)),
         _ => reader.back(expected),
     }
 }
