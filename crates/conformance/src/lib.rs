@@ -6,5 +6,6 @@
 
 mod judge;
 pub mod lab;
+pub mod scenario;
 
 pub use judge::{Answer, Judge};

@@ -1,6 +1,7 @@
 //! Network namespaces, and running things in them.
 
 use super::{LabError, failed};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -87,6 +88,12 @@ impl Namespace {
             .map_err(failed(format!("{file} = {value}")))
     }
 
+    /// The number of one of its devices.
+    pub fn ifindex(&self, device: &str) -> Result<u32, LabError> {
+        self.run(|| ifindex(device))
+            .map_err(failed(format!("the number of {device}")))
+    }
+
     /// Turns an offload of one of its devices on or off.
     pub fn offload(&self, device: &str, offload: Offload, on: bool) -> Result<(), LabError> {
         self.run(|| set_offload(device, offload, on))
@@ -120,6 +127,16 @@ impl Namespace {
             entered, 0,
             "whoever could make the namespace can enter it: {error}"
         );
+    }
+}
+
+/// In the namespace of the calling thread.
+pub(super) fn ifindex(device: &str) -> io::Result<u32> {
+    let name = CString::new(device)?;
+    // SAFETY: a string that ends with 0.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Exact frames: sent and received as they are on the device.
 
+use super::namespace::ifindex;
 use super::{LabError, failed};
 use model::MacAddr;
-use std::ffi::CString;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -156,17 +156,11 @@ fn open(device: &str) -> io::Result<OwnedFd> {
     option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
     option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
     option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20)?;
-    let name = CString::new(device)?;
-    // SAFETY: a string that ends with 0.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    if index == 0 {
-        return Err(io::Error::last_os_error());
-    }
     // SAFETY: all zeros is a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = every;
-    address.sll_ifindex = index as i32;
+    address.sll_ifindex = ifindex(device)? as i32;
     // SAFETY: the pointer is to a sockaddr_ll, and the length is its size.
     let bound = unsafe {
         libc::bind(

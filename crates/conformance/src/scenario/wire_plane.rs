@@ -1,0 +1,181 @@
+//! Scenarios on the wire: exact frames through a real plane, on real devices.
+//!
+//! ```text
+//! VM of port a  ==veth==  device of a --- bridge of a --- outside of a  ==veth==  an outsider's VM
+//!            what a sends ->   (the plane judges here)   -> arrives, or not
+//!         arrives, or not <-   (and here)                <- what a would receive
+//! ```
+//! Each port has a bridge of its own, so that a packet meets just the hook that is asked. The VMs'
+//! kernels have no addresses and answer nothing: the scenario alone says what is sent.
+//! Knows nothing of: which plane it is.
+
+use super::here;
+use super::run::{Seen, Subject};
+use crate::lab::{Arrival, Attach, Lab, LabError, PacketSocket, Vm, probe};
+use dataplane::{DataPlane, Device, Target};
+use model::{Direction, Inventory, MacAddr, PortId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A plane of this kernel, and what tests need of it beyond its trade.
+pub trait RealPlane {
+    fn name(&self) -> &str;
+
+    fn plane(&mut self) -> &mut dyn DataPlane;
+
+    /// Its clock is ahead of the kernel's by so much from now on; it never goes back.
+    fn set_clock_ahead(&mut self, by: Duration);
+}
+
+/// A real plane with a lab around it.
+pub struct WirePlane {
+    plane: Box<dyn RealPlane>,
+    lab: Lab,
+    rigs: BTreeMap<PortId, Rig>,
+    /// The MACs of the ports as they are now.
+    macs: BTreeMap<PortId, MacAddr>,
+    ahead: Duration,
+}
+
+struct Rig {
+    device: Device,
+    inside: PacketSocket,
+    outside: PacketSocket,
+    _vms: [Vm; 2],
+}
+
+/// On a VM that nobody addresses, any MAC does; those of the packets are in the packets.
+const SILENT: MacAddr = MacAddr([0x52, 0x54, 0, 0xee, 0, 1]);
+const SILENT_OUTSIDE: MacAddr = MacAddr([0x52, 0x54, 0, 0xee, 0, 2]);
+
+impl WirePlane {
+    /// Makes a lab and, in its host namespace, the plane; `work` runs there too. A plane need not be
+    /// able to move between threads.
+    pub fn run<T: Send>(
+        make: impl FnOnce() -> Box<dyn RealPlane> + Send,
+        work: impl FnOnce(&mut WirePlane) -> T + Send,
+    ) -> Result<T, LabError> {
+        let lab = Lab::new("scenarios")?;
+        let host = lab.host().clone();
+        Ok(host.run(move || {
+            let mut wire = WirePlane {
+                plane: make(),
+                lab,
+                rigs: BTreeMap::new(),
+                macs: BTreeMap::new(),
+                ahead: Duration::ZERO,
+            };
+            let done = work(&mut wire);
+            wire.detach();
+            done
+        }))
+    }
+
+    fn detach(&mut self) {
+        let detached = self.plane.plane().detach();
+        detached.expect("a plane that could attach can detach");
+    }
+
+    fn rig(&mut self, port: &PortId) -> Result<(), LabError> {
+        if self.rigs.contains_key(port) {
+            return Ok(());
+        }
+        let bridge = format!("br{}", self.rigs.len());
+        self.lab.add_bridge(&bridge)?;
+        let attach = Attach::Bridge(&bridge);
+        let inside = self.lab.add_vm(port.as_str(), SILENT, &[], attach)?;
+        let name = format!("o{}", self.rigs.len());
+        let outside = self.lab.add_vm(&name, SILENT_OUTSIDE, &[], attach)?;
+        // A bridge that learns would keep to itself what seems to come from where it is.
+        for device in [inside.device(), outside.device()] {
+            let host = self.lab.host();
+            host.ip(&format!("link set {device} type bridge_slave learning off"))?;
+        }
+        let rig = Rig {
+            device: Device {
+                name: inside.device().to_owned(),
+                ifindex: self.lab.host().ifindex(inside.device())?,
+            },
+            inside: inside.open_packets()?,
+            outside: outside.open_packets()?,
+            _vms: [inside, outside],
+        };
+        self.rigs.insert(port.clone(), rig);
+        Ok(())
+    }
+}
+
+impl Subject for WirePlane {
+    fn name(&self) -> String {
+        format!("{} on the wire", self.plane.name())
+    }
+
+    fn reset(&mut self) {
+        self.detach();
+        self.macs.clear();
+    }
+
+    fn apply(&mut self, inventory: &Inventory) {
+        let (view, _) = policy::compile(inventory, &here());
+        let ports = inventory.ports.values();
+        self.macs = ports.map(|port| (port.id.clone(), port.mac)).collect();
+        for port in view.ports.keys() {
+            self.rig(port).expect("the lab has room for another port");
+        }
+        let devices = view.ports.keys();
+        let devices = devices.map(|port| (port.clone(), self.rigs[port].device.clone()));
+        let target = Target {
+            devices: devices.collect(),
+            view,
+            closed: BTreeSet::new(),
+        };
+        let report = match self.plane.plane().apply(&target) {
+            Ok(report) => report,
+            Err(error) => panic!("{} refuses the policy: {error}", self.plane.name()),
+        };
+        assert_eq!(report.refused, BTreeMap::new(), "ports that are refused");
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.ahead += by;
+        self.plane.set_clock_ahead(self.ahead);
+    }
+
+    fn send(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Seen {
+        if let Some(why) = unshown(frame) {
+            return Seen::Unshown(why);
+        }
+        let (Some(rig), Some(mac)) = (self.rigs.get(port), self.macs.get(port)) else {
+            panic!("the port {port} is not on this host");
+        };
+        let (sender, receiver) = match direction {
+            Direction::Egress => (&rig.inside, &rig.outside),
+            Direction::Ingress => (&rig.outside, &rig.inside),
+        };
+        match probe(sender, receiver, &[frame.to_vec()], *mac) {
+            Ok(arrivals) => Seen::Arrived(arrivals == [Arrival::Arrived]),
+            Err(error) => panic!("port {port}: {error}"),
+        }
+    }
+
+    fn trace(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What a packet socket doesn't send, or a bridge never passes on.
+fn unshown(frame: &[u8]) -> Option<&'static str> {
+    let (Some(dst), Some(src)) = (frame.get(..6), frame.get(6..12)) else {
+        return Some("the kernel sends no frame without an Ethernet header");
+    };
+    if frame.len() < 14 {
+        return Some("the kernel sends no frame without an Ethernet header");
+    }
+    if src[0] & 1 == 1 || src == [0; 6] {
+        return Some("a bridge passes on nothing from a group's MAC, or from none");
+    }
+    if dst[..5] == [1, 0x80, 0xc2, 0, 0] {
+        return Some("a bridge keeps such frames to itself");
+    }
+    None
+}
