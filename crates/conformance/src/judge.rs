@@ -13,6 +13,9 @@ use std::time::Duration;
 pub trait Judge {
     fn name(&self) -> &str;
 
+    /// Back to no policy and no state, and to a whole second of its time.
+    fn reset(&mut self);
+
     /// The policy from now on.
     fn apply(&mut self, inventory: &Inventory);
 

@@ -4,6 +4,7 @@
 //! Place on the line: around all of it, from the hook to the verdict.
 //! Knows nothing of: how any data plane works; each hands itself in as a [`Judge`].
 
+pub mod generate;
 mod judge;
 pub mod lab;
 pub mod scenario;
