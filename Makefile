@@ -44,7 +44,8 @@ bench: root build ## Packets and connections per second beside no filter and ipt
 	@$(RELEASE) bench
 
 test-vm: root setup-vm ## The same between real virtual machines on taps (emulated)
-	@$(CARGO) test --package portcullis-conformance --test virtual_machines -- --include-ignored --nocapture
+	$(CARGO) build --release --package portcullis --package portcullis-vmlab
+	@target/release/portcullis-vmlab $(RELEASE) target/vm
 
 soak: root build ## A million generated cases, and a thousand agents killed
 	@$(RELEASE) selftest --plane ebpf --cases 1000000 --seed 1

@@ -67,17 +67,12 @@ struct Module {
     content: Vec<u8>,
 }
 
-/// A program of this host that is taken along, with the libraries that it is linked to.
-pub(crate) struct Program<'a> {
-    pub(crate) path: &'a Path,
-}
-
-/// Writes the RAM disk to `path`. Its init answers commands on the console (`machine`).
+/// Writes the RAM disk to `path`, with programs of this host in its /bin. Its init answers commands on the console (`machine`).
 pub(crate) fn write_initrd(
     path: &Path,
     kernel: &Kernel,
     modules: &[&str],
-    program: Option<Program<'_>>,
+    programs: &[&Path],
 ) -> Result<(), Failure> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "sys", "modules", "run", "tmp"] {
@@ -91,8 +86,8 @@ pub(crate) fn write_initrd(
         archive.file(&format!("modules/{}", module.file), 0o644, &module.content);
         load += &format!("insmod /modules/{}\n", module.file);
     }
-    if let Some(program) = program {
-        archive.program(program.path)?;
+    for program in programs {
+        archive.program(program)?;
     }
     archive.file("init", 0o755, INIT.replace("LOAD\n", &load).as_bytes());
     fs::write(path, archive.finish()).map_err(|e| Failure::at(path, e))
@@ -288,7 +283,7 @@ mod tests {
         assert_eq!(text.matches("070701").count(), 3, "a, a/b and the trailer");
         // 110 bytes of header and a name of 4 with its end are 114: two more to be divisible by 4.
         assert!(
-            text.contains("0000000400000000a/b\0\0\0hello\0\0\0070701"),
+            text.contains("0000000400000000a/b\0\0\0hello\x00\x00\x00070701"),
             "{text:?}"
         );
     }
