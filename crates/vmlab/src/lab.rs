@@ -52,6 +52,14 @@ struct Agent {
     log: PathBuf,
 }
 
+/// Of `portcullis status -o json`: which process says so, the newest revision, and the enforced one.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct InForce {
+    agent: String,
+    read: String,
+    applied: String,
+}
+
 /// A write of the policy to its enforcement, on a host that emulates two machines besides.
 const ENFORCED: Duration = Duration::from_secs(20);
 
@@ -104,6 +112,7 @@ impl<'a> Lab<'a> {
 
     /// Writes the policy file, starts the agent if there is none, and waits until it is enforced.
     pub(crate) fn enforce(&mut self, policy: &str) -> Result<(), Failure> {
+        let before = self.in_force().unwrap_or_default();
         let path = self.directory.join("policy.yaml");
         let new = self.directory.join("policy.new");
         fs::write(&new, policy).map_err(|e| Failure::at(&new, e))?;
@@ -111,10 +120,10 @@ impl<'a> Lab<'a> {
         if self.agent.is_none() {
             self.start_agent()?;
         }
-        self.wait_enforced(policy)
+        self.wait_enforced(&before)
     }
 
-    pub(crate) fn start_agent(&mut self) -> Result<(), Failure> {
+    fn start_agent(&mut self) -> Result<(), Failure> {
         let log = self.directory.join("portcullis.log");
         let file = File::create(&log).map_err(|e| Failure::at(&log, e))?;
         let mut command = Command::new(self.portcullis);
@@ -135,24 +144,47 @@ impl<'a> Lab<'a> {
         self.agent = None;
     }
 
-    fn wait_enforced(&mut self, policy: &str) -> Result<(), Failure> {
-        let agent = self.agent.as_mut().expect("it was started");
+    /// Until something else is in force than before, and it is the newest policy.
+    fn wait_enforced(&mut self, before: &InForce) -> Result<(), Failure> {
         let end = Instant::now() + ENFORCED;
         loop {
-            let status = output(Command::new(self.portcullis).args(["status", "-o", "json"]));
-            if status.as_ref().is_ok_and(|text| text.contains(policy)) {
+            let now = self.in_force();
+            if let Ok(now) = &now
+                && now != before
+                && now.read == now.applied
+                && now.applied != "null"
+            {
                 return Ok(());
             }
+            let agent = self.agent.as_mut().expect("it was started");
             let ended = agent.child.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > end {
                 let said = fs::read_to_string(&agent.log).unwrap_or_default();
                 let state = ended.map_or("runs".to_owned(), |status| status.to_string());
                 return Err(Failure::new(format!(
-                    "the policy isn't enforced; the agent {state} and said:\n{said}\nstatus: {status:?}"
+                    "the policy isn't enforced: {now:?}; the agent ({state}) said:\n{said}"
                 )));
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn in_force(&self) -> Result<InForce, Failure> {
+        let text = output(Command::new(self.portcullis).args(["status", "-o", "json"]))?;
+        let field = |name: &str| {
+            let (_, rest) = text.split_once(&format!("\"{name}\":"))?;
+            let end = rest.find([',', '}', '\n'])?;
+            Some(rest[..end].trim().to_owned())
+        };
+        let fields = (field("pid"), field("read"), field("applied"));
+        let (Some(agent), Some(read), Some(applied)) = fields else {
+            return Err(Failure::new(format!("portcullis status says: {text}")));
+        };
+        Ok(InForce {
+            agent,
+            read,
+            applied,
+        })
     }
 
     pub(crate) fn detach(&mut self) -> Result<(), Failure> {
