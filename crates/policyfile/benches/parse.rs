@@ -10,7 +10,10 @@ fn main() {
     report("10,000 ports, in block style", &ports_in_blocks(10_000));
     report("100,000 rules on prefixes", &prefix_rules(100_000));
     report("100,000 rules for both families", &group_rules(100_000));
-    report("100,000 prefixes in an address group", &address_group(100_000));
+    report(
+        "100,000 prefixes in an address group",
+        &address_group(100_000),
+    );
 }
 
 fn report(what: &str, text: &str) {
@@ -83,7 +86,10 @@ fn group_rules(count: usize) -> String {
     let mut text = String::from(HEAD);
     for i in 0..count {
         let port = 1 + i % 60_000;
-        let _ = writeln!(text, "      - {{ from: web, protocol: tcp, ports: {port} }}");
+        let _ = writeln!(
+            text,
+            "      - {{ from: web, protocol: tcp, ports: {port} }}"
+        );
     }
     text
 }
@@ -91,7 +97,13 @@ fn group_rules(count: usize) -> String {
 fn address_group(count: usize) -> String {
     let mut text = format!("{HEAD}address-groups:\n  office:\n");
     for i in 0..count {
-        let _ = writeln!(text, "    - 10.{}.{}.{}", i / 65_536, i / 256 % 256, i % 256);
+        let _ = writeln!(
+            text,
+            "    - 10.{}.{}.{}",
+            i / 65_536,
+            i / 256 % 256,
+            i % 256
+        );
     }
     text
 }

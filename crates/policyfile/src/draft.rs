@@ -9,8 +9,8 @@ use crate::protocols::{Protocol, protocol};
 use crate::reader::{Reader, Shape, Text};
 use crate::words;
 use model::{
-    AddressPair, DeviceMatch, Direction, Elision, Family, L4PortRange, MacAddr, Narrowing,
-    PeerTrust, Prefix, Settings,
+    AddressPair, Direction, Elision, Family, L4PortRange, MacAddr, Narrowing, PeerTrust, Prefix,
+    Settings,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -145,7 +145,7 @@ pub(crate) enum Remote<'a> {
 pub(crate) struct PortDraft<'a> {
     pub(crate) network: Option<Text<'a>>,
     pub(crate) host: Option<Text<'a>>,
-    pub(crate) device: Option<(DeviceMatch, Place)>,
+    pub(crate) device: Option<Text<'a>>,
     pub(crate) mac: Option<(MacAddr, Place)>,
     pub(crate) addresses: Vec<(IpAddr, Place)>,
     pub(crate) pairs: BTreeSet<AddressPair>,
@@ -159,6 +159,7 @@ pub(crate) struct PortDraft<'a> {
 pub(crate) fn read<'a>(reader: &mut Reader<'a>) -> Result<Draft<'a>, Stop> {
     let mut draft = Draft::default();
     reader.document(|reader| {
+        let is_map = reader.shape()? == Shape::Map;
         let present = reader.fields("a policy file", FILE_FIELDS, |r, field, _| {
             match field {
                 "version" => version(r)?,
@@ -178,7 +179,9 @@ pub(crate) fn read<'a>(reader: &mut Reader<'a>) -> Result<Draft<'a>, Stop> {
                 })?,
                 "address-groups" => r.named("`address-groups`", |r, name| {
                     check_name(r, &name, words::group_name)?;
-                    draft.address_groups.push((name, prefixes(r, "a prefix of an address group")?));
+                    draft
+                        .address_groups
+                        .push((name, prefixes(r, "a prefix of an address group")?));
                     Ok(())
                 })?,
                 "groups" => r.named("`groups`", |r, name| {
@@ -196,10 +199,15 @@ pub(crate) fn read<'a>(reader: &mut Reader<'a>) -> Result<Draft<'a>, Stop> {
             }
             Ok(())
         })?;
-        if !present.has(FILE_FIELDS, "version") {
+        if is_map && !present.has(FILE_FIELDS, "version") {
             let at = start();
             let what = "the file has no `version`";
-            reader.note(at, ErrorKind::MissingField, what, "begin it with `version: 1`")?;
+            reader.note(
+                at,
+                ErrorKind::MissingField,
+                what,
+                "begin it with `version: 1`",
+            )?;
         }
         Ok(())
     })?;
@@ -419,8 +427,7 @@ fn rule<'a>(r: &mut Reader<'a>) -> Result<RuleDraft<'a>, Stop> {
             }
             "family" => {
                 let choices = [("ipv4", Family::V4), ("ipv6", Family::V6)];
-                draft.family =
-                    r.parsed("`family`", |t| words::choice(t, "`family`", &choices))?;
+                draft.family = r.parsed("`family`", |t| words::choice(t, "`family`", &choices))?;
             }
             "protocol" => r.items(|r| {
                 let Some(text) = r.text("`protocol`")? else {
@@ -445,19 +452,14 @@ fn rule<'a>(r: &mut Reader<'a>) -> Result<RuleDraft<'a>, Stop> {
             0 => "the rule has neither `from` nor `to`",
             _ => "the rule has both `from` and `to`",
         };
-        let advice =
-            "`from: web` lets web's members reach the port, `to: web` lets the port reach them; `any` is everybody; write two rules for both";
+        let advice = "`from: web` lets web's members reach the port, `to: web` lets the port reach them; `any` is everybody; write two rules for both";
         r.note(draft.at, ErrorKind::Direction, what, advice)?;
     }
     draft.broken = r.log.len() != before;
     Ok(draft)
 }
 
-fn remotes<'a>(
-    r: &mut Reader<'a>,
-    what: &str,
-    remotes: &mut Vec<Remote<'a>>,
-) -> Result<(), Stop> {
+fn remotes<'a>(r: &mut Reader<'a>, what: &str, remotes: &mut Vec<Remote<'a>>) -> Result<(), Stop> {
     let at = r.place()?;
     let before = (r.log.len(), remotes.len());
     r.items(|r| {
@@ -491,19 +493,16 @@ fn port<'a>(r: &mut Reader<'a>, name: &Text<'a>) -> Result<PortDraft<'a>, Stop> 
             "network" => draft.network = r.text("`network`")?,
             "host" => draft.host = r.text("`host`")?,
             "device" => {
-                let device = |text: &str| {
-                    words::device(text)?;
-                    Ok(if text.contains('*') {
-                        DeviceMatch::Pattern(text.to_owned())
-                    } else {
-                        DeviceMatch::Name(text.to_owned())
-                    })
-                };
-                draft.device = r.parsed("`device`", device)?;
+                draft.device = r.text("`device`")?;
+                if let Some(device) = &draft.device {
+                    check_name(r, device, words::device)?;
+                }
             }
             "mac" => draft.mac = r.parsed("`mac`", words::mac)?,
             "addresses" => r.items(|r| {
-                draft.addresses.extend(r.parsed("an address", words::address)?);
+                draft
+                    .addresses
+                    .extend(r.parsed("an address", words::address)?);
                 Ok(())
             })?,
             "pairs" => r.items(|r| {
@@ -548,7 +547,12 @@ fn pair(r: &mut Reader<'_>) -> Result<Option<AddressPair>, Stop> {
     })?;
     if prefix.is_none() && r.log.len() == before {
         let advice = "write `{ prefix: 10.0.0.100, mac: 52:54:00:12:34:56 }`";
-        r.note(at, ErrorKind::MissingField, "the pair has no `prefix`", advice)?;
+        r.note(
+            at,
+            ErrorKind::MissingField,
+            "the pair has no `prefix`",
+            advice,
+        )?;
     }
     Ok(prefix.map(|prefix| AddressPair { prefix, mac }))
 }

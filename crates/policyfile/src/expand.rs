@@ -56,10 +56,7 @@ pub(crate) fn build_group<'a>(
         name: id.as_str().to_owned(),
         stateful: !draft.stateless,
         tag: draft.tag.map(|(tag, _)| tag),
-        rules: rules
-            .into_iter()
-            .map(|r: Rule| (r.id.clone(), r))
-            .collect(),
+        rules: rules.into_iter().map(|r: Rule| (r.id.clone(), r)).collect(),
     };
     Ok((group, positions.collect()))
 }
@@ -69,6 +66,7 @@ struct Expansion<'r> {
     /// The rule's name, or its number in the group.
     base: String,
     direction: Direction,
+    /// With the one family of a prefix.
     remotes: Vec<(Peer, Option<Family>)>,
     protocols: Vec<(Protocol, &'r str)>,
     ports: Vec<L4PortRange>,
@@ -115,7 +113,9 @@ impl<'r> Expansion<'r> {
             Some((Family::V4, _)) => &[Family::V4],
             Some((Family::V6, _)) => &[Family::V6],
         };
-        let all_v6 = remotes.iter().all(|(_, family)| *family == Some(Family::V6));
+        let all_v6 = remotes
+            .iter()
+            .all(|(_, family)| *family == Some(Family::V6));
         let numbers_of = match rule.family {
             Some((family, _)) => family,
             None if all_v6 => Family::V6,
@@ -135,7 +135,10 @@ impl<'r> Expansion<'r> {
                     && remotes.iter().any(|(_, r)| r.is_none_or(|r| r == *f))
             });
             if !usable {
-                let what = format!("{} means nothing in this rule's family", quoted(&text.value));
+                let what = format!(
+                    "{} means nothing in this rule's family",
+                    quoted(&text.value)
+                );
                 let advice = wrong_family_advice(&protocol);
                 note(log, text.at, ErrorKind::WrongFamily, what, advice)?;
                 return Ok(None);
@@ -145,12 +148,15 @@ impl<'r> Expansion<'r> {
         if protocols.is_empty() {
             protocols.push((Protocol::ANY, "any"));
         }
-        for (remote, family) in &remotes {
-            let Some(family) = *family else { continue };
+        for remote in &rule.remotes {
+            let Remote::Prefix(prefix, at) = remote else {
+                continue;
+            };
+            let family = prefix.family();
             if protocols.iter().all(|(p, _)| p.in_family(family).is_none()) {
-                let what = format!("{} can't be joined with this rule's protocol", Named(remote));
+                let what = format!("`{prefix}` can't be joined with this rule's protocol");
                 let advice = format!("the protocol is not one of {family}");
-                note(log, rule.at, ErrorKind::WrongFamily, what, advice)?;
+                note(log, *at, ErrorKind::WrongFamily, what, advice)?;
                 return Ok(None);
             }
         }
@@ -285,7 +291,10 @@ fn fits_family<'a>(
 ) -> Result<bool, Stop> {
     match rule.family {
         Some((family, _)) if family != prefix.family() => {
-            let what = format!("`{prefix}` is {}, and the rule is for {family}", prefix.family());
+            let what = format!(
+                "`{prefix}` is {}, and the rule is for {family}",
+                prefix.family()
+            );
             let advice = "remove `family`: a prefix says it";
             note(log, at, ErrorKind::WrongFamily, what, advice)?;
             Ok(false)

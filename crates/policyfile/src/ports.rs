@@ -4,9 +4,7 @@ use crate::draft::PortDraft;
 use crate::error::{ErrorKind, Log, Place, Stop, quoted};
 use crate::reader::Text;
 use crate::resolve::{GroupNames, NO_HOST, note, unknown};
-use model::{
-    DeviceMatch, GroupId, HostId, Inventory, MacAddr, NetworkId, Port, PortId, ScopeId,
-};
+use model::{DeviceMatch, GroupId, HostId, Inventory, MacAddr, NetworkId, Port, PortId, ScopeId};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -19,7 +17,7 @@ pub(crate) struct PortBuilder<'a, 'n> {
     names: &'n GroupNames,
     macs: HashMap<(NetworkId, MacAddr), Cow<'a, str>>,
     addresses: HashMap<(AddressSpace, IpAddr), Cow<'a, str>>,
-    devices: HashMap<(HostId, String), Cow<'a, str>>,
+    devices: HashMap<(HostId, Cow<'a, str>), Cow<'a, str>>,
 }
 
 /// Where an address is unique: link-local ones mean something in their network only.
@@ -35,6 +33,7 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         has_hosts: bool,
         here: &HostId,
         names: &'n GroupNames,
+        ports: usize,
     ) -> Self {
         let networks = inventory.networks.values();
         let hosts = inventory.hosts.keys();
@@ -42,16 +41,12 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             networks: networks
                 .map(|n| (n.id.as_str().to_owned(), (n.id.clone(), n.scope.clone())))
                 .collect(),
-            hosts: has_hosts.then(|| {
-                hosts
-                    .map(|h| (h.as_str().to_owned(), h.clone()))
-                    .collect()
-            }),
+            hosts: has_hosts.then(|| hosts.map(|h| (h.as_str().to_owned(), h.clone())).collect()),
             here: here.clone(),
             names,
-            macs: HashMap::new(),
-            addresses: HashMap::new(),
-            devices: HashMap::new(),
+            macs: HashMap::with_capacity(ports),
+            addresses: HashMap::with_capacity(ports),
+            devices: HashMap::with_capacity(ports),
         }
     }
 
@@ -65,11 +60,13 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         let network = self.network(&name, draft.network.as_ref(), log)?;
         let host = self.host(&name, draft.host.as_ref(), log)?;
         let groups = self.groups(&name, &draft.groups, log)?;
-        if let (Some(host), Some((DeviceMatch::Name(device), at))) = (&host, &draft.device) {
-            let key = (host.clone(), device.clone());
-            if let Some(other) = self.devices.insert(key, name.value.clone()) {
-                let what = format!("the device {} is taken", quoted(device));
-                taken(log, *at, ErrorKind::DuplicateDevice, what, &other)?;
+        if let (Some(host), Some(device)) = (&host, &draft.device) {
+            let key = (host.clone(), device.value.clone());
+            if let Some(other) = self.devices.insert(key, name.value.clone())
+                && !is_pattern(&device.value)
+            {
+                let what = format!("the device {} is taken", quoted(&device.value));
+                taken(log, device.at, ErrorKind::DuplicateDevice, what, &other)?;
             }
         }
         let (Some((network, scope)), Some((mac, mac_at))) = (network, draft.mac) else {
@@ -77,7 +74,10 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         };
         let key = (network.clone(), mac);
         if let Some(other) = self.macs.insert(key, name.value.clone()) {
-            let what = format!("the MAC {mac} is taken in the network {}", quoted(network.as_str()));
+            let what = format!(
+                "the MAC {mac} is taken in the network {}",
+                quoted(network.as_str())
+            );
             taken(log, mac_at, ErrorKind::DuplicateMac, what, &other)?;
         }
         let mut fixed_addresses = BTreeSet::new();
@@ -98,7 +98,7 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             id: PortId::new(&*name.value),
             network,
             host,
-            device: draft.device.map_or(DeviceMatch::Mac, |(device, _)| device),
+            device: draft.device.map_or(DeviceMatch::Mac, device_match),
             mac,
             fixed_addresses,
             address_pairs: draft.pairs,
@@ -150,11 +150,15 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             (None, None) => return Ok(Some(self.here.clone())),
             (None, Some(_)) => {
                 let what = format!("the port {} has no `host`", quoted(&port.value));
-                let advice = "in a file with `hosts`, each port says on which it is, or `host: none`";
+                let advice =
+                    "in a file with `hosts`, each port says on which it is, or `host: none`";
                 note(log, port.at, ErrorKind::MissingField, what, advice)?;
             }
             (Some(name), None) => {
-                let what = format!("there is no host {}: the file has no `hosts`", quoted(&name.value));
+                let what = format!(
+                    "there is no host {}: the file has no `hosts`",
+                    quoted(&name.value)
+                );
                 let advice = "remove it, and the port is on this host; `host: none` makes it a member of its groups that is on no host";
                 note(log, name.at, ErrorKind::UnknownHost, what, advice)?;
             }
@@ -185,7 +189,10 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
                 quoted(&port.value),
                 listed.len()
             );
-            let advice = format!("a port is in at most {} groups: join some", Port::MAX_GROUPS);
+            let advice = format!(
+                "a port is in at most {} groups: join some",
+                Port::MAX_GROUPS
+            );
             note(log, port.at, ErrorKind::TooManyGroups, what, advice)?;
             return Ok(groups);
         }
@@ -199,10 +206,28 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             } else {
                 let known = self.names.sorted(false);
                 let known = known.iter().copied();
-                unknown(log, name, ErrorKind::UnknownGroup, ("group", "groups"), known)?;
+                unknown(
+                    log,
+                    name,
+                    ErrorKind::UnknownGroup,
+                    ("group", "groups"),
+                    known,
+                )?;
             }
         }
         Ok(groups)
+    }
+}
+
+fn is_pattern(device: &str) -> bool {
+    device.contains('*')
+}
+
+fn device_match(device: Text<'_>) -> DeviceMatch {
+    let name = device.value.into_owned();
+    match is_pattern(&name) {
+        true => DeviceMatch::Pattern(name),
+        false => DeviceMatch::Name(name),
     }
 }
 

@@ -266,6 +266,8 @@ impl<'a> Reader<'a> {
             let key = self.take_text()?;
             if key.plain && key.value == "<<" {
                 self.refuse_anchor(key.at, "a merge key")?;
+                self.skip()?;
+                continue;
             }
             each(self, key)?;
         }

@@ -4,11 +4,11 @@
 //! Place on the line: text -> reader -> draft -> **resolve** -> inventory.
 //! Knows nothing of: YAML.
 
-use crate::draft::{Draft, HostDraft};
-use crate::expand::build_group;
-use crate::error::{Complaint, ErrorKind, Log, Place, Stop, quoted};
-use crate::nearest::suggestion;
 use crate::MAX_RULES;
+use crate::draft::{Draft, HostDraft};
+use crate::error::{Complaint, ErrorKind, Log, Place, Stop, quoted};
+use crate::expand::build_group;
+use crate::nearest::suggestion;
 use crate::ports::PortBuilder;
 use crate::positions::Positions;
 use crate::reader::Text;
@@ -52,7 +52,9 @@ pub(crate) fn resolve<'a>(
     let names = GroupNames::new(&draft.groups, &draft.address_groups, log)?;
     for (name, prefixes) in draft.address_groups {
         let id = AddressGroupId::new(&*name.value);
-        positions.address_groups.insert(id.clone(), name.at.position);
+        positions
+            .address_groups
+            .insert(id.clone(), name.at.position);
         let group = AddressGroup {
             id: id.clone(),
             prefixes,
@@ -75,16 +77,17 @@ pub(crate) fn resolve<'a>(
         positions.rules.insert(id.clone(), rules);
         inventory.groups.insert(id, group);
     }
-    let mut ports = PortBuilder::new(&inventory, draft.has_hosts, here, &names);
-    let mut built = Vec::with_capacity(draft.ports.len());
+    let count = draft.ports.len();
+    let mut builder = PortBuilder::new(&inventory, draft.has_hosts, here, &names, count);
+    let mut ports = Vec::with_capacity(count);
     for (name, port) in draft.ports {
         let at = name.at.position;
-        if let Some(port) = ports.build(name, port, log)? {
-            positions.ports.insert(port.id.clone(), at);
-            built.push((port.id.clone(), port));
-        }
+        ports.extend(builder.build(name, port, log)?.map(|port| (port, at)));
     }
-    inventory.ports = built.into_iter().collect();
+    // Sorted once, both maps are built without a search for each port.
+    ports.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    positions.ports = ports.iter().map(|(p, at)| (p.id.clone(), *at)).collect();
+    inventory.ports = ports.into_iter().map(|(p, _)| (p.id.clone(), p)).collect();
     Ok((inventory, positions))
 }
 
@@ -117,7 +120,10 @@ fn hosts<'a>(
         hosts.extend([build(id, host)]);
     }
     if !hosts.contains_key(here) {
-        let what = format!("this host, {}, is not among the file's hosts", quoted(here.as_str()));
+        let what = format!(
+            "this host, {}, is not among the file's hosts",
+            quoted(here.as_str())
+        );
         let advice = suggestion(here.as_str(), "hosts", hosts.keys().map(HostId::as_str));
         log.note(None, Complaint::new(ErrorKind::UnknownHost, what, advice))?;
     }

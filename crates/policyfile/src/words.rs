@@ -1,7 +1,6 @@
 //! The grammar of single values: names, numbers, addresses, ports, devices, choices.
 
 use crate::error::{Complaint, ErrorKind, quoted};
-use crate::nearest::suggestion;
 use model::{Family, L4PortRange, MacAddr, Prefix, PrefixError};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -69,7 +68,11 @@ pub(crate) fn number<T: TryFrom<u64> + PartialOrd>(
         .filter(|value| bounds.contains(value))
 }
 
-pub(crate) fn bounded(text: &str, what: &str, bounds: RangeInclusive<u32>) -> Result<u32, Complaint> {
+pub(crate) fn bounded(
+    text: &str,
+    what: &str,
+    bounds: RangeInclusive<u32>,
+) -> Result<u32, Complaint> {
     let (low, high) = (*bounds.start(), *bounds.end());
     number(text, bounds).ok_or_else(|| {
         let message = format!("{} can't be {what}", quoted(text));
@@ -89,15 +92,20 @@ pub(crate) fn choice<T: Copy>(
         .find(|(word, _)| *word == text)
         .map(|(_, value)| *value)
         .ok_or_else(|| {
-            let words = choices.iter().map(|(word, _)| *word);
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             let message = format!("{} is not a value of {what}", quoted(text));
-            let advice = suggestion(text, "values", words);
+            let advice = format!("one of {}", words.join(", "));
             Complaint::new(ErrorKind::BadValue, message, advice)
         })
 }
 
 pub(crate) fn switch(text: &str, what: &str) -> Result<bool, Complaint> {
-    let choices = [("on", true), ("off", false), ("true", true), ("false", false)];
+    let choices = [
+        ("on", true),
+        ("off", false),
+        ("true", true),
+        ("false", false),
+    ];
     choice(text, what, &choices)
 }
 
