@@ -4,7 +4,9 @@
 //! program answer the same questions, so that scenarios and the selftest can compare them.
 //! Knows nothing of: what is asked, and who is right.
 
-use model::{Direction, Inventory, PortId, Verdict};
+use dataplane::ModelPlane;
+use model::{Capabilities, Direction, HostId, Inventory, PortId, Verdict};
+use oracle::Oracle;
 use std::time::Duration;
 
 /// Anything that judges packets at the ports of one host.
@@ -13,7 +15,7 @@ use std::time::Duration;
 pub trait Judge {
     fn name(&self) -> &str;
 
-    /// Back to no policy and no state, and to a whole second of its time.
+    /// Back to no policy and no state, as if it began now.
     fn reset(&mut self);
 
     /// The policy from now on.
@@ -44,5 +46,124 @@ impl From<Verdict> for Answer {
             verdict,
             open: false,
         }
+    }
+}
+
+/// Where the time of every judge begins. Not on a whole second: whoever counts by the second must not
+/// depend on how long a run takes.
+pub const START: Duration = Duration::from_millis(1_000_050);
+
+/// The contract itself.
+pub struct OracleJudge {
+    host: HostId,
+    capabilities: Capabilities,
+    oracle: Oracle,
+    now: Duration,
+    /// `None`: not asked for; explaining costs a copy of all state.
+    trace: Option<Vec<String>>,
+}
+
+impl OracleJudge {
+    pub fn new(host: HostId, capabilities: Capabilities) -> Self {
+        Self {
+            oracle: Oracle::new(host.clone(), capabilities),
+            host,
+            capabilities,
+            now: START,
+            trace: None,
+        }
+    }
+
+    /// One that can say how each answer came about.
+    pub fn explaining(self) -> Self {
+        Self {
+            trace: Some(Vec::new()),
+            ..self
+        }
+    }
+
+    /// Does the contract leave open, at this time, what some port remembers?
+    pub fn is_doubtful(&self) -> bool {
+        self.oracle.is_doubtful(self.now)
+    }
+
+    pub fn oracle(&mut self) -> &mut Oracle {
+        &mut self.oracle
+    }
+}
+
+impl Judge for OracleJudge {
+    fn name(&self) -> &str {
+        "oracle"
+    }
+
+    fn reset(&mut self) {
+        self.oracle = Oracle::new(self.host.clone(), self.capabilities);
+        self.now = START;
+    }
+
+    fn apply(&mut self, inventory: &Inventory) {
+        self.oracle.apply(inventory, self.now);
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+    }
+
+    fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {
+        if let Some(trace) = &mut self.trace {
+            let explained = self.oracle.explain(port, direction, frame, self.now);
+            let stages = explained.trace.into_iter();
+            *trace = stages.map(|(stage, text)| format!("{stage:?}: {text}")).collect();
+        }
+        let decision = self.oracle.decide(port, direction, frame, self.now);
+        Answer {
+            verdict: decision.verdict,
+            open: decision.open,
+        }
+    }
+
+    fn last_trace(&self) -> Vec<String> {
+        self.trace.clone().unwrap_or_default()
+    }
+}
+
+/// The compiler, and the plane in memory that interprets what it makes.
+pub struct ModelPlaneJudge {
+    host: HostId,
+    plane: ModelPlane,
+    now: Duration,
+}
+
+impl ModelPlaneJudge {
+    pub fn new(host: HostId) -> Self {
+        Self {
+            host,
+            plane: ModelPlane::new(),
+            now: START,
+        }
+    }
+}
+
+impl Judge for ModelPlaneJudge {
+    fn name(&self) -> &str {
+        "model"
+    }
+
+    fn reset(&mut self) {
+        *self = Self::new(self.host.clone());
+    }
+
+    fn apply(&mut self, inventory: &Inventory) {
+        let (view, _findings) = policy::compile(inventory, &self.host);
+        self.plane.apply_at(&view, self.now);
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+    }
+
+    fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {
+        self.plane.judge(port, direction, frame, self.now).into()
     }
 }

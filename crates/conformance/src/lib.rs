@@ -9,4 +9,4 @@ mod judge;
 pub mod lab;
 pub mod scenario;
 
-pub use judge::{Answer, Judge};
+pub use judge::{Answer, Judge, ModelPlaneJudge, OracleJudge, START};
