@@ -14,6 +14,7 @@
 //! below `/sys/class/net` are not those of the lab.
 
 mod kept;
+pub mod load;
 mod namespace;
 mod packets;
 mod sockets;
