@@ -8,7 +8,7 @@ RELEASE := target/release/portcullis
 
 # What the build needs; what the tests, the demo and the bench run; what only `make test-vm` runs.
 BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev
-RUN_PACKAGES   := iproute2 iptables ipset conntrack
+RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack
 VM_PACKAGES    := qemu-system-x86 busybox-static
 
 .DEFAULT_GOAL := help
@@ -53,9 +53,9 @@ soak: root build ## A million generated cases, and a thousand agents killed
 fuzz: ## Coverage-guided fuzzing of the parsers, 60 s each
 	@tools/fuzz 60
 
-install: ## Binary, man page, completions, systemd unit (PREFIX, DESTDIR)
-	@[ -x $(RELEASE) ] || { echo "make install: $(RELEASE) isn't there; run make build first (not as root, if you like)." >&2; exit 1; }
-	install -D -m 755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/portcullis
+install: ## Binary, manual pages, completions, systemd unit (PREFIX, DESTDIR)
+	@[ -x $(RELEASE) ] || { echo "make install: $(RELEASE) isn't there; run make build first." >&2; exit 1; }
+	@tools/install $(RELEASE) "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## Remove what was built
 	$(CARGO) clean
