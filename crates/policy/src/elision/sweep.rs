@@ -51,8 +51,29 @@ impl Slot {
     }
 }
 
-/// What a place adds: to the slot of this side and direction, the coverage of this number.
-type Part = (usize, usize, u32);
+/// What a place adds: to the slot of a side and a direction, one of its coverages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Part(u32);
+
+impl Part {
+    /// In the upper bits which of the four slots, in the others which coverage.
+    fn new(side: usize, direction: usize, coverage: u32) -> Self {
+        let slot = u32::try_from(side * 2 + direction).expect("two sides, two directions");
+        assert!(
+            coverage < 1 << 30,
+            "as many different coverages as no memory can hold"
+        );
+        Self(slot << 30 | coverage)
+    }
+
+    fn is_of(self, side: usize, direction: usize) -> bool {
+        (self.0 >> 30) as usize == side * 2 + direction
+    }
+
+    fn coverage(self) -> usize {
+        (self.0 & ((1 << 30) - 1)) as usize
+    }
+}
 
 struct Place {
     first: u128,
@@ -98,12 +119,12 @@ fn places(sides: &[Side; 2], affected: &[Prefix], family: Family) -> Vec<Place> 
     for (s, side) in sides.iter().enumerate() {
         for (d, slot) in side.slots.iter().enumerate() {
             for (prefix, coverage) in &slot.places {
-                add(prefix, Some((s, d, *coverage)));
+                add(prefix, Some(Part::new(s, d, *coverage)));
             }
         }
     }
-    // Outer before inner.
-    places.sort_unstable_by_key(|place| (place.first, u128::MAX - place.last));
+    // Outer before inner. The sets come in this order, which a stable sort makes use of.
+    places.sort_by_key(|place| (place.first, u128::MAX - place.last));
     places
 }
 
@@ -151,8 +172,8 @@ fn class_only_in_first(sides: &[Side; 2], family: Family, class: &[Part], kinds:
     let both_ways = |s: usize| -> BothWays {
         std::array::from_fn(|d| {
             let slot = &sides[s].slots[d];
-            let here = class.iter().filter(|part| (part.0, part.1) == (s, d));
-            let here = here.map(|part| &slot.coverages[part.2 as usize]);
+            let here = class.iter().filter(|part| part.is_of(s, d));
+            let here = here.map(|part| &slot.coverages[part.coverage()]);
             Coverage::union(here.chain([slot.of_family(family)]))
         })
     };
