@@ -64,8 +64,8 @@ impl Guard {
             (Body::Arp(None), _) => Err(Drop::BadHeader),
             (Body::Arp(Some(_)), Direction::Ingress) => Ok(Infrastructure),
             (Body::Arp(Some(arp)), Direction::Egress) => self.arp_from_port(frame, arp),
-            (Body::Ip(Ok(packet)), Direction::Egress) => self.from_port(frame.src, packet),
-            (Body::Ip(Ok(packet)), Direction::Ingress) => self.to_port(packet),
+            (Body::Ip(Ok(packet)), Direction::Egress) => self.ip_from_port(frame.src, packet),
+            (Body::Ip(Ok(packet)), Direction::Ingress) => self.ip_to_port(packet),
             (Body::Tagged | Body::Other | Body::Ip(Err(_)), _) => Ok(Infrastructure),
         }
     }
@@ -93,7 +93,7 @@ impl Guard {
         }
     }
 
-    fn from_port(&self, mac: MacAddr, packet: &Packet<'_>) -> Result<Guarded, Drop> {
+    fn ip_from_port(&self, mac: MacAddr, packet: &Packet<'_>) -> Result<Guarded, Drop> {
         let steps = [
             self.neighbour_discovery_from_port(mac, packet)?,
             self.listener_from_port(mac, packet)?,
@@ -192,7 +192,7 @@ impl Guard {
         Ok(if passes { Infrastructure } else { GoesOn })
     }
 
-    fn to_port(&self, packet: &Packet<'_>) -> Result<Guarded, Drop> {
+    fn ip_to_port(&self, packet: &Packet<'_>) -> Result<Guarded, Drop> {
         let for_many = packet.dst.is_multicast() || self.is_broadcast(packet.dst);
         if !for_many && !self.receives_at(packet.dst) {
             return Err(Drop::ForeignDestination);
