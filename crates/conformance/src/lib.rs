@@ -8,5 +8,7 @@ pub mod generate;
 mod judge;
 pub mod lab;
 pub mod scenario;
+pub mod selftest;
+mod shrink;
 
 pub use judge::{Answer, Judge, ModelPlaneJudge, OracleJudge, START};

@@ -405,7 +405,8 @@ fn peer(dice: &mut Dice, made: &Inventory, family: Family) -> Peer {
         }
         12..=16 => {
             let known: Vec<&GroupId> = made.groups.keys().collect();
-            Peer::Group((*dice.pick(&known)).clone())
+            let group = dice.pick_if_any(&known);
+            Peer::Group(group.map_or(GroupId::new("ghost"), |g| (*g).clone()))
         }
         17..=18 => {
             let known: Vec<&AddressGroupId> = made.address_groups.keys().collect();

@@ -1,0 +1,170 @@
+//! Generated policies and packets: does a judge say what the oracle says, and for the same reason?
+//!
+//! Place on the line: around all of it. A case is one packet judged, in a trace with its history.
+//! Knows nothing of: how the judge works. The same seed gives the same cases to every judge.
+//!
+//! What is compared: the verdict with its reason, whole: the drop reason's number, the rule by group
+//! and id. A packet about which the contract leaves the verdict open is not compared, and counted.
+//! Where the two then differ, their state may, too, so that trace ends there.
+
+mod coverage;
+mod dump;
+mod report;
+
+pub use coverage::Coverage;
+pub use report::{Failure, words};
+
+use crate::generate::{self, Event, Trace};
+use crate::judge::{Answer, Judge, OracleJudge};
+use crate::shrink;
+use model::{Capabilities, Verdict};
+use std::time::Duration;
+
+/// Long, since a new inventory costs a plane more than a packet.
+const PACKETS_PER_TRACE: usize = 400;
+/// Mismatches that are shrunk and told in full. One mistake shows many times.
+const FAILURES_TOLD: usize = 3;
+
+#[derive(Debug, Default)]
+pub struct Report {
+    pub cases: u64,
+    /// Of the cases, those whose verdict the contract leaves open.
+    pub open: u64,
+    /// Traces in which an answer differed; each ends at its first.
+    pub mismatches: u64,
+    pub failures: Vec<Failure>,
+    pub coverage: Coverage,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub cases: u64,
+    pub mismatches: u64,
+}
+
+/// Where a trace went apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Index of the event.
+    pub at: usize,
+    pub expected: Verdict,
+    pub seen: Verdict,
+}
+
+/// Judges at least this many packets. `progress` is called after each trace.
+pub fn run(
+    judge: &mut dyn Judge,
+    capabilities: Capabilities,
+    cases: u64,
+    seed: u64,
+    mut progress: impl FnMut(Progress),
+) -> Report {
+    let mut oracle = OracleJudge::new(generate::host(), capabilities);
+    let mut report = Report::default();
+    // Seeds next to each other must not share traces.
+    let mut seeds = generate::Dice::new(seed);
+    while report.cases < cases {
+        let left = usize::try_from(cases - report.cases).unwrap_or(usize::MAX);
+        let trace = generate::trace(seeds.roll(), left.min(PACKETS_PER_TRACE));
+        let mismatch = play(&trace, &mut oracle, judge, &mut report);
+        if let Some(mismatch) = mismatch {
+            report.mismatches += 1;
+            if report.failures.len() < FAILURES_TOLD {
+                let failure =
+                    report::failure(&trace, &mismatch, &mut oracle, judge, capabilities);
+                report.failures.push(failure);
+            }
+        }
+        progress(Progress {
+            cases: report.cases,
+            mismatches: report.mismatches,
+        });
+    }
+    report
+}
+
+/// Shows one trace to both, until they differ or it ends.
+fn play(
+    trace: &Trace,
+    oracle: &mut OracleJudge,
+    judge: &mut dyn Judge,
+    report: &mut Report,
+) -> Option<Mismatch> {
+    report.coverage.next_trace();
+    walk(trace, oracle, judge, |event, expected, _| {
+        report.cases += 1;
+        report.open += u64::from(expected.open);
+        report.coverage.count(event, expected);
+    })
+}
+
+/// The first event at which they differ. `each` sees every packet with the two answers.
+pub(crate) fn walk(
+    trace: &Trace,
+    oracle: &mut OracleJudge,
+    judge: &mut dyn Judge,
+    mut each: impl FnMut(&generate::Sent, &Answer, &Answer),
+) -> Option<Mismatch> {
+    oracle.reset();
+    judge.reset();
+    for (at, event) in trace.events.iter().enumerate() {
+        match event {
+            Event::Policy(inventory) => {
+                oracle.apply(inventory);
+                judge.apply(inventory);
+            }
+            Event::Advance(by) => {
+                oracle.advance(*by);
+                judge.advance(*by);
+                leave_doubt(oracle, judge);
+            }
+            Event::Packet(sent) => {
+                let expected = oracle.judge(&sent.port, sent.direction, &sent.frame);
+                let seen = judge.judge(&sent.port, sent.direction, &sent.frame);
+                each(sent, &expected, &seen);
+                if seen.verdict != expected.verdict {
+                    let mismatch = Mismatch {
+                        at,
+                        expected: expected.verdict,
+                        seen: seen.verdict,
+                    };
+                    return (!expected.open).then_some(mismatch);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Lets time pass until no state is at an age at which the contract leaves its life open.
+fn leave_doubt(oracle: &mut OracleJudge, judge: &mut dyn Judge) {
+    let mut more = Duration::from_secs(5);
+    for _ in 0..20 {
+        if !oracle.is_doubtful() {
+            return;
+        }
+        oracle.advance(more);
+        judge.advance(more);
+        more = more * 3 / 2;
+        // A multiple of a tick, as all pauses are.
+        more = Duration::from_secs(more.as_secs());
+    }
+}
+
+/// Removes from a trace what is not needed to show the same mismatch.
+fn shrunk(
+    trace: &Trace,
+    mismatch: &Mismatch,
+    oracle: &mut OracleJudge,
+    judge: &mut dyn Judge,
+) -> Trace {
+    let kind = |m: &Mismatch| (report::kind(&m.expected), report::kind(&m.seen));
+    let wanted = kind(mismatch);
+    let mut begun = trace.clone();
+    begun.events.truncate(mismatch.at + 1);
+    shrink::shrink(begun, |candidate| {
+        let seen = walk(candidate, oracle, judge, |_, _, _| {});
+        seen.filter(|m| kind(m) == wanted).map(|m| m.at)
+    })
+}
