@@ -10,7 +10,7 @@ const KINDS: &str = "tcp, udp, udplite, sctp, dccp, icmp, protocol, arp, rarp, n
                      redirect, mld, igmp, dhcp, ethertype or frame";
 
 const KEYS: &str = "one of src-mac, dst-mac, frag, ttl, vlan, qinq, len, data, options, hop-by-hop, \
-                    dest-options, routing, ah, extension, router-alert, code, id, about, sender-mac, \
+                    dest-options, long-options, routing, ah, extension, router-alert, code, id, about, sender-mac, \
                     target-mac, lladdr, nd-option, target, destination, group, arp-header, opcode, \
                     version, header-words, ip-length, next-header, cut, pad, tail";
 
@@ -360,6 +360,11 @@ fn extra(reader: &mut Reader<'_>, words: &mut Words) -> Result<(), WordsError> {
         "frag" => fragment(reader)?,
         "hop-by-hop" => Extra::Extension(Extension::HopByHop(Vec::new())),
         "dest-options" => Extra::Extension(Extension::Destination(Vec::new())),
+        "long-options" => {
+            let bytes: u16 = reader.number("the header's length in bytes, a multiple of 8")?;
+            let options = usize::from(bytes).saturating_sub(2);
+            Extra::Extension(Extension::Destination(vec![0; options]))
+        }
         "ah" => Extra::Extension(Extension::Authentication(vec![0; 12])),
         "routing" => Extra::Extension(Extension::Routing {
             kind: reader.number("a routing type from 0 to 255")?,

@@ -1,0 +1,60 @@
+//! A test for each scenario of `scenarios/`, for one subject.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use portcullis_conformance::scenario::{Scenario, Subject, load, run};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+/// What the thread that owns the subject is asked: a scenario, and where to answer.
+type Question = (Scenario, Sender<Result<(), Failed>>);
+
+/// Runs them all, as arguments of the test program say. `with` calls its argument with the subject, on a
+/// thread of its own: subjects need not be able to move.
+pub(crate) fn check_every_scenario(
+    with: impl FnOnce(&mut dyn FnMut(&mut dyn Subject)) + Send + 'static,
+) -> ExitCode {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
+    let scenarios = match load(&directory) {
+        Ok(scenarios) => scenarios,
+        Err(bad) => {
+            eprintln!("{bad}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (ask, questions) = channel::<Question>();
+    let judge = thread::spawn(move || {
+        with(&mut |subject| {
+            while let Ok((scenario, answer)) = questions.recv() {
+                let result = run(&scenario, subject).map_err(|failure| Failed::from(*failure));
+                answer.send(result).expect("who asked waits for the answer");
+            }
+        });
+    });
+    let trials = scenarios.into_iter().map(|scenario| {
+        let ask = ask.clone();
+        let name = format!(
+            "{}: {}",
+            scenario.file.trim_end_matches(".yaml"),
+            scenario.name
+        );
+        Trial::test(name, move || {
+            let (answer, answered) = channel();
+            ask.send((scenario, answer))
+                .map_err(|_| "the subject has stopped: see the panic above")?;
+            answered
+                .recv()
+                .map_err(|_| "the subject has stopped: see the panic above")?
+        })
+    });
+    let trials: Vec<Trial> = trials.collect();
+    drop(ask);
+    let done = libtest_mimic::run(&Arguments::from_args(), trials);
+    // The last question is answered, or never will be.
+    let panicked = judge.join().is_err();
+    match done.has_failed() || panicked {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
+}
