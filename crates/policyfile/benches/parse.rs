@@ -1,4 +1,5 @@
-//! How long a large policy file takes to read: `cargo bench -p portcullis-policyfile`.
+//! How long a large policy file takes to read: `cargo bench -p portcullis-policyfile`,
+//! with `-- TEXT` for the cases that have TEXT in their names.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ fn main() {
 }
 
 fn report(what: &str, text: &str) {
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with("--"));
+    if !wanted.is_none_or(|wanted| what.contains(&wanted)) {
+        return;
+    }
     let host = "host".into();
     let mut times: Vec<Duration> = (0..ROUNDS)
         .map(|_| {

@@ -6,10 +6,13 @@ pub(crate) fn nearest<'c>(
     name: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
+    /// Beyond, a suggestion would cost more than it helps.
+    const MAX_COMPARED: usize = 10_000;
     let name: Vec<char> = name.chars().take(80).collect();
     let allowed = (name.len() / 3).clamp(1, 3);
     candidates
         .into_iter()
+        .take(MAX_COMPARED)
         .filter(|c| c.len().abs_diff(name.len()) <= allowed)
         .map(|c| (edits(&name, c), c))
         .filter(|(edits, _)| *edits <= allowed)
