@@ -3,6 +3,7 @@
 //!
 //! Nothing in here is judged: lib.rs decides, and tells what happened.
 
+use crate::limit;
 use model::{Direction, FlowKey, FlowState, IcmpRequest, Timeouts};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -66,6 +67,8 @@ pub(crate) enum LaterFragment {
     Fits,
 }
 
+/// In search of a free place.
+const PLACES_LOOKED_AT: u32 = 32;
 const DATAGRAMS: usize = 64;
 const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long after its timeout a plane may still take something for live.
@@ -177,11 +180,12 @@ impl Connections {
         timeouts: &Timeouts,
     ) {
         self.remove(&key);
-        let in_turn = (0..places).map(|i| (self.next_place % places + i) % places);
-        let free = in_turn
-            .clone()
-            .find(|place| !self.places.contains_key(place));
-        let place = free.unwrap_or(self.next_place % places);
+        let all_taken = self.places.len() >= limit(places);
+        let looked_at = if all_taken { 1 } else { PLACES_LOOKED_AT };
+        let mut in_turn = (0..looked_at).map(|i| (self.next_place % places + i) % places);
+        let last = (self.next_place % places + looked_at - 1) % places;
+        let free = in_turn.find(|place| !self.places.contains_key(place));
+        let place = free.unwrap_or(last);
         if let Some(pays) = self.places.remove(&place) {
             self.flows.remove(&pays);
         }

@@ -444,6 +444,26 @@ fn of_half_open_flows_the_oldest_pays() {
 }
 
 #[test]
+fn of_32_taken_places_in_turn_the_last_pays() {
+    let mut w = world(&["in udp any any"]);
+    w.settings(|s| s.budgets.half_open_per_port = 40);
+    for port in 0..40 {
+        w.gets(into_vm(PEER).udp(port, 53), "rule g/r0");
+    }
+    // Places 0 to 35 stay taken, 36 to 39 fall free; the search begins at place 0.
+    for port in 36..40 {
+        w.sends(out(PEER).udp(53, port), "live g/r0");
+    }
+    w.gets(into_vm(PEER).udp(100, 53), "rule g/r0");
+    w.sends(out(PEER).udp(53, 31), "no-rule");
+    // Then at place 32.
+    w.gets(into_vm(PEER).udp(101, 53), "rule g/r0");
+    for port in [30, 32, 33, 34, 35, 100, 101] {
+        w.sends(out(PEER).udp(53, port), "live g/r0");
+    }
+}
+
+#[test]
 fn the_host_keeps_a_reserve_for_each_port() {
     let mut w = world(&["in udp any any"]);
     w.edit(|i| put_port(i, port("other", PEER_MAC, &["10.0.0.2"], &["g"])));

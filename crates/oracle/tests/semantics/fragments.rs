@@ -44,6 +44,15 @@ fn an_overlap_with_the_first_is_bad() {
 }
 
 #[test]
+fn the_newest_first_fragment_says_where_it_ends() {
+    let mut w = world();
+    w.gets(first(1, 53), "rule g/r0");
+    w.gets(first(1, 53).payload(&[0; 32]), "rule g/r0");
+    w.gets(later(1, 24), "bad-fragment");
+    w.gets(later(1, 40), "fragment");
+}
+
+#[test]
 fn a_first_fragment_holds_its_headers() {
     let mut w = World::new(&["in any any"]);
     w.gets(
