@@ -279,6 +279,12 @@ impl Agent {
         }
     }
 
+    /// The newest valid policy, as its file says it.
+    pub fn policy(&self) -> Option<(Revision, Arc<[u8]>)> {
+        let policy = self.policy.as_ref()?;
+        Some((policy.revision, policy.text.clone()))
+    }
+
     fn policy_read(&mut self, read: PolicyText, effects: &mut Vec<Effect>) {
         self.policy_errors.clear();
         // Numbers go on where the last agent stopped; the same text keeps its number.

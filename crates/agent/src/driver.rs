@@ -50,6 +50,8 @@ pub enum Input {
 
 pub enum Ask {
     Status(Sender<Status>),
+    /// Answered with the newest valid policy, as its file says it.
+    Policy(Sender<Option<(Revision, Arc<[u8]>)>>),
     /// Answered with whether there was something to confirm.
     Confirm(Sender<bool>),
     /// Answered once enforcement is removed, or with why it could not be.
@@ -203,6 +205,10 @@ impl Driver<'_> {
                 });
                 None
             }
+            Input::Ask(Ask::Policy(answer)) => {
+                let _ = answer.send(self.agent.policy());
+                None
+            }
             Input::Ask(Ask::Confirm(answer)) => {
                 let waiting = self.agent.snapshot(self.now()).confirm_left.is_some();
                 let outcome = self.step(Event::Confirmed);
@@ -312,27 +318,9 @@ impl Driver<'_> {
     }
 
     fn read_cache(&mut self) {
-        let cached = match cache::load(&self.setup.instance.cache_path()) {
-            Ok(None) => return,
-            Ok(Some(cached)) => cached,
-            Err(error) => {
-                tracing::error!(%error, "cached policy not usable");
-                return;
-            }
-        };
-        match (self.setup.parse)(&cached.text) {
-            Ok(inventory) => {
-                let policy = PolicyText {
-                    text: cached.text.into(),
-                    inventory,
-                };
-                let outcome = self.step(Event::CacheRead(policy, cached.revision));
-                assert!(outcome.is_none(), "a cached policy ends nothing");
-            }
-            // It was written by another version of this program.
-            Err(errors) => {
-                tracing::error!(error = errors.first(), "cached policy not understood");
-            }
+        if let Some((policy, revision)) = read_cache(&self.setup.instance, &self.setup.parse) {
+            let outcome = self.step(Event::CacheRead(policy, revision));
+            assert!(outcome.is_none(), "a cached policy ends nothing");
         }
     }
 
@@ -397,5 +385,35 @@ impl Driver<'_> {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// Whether there is something to enforce where the policy file can't be used.
+pub fn has_cached_policy(instance: &Instance, parse: &Parse) -> bool {
+    read_cache(instance, parse).is_some()
+}
+
+/// One that can't be used is told, loudly: it is what would help after a reboot.
+fn read_cache(instance: &Instance, parse: &Parse) -> Option<(PolicyText, Revision)> {
+    let cached = match cache::load(&instance.cache_path()) {
+        Ok(cached) => cached?,
+        Err(error) => {
+            tracing::error!(%error, "cached policy not usable");
+            return None;
+        }
+    };
+    match parse(&cached.text) {
+        Ok(inventory) => {
+            let policy = PolicyText {
+                text: cached.text.into(),
+                inventory,
+            };
+            Some((policy, cached.revision))
+        }
+        // It was written by another version of this program.
+        Err(errors) => {
+            tracing::error!(error = errors.first(), "cached policy not understood");
+            None
+        }
     }
 }

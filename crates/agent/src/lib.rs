@@ -24,7 +24,9 @@ pub mod watch;
 pub use agent::{Agent, Config, Effect, Event, Exit, GuardState, PolicyText, Timer};
 pub use arming::ArmingTimes;
 pub use devices::Link;
-pub use driver::{Ask, Input, Mailbox, Outcome, Parse, Setup, SetupError, Status, drive};
+pub use driver::{
+    Ask, Input, Mailbox, Outcome, Parse, Setup, SetupError, Status, drive, has_cached_policy,
+};
 pub use guard::{Guard, GuardError};
 pub use instance::{Instance, InstanceError, Lock};
 pub use matching::{DeviceFinding, Matching, match_devices};

@@ -1,0 +1,53 @@
+//! `detach`: the one command that removes enforcement.
+
+use super::InstanceArgs;
+use crate::control;
+use crate::failure::Failure;
+use crate::output::say;
+use crate::plane::{self, PlaneArgs};
+use agent::Guard;
+use clap::Args;
+
+/// Remove enforcement: every port of this host is open afterwards
+///
+/// A running agent removes it and ends. Devices, policy file and cached policy stay as they are.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  portcullis detach
+
+Exit codes: 0 removed, or there was nothing; 4 the system refused.")]
+pub(crate) struct DetachArgs {
+    #[command(flatten)]
+    instance: InstanceArgs,
+
+    #[command(flatten)]
+    plane: PlaneArgs,
+}
+
+pub(crate) fn run(args: DetachArgs) -> Result<(), Failure> {
+    let instance = args.instance.instance()?;
+    if let Some(answer) = control::request(&instance, "detach")? {
+        return match answer["error"].as_str() {
+            None => {
+                say("enforcement removed; the agent has ended\n");
+                Ok(())
+            }
+            Some(error) => Err(Failure::System(format!(
+                "the agent could not remove all enforcement: {error}"
+            ))),
+        };
+    }
+    // An agent that starts now would put back what is being removed.
+    let _lock = instance.lock().map_err(Failure::system)?;
+    let removed = plane::remove(&args.plane, &instance)?;
+    Guard::new(instance.name())
+        .remove()
+        .map_err(Failure::system)?;
+    instance.forget().map_err(Failure::system)?;
+    say(match removed {
+        true => "enforcement removed\n",
+        false => "nothing was enforced here\n",
+    });
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! `explain`: why does this packet pass, or not.
+
+use super::InstanceArgs;
+use crate::failure::Failure;
+use crate::output::{FormatArgs, colourful, print, text};
+use crate::plane::{self, LiveFlow, LivePlane, PlaneArgs};
+use crate::policy_source::{InForce, in_force};
+use clap::{ArgGroup, Args};
+use model::{Capabilities, Direction, MacAddr, PassReason, Port, PortId, Stage, Verdict};
+use oracle::{Decision, Oracle};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use wire::words::Words;
+
+/// Say why a packet passes or is dropped, stage by stage
+///
+/// The answer comes twice: from the model of the policy, and from the very programs that are loaded,
+/// run on the very packet without counting or remembering it. It says so if they differ. Flows that are
+/// tracked now are taken into account in both.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("packet").required(true)))]
+#[command(after_help = "\
+Examples:
+  portcullis explain --port web --ingress 'tcp 10.0.0.5:40000 -> 10.0.0.9:443'
+  portcullis explain --port web --egress  'udp 10.0.0.9:5353 -> 10.0.0.1:53'
+  portcullis explain --port web --ingress 'icmp 10.0.0.5 -> 10.0.0.9 echo-request id 7'
+  portcullis explain --port web --ingress 'tcp [fd00::5]:40000 -> [fd00::9]:443 [ack]'
+  portcullis explain --port web --egress  'arp reply 10.0.0.9 to 10.0.0.5'
+  portcullis explain --port web --ingress '...' --policy new.yaml     a policy that isn't in force
+
+Packets: tcp, udp, udplite, sctp, dccp, icmp, protocol N, arp, rarp, ns, na, rs, ra, mld, igmp, dhcp;
+then `src-mac M`, `dst-mac M`, `frag ID@OFFSET[+]`, `ttl N`, `vlan N`, `len N` and more.
+
+Exit codes: 0 answered (also if it is dropped), 1 model and data plane differ, 2 the packet or the
+port makes no sense, 3 invalid policy, 4 nothing to ask.")]
+pub(crate) struct ExplainArgs {
+    /// The port
+    #[arg(long)]
+    port: String,
+
+    /// A packet that the virtual machine would receive
+    #[arg(long, value_name = "PACKET", group = "packet")]
+    ingress: Option<String>,
+
+    /// A packet that the virtual machine sends
+    #[arg(long, value_name = "PACKET", group = "packet")]
+    egress: Option<String>,
+
+    /// Ask about this policy; the data plane is then not asked [default: what is in force]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// The host, where the policy has several [default: this machine's name]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+
+    #[command(flatten)]
+    instance: InstanceArgs,
+
+    #[command(flatten)]
+    plane: PlaneArgs,
+
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+struct Question {
+    port: PortId,
+    direction: Direction,
+    frame: Vec<u8>,
+}
+
+struct Answer {
+    decision: Decision,
+    /// `None`: not asked, and why.
+    live: Result<Verdict, String>,
+    /// Tracked flows that the model was told of.
+    flows: usize,
+}
+
+pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
+    let instance = args.instance.instance()?;
+    let policy = in_force(&instance, args.policy.as_deref(), args.host.as_deref())?;
+    let question = question(&args, &policy)?;
+
+    let mut live: Result<Box<dyn LivePlane>, String> = match args.policy {
+        Some(_) => Err("not asked: the policy was given by --policy".to_owned()),
+        None => plane::look(&args.plane, &instance).map_err(|e| match e {
+            Failure::System(text) | Failure::No(text) | Failure::Usage(text) => text,
+            Failure::Policy(text) => text,
+            Failure::Internal(error) => format!("{error:#}"),
+        }),
+    };
+    let flows = match &mut live {
+        Ok(plane) => plane.flows(&question.port)?,
+        Err(_) => Vec::new(),
+    };
+    let can = live
+        .as_ref()
+        .map_or(Capabilities::ALL, |p| p.capabilities());
+    let decision = ask_model(&policy, can, &question, &flows);
+    let live = match live {
+        Ok(mut plane) => Ok(plane.dry_run(&question.port, question.direction, &question.frame)?),
+        Err(why) => Err(why),
+    };
+    let differ = live.as_ref().is_ok_and(|v| *v != decision.verdict) && !decision.open;
+    let answer = Answer {
+        decision,
+        live,
+        flows: flows.len(),
+    };
+    print(
+        args.format.output,
+        &value_of(&policy, &question, &answer, differ),
+        table,
+    );
+    match differ {
+        false => Ok(()),
+        true => Err(Failure::No(
+            "portcullis: the model and the data plane differ; one of them is wrong. Please report this with the output of `portcullis explain -o json`."
+                .to_owned(),
+        )),
+    }
+}
+
+fn question(args: &ExplainArgs, policy: &InForce) -> Result<Question, Failure> {
+    let (direction, words) = match (&args.ingress, &args.egress) {
+        (Some(words), _) => (Direction::Ingress, words),
+        (None, Some(words)) => (Direction::Egress, words),
+        (None, None) => return Err(Failure::Usage("no packet to explain".to_owned())),
+    };
+    let words: Words = words
+        .parse()
+        .map_err(|e| Failure::Usage(format!("in the packet {words:?}: {e}")))?;
+    let port = policy.inventory.ports.get(args.port.as_str());
+    let port = port.filter(|p| p.host.as_ref() == Some(&policy.host));
+    let port = port.ok_or_else(|| {
+        let known: Vec<&str> = policy
+            .inventory
+            .ports
+            .values()
+            .filter(|p| p.host.as_ref() == Some(&policy.host))
+            .map(|p| p.id.as_str())
+            .take(10)
+            .collect();
+        Failure::Usage(format!(
+            "no port {} on host {} in {}; there are: {}",
+            args.port,
+            policy.host,
+            policy.from,
+            known.join(", ")
+        ))
+    })?;
+    let (src, dst) = macs(port, direction, &words, policy);
+    Ok(Question {
+        port: port.id.clone(),
+        direction,
+        frame: words.frame(src, dst),
+    })
+}
+
+/// The port's own MAC on its side. On the other side that of who has the address, else one that
+/// stands for a router.
+fn macs(port: &Port, direction: Direction, words: &Words, policy: &InForce) -> (MacAddr, MacAddr) {
+    const ROUTER: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x01]);
+    let owner = |address: IpAddr| {
+        let ports = policy.inventory.ports.values();
+        let mut neighbours = ports.filter(|p| p.network == port.network);
+        neighbours
+            .find(|p| p.fixed_addresses.contains(&address))
+            .map_or(ROUTER, |p| p.mac)
+    };
+    let ends = words.ends();
+    match direction {
+        Direction::Egress => (port.mac, ends.map_or(ROUTER, |(_, dst)| owner(dst))),
+        Direction::Ingress => (ends.map_or(ROUTER, |(src, _)| owner(src)), port.mac),
+    }
+}
+
+fn ask_model(
+    policy: &InForce,
+    can: Capabilities,
+    question: &Question,
+    flows: &[LiveFlow],
+) -> Decision {
+    // Any moment far enough from the beginning for flows to have been seen before it.
+    let now = Duration::from_secs(10 * 365 * 86_400);
+    let mut oracle = Oracle::new(policy.host.clone(), can);
+    oracle.apply(&policy.inventory, now);
+    for flow in flows {
+        let place = matches!(flow.state, model::FlowState::Opening).then_some(0);
+        let flow_there = oracle::Flow {
+            original: flow.original,
+            state: flow.state,
+            place,
+            replied: flow.replied,
+            fin: flow.fin,
+            seen: now.saturating_sub(flow.idle),
+        };
+        oracle.put_flow(&question.port, flow.key, flow_there);
+    }
+    oracle.explain(&question.port, question.direction, &question.frame, now)
+}
+
+fn value_of(policy: &InForce, question: &Question, answer: &Answer, differ: bool) -> Value {
+    let hex: String = question.frame.iter().map(|b| format!("{b:02x}")).collect();
+    let stages: Vec<Value> = answer
+        .decision
+        .trace
+        .iter()
+        .map(|(stage, said)| json!({ "stage": stage_name(*stage), "says": said }))
+        .collect();
+    json!({
+        "port": question.port.as_str(),
+        "direction": question.direction.to_string(),
+        "packet": wire::words::describe(&question.frame),
+        "frame": hex,
+        "policy": policy.from,
+        "host": policy.host.as_str(),
+        "tracked_flows": answer.flows,
+        "model": verdict_value(&answer.decision.verdict),
+        "stages": stages,
+        "open": answer.decision.open,
+        "plane": answer.live.as_ref().map_or(Value::Null, verdict_value),
+        "plane_not_asked": answer.live.as_ref().err(),
+        "differ": differ,
+    })
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Hook => "hook",
+        Stage::Parse => "parse",
+        Stage::Guard => "guard",
+        Stage::Conntrack => "conntrack",
+        Stage::Identity => "identity",
+        Stage::Policy => "policy",
+        Stage::Verdict => "verdict",
+    }
+}
+
+fn verdict_value(verdict: &Verdict) -> Value {
+    let (reason, rule, meaning) = match verdict {
+        Verdict::Pass(reason) => match reason {
+            PassReason::Rule(rule) => ("rule", Some(rule), "This rule permits it."),
+            PassReason::Live(rule) => (
+                "live",
+                Some(rule),
+                "It belongs to a flow whose first packet this rule permits.",
+            ),
+            PassReason::ElidedError => (
+                "elided-error",
+                None,
+                "An ICMP error about a flow that needs no tracking.",
+            ),
+            PassReason::Fragment => (
+                "fragment",
+                None,
+                "A later fragment of a datagram whose first fragment passed.",
+            ),
+            PassReason::Infrastructure => (
+                "infrastructure",
+                None,
+                "What a network needs to work: ARP, neighbour discovery, DHCP, membership.",
+            ),
+            PassReason::Unguarded => ("unguarded", None, "The port has port security off."),
+        },
+        Verdict::Drop(reason) => (reason.name(), None, reason.meaning()),
+    };
+    json!({
+        "verdict": match verdict { Verdict::Pass(_) => "pass", Verdict::Drop(_) => "drop" },
+        "reason": reason,
+        "rule": rule.map(ToString::to_string),
+        "meaning": meaning,
+    })
+}
+
+fn table(answer: &Value, _wide: bool) -> String {
+    let mut out = format!(
+        "{} at port {}: {}\n\n",
+        text(answer, "direction"),
+        text(answer, "port"),
+        text(answer, "packet")
+    );
+    for stage in answer["stages"].as_array().into_iter().flatten() {
+        let name = text(stage, "stage");
+        let _ = writeln!(out, "  {name:<10} {}", text(stage, "says"));
+    }
+    let _ = writeln!(out, "\nmodel       {}", verdict_line(&answer["model"]));
+    match answer["plane_not_asked"].as_str() {
+        None => {
+            let _ = writeln!(out, "data plane  {}", verdict_line(&answer["plane"]));
+        }
+        Some(why) => {
+            let _ = writeln!(out, "data plane  {why}");
+        }
+    }
+    if answer["open"] == true {
+        out.push_str("            the contract leaves this verdict open at this moment\n");
+    }
+    if answer["differ"] == true {
+        out.push_str("            THEY DIFFER\n");
+    }
+    out
+}
+
+fn verdict_line(verdict: &Value) -> String {
+    let colour = match (colourful(), verdict["verdict"] == "pass") {
+        (false, _) => ("", ""),
+        (true, true) => ("\x1b[32m", "\x1b[0m"),
+        (true, false) => ("\x1b[31m", "\x1b[0m"),
+    };
+    let rule = verdict["rule"]
+        .as_str()
+        .map(|r| format!(" {r}"))
+        .unwrap_or_default();
+    format!(
+        "{}{}{} ({}{rule}): {}",
+        colour.0,
+        text(verdict, "verdict"),
+        colour.1,
+        text(verdict, "reason"),
+        text(verdict, "meaning")
+    )
+}

@@ -1,0 +1,94 @@
+//! The command line. One file per command: its arguments, and `run`.
+//!
+//! A new command: its file, a line in [`Command`], a line in [`dispatch`].
+
+mod check;
+mod completions;
+mod confirm;
+mod detach;
+mod explain;
+mod flows;
+mod man;
+mod run;
+mod schema;
+mod status;
+
+use crate::failure::Failure;
+use agent::Instance;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Security groups for the virtual machines of this host.
+///
+/// Portcullis judges every packet of every virtual machine by the groups that the machine's ports are
+/// in. The policy is a file; enforcement is in the kernel and stays when the agent stops.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  portcullis check policy.yaml                       is this policy valid, and what does it mean?
+  portcullis run --policy policy.yaml --confirm 60   enforce it; undone unless confirmed in 60 s
+  portcullis confirm                                 keep it
+  portcullis status                                  ports, devices, drops
+  portcullis explain --port web --ingress 'tcp 10.0.0.5:40000 -> 10.0.0.9:443'
+  portcullis detach                                  remove enforcement
+
+Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system refused.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Confirm(confirm::ConfirmArgs),
+    Check(check::CheckArgs),
+    Schema(schema::SchemaArgs),
+    Status(status::StatusArgs),
+    Flows(flows::FlowsArgs),
+    Explain(explain::ExplainArgs),
+    Detach(detach::DetachArgs),
+    Completions(completions::CompletionsArgs),
+    #[command(hide = true)]
+    Man(man::ManArgs),
+}
+
+pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Confirm(args) => confirm::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Schema(args) => schema::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Flows(args) => flows::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Detach(args) => detach::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}
+
+/// Which enforcement on this host is meant; there is rarely more than one.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InstanceArgs {
+    /// Name of the enforcement, where a host has several
+    #[arg(long, default_value = "default", env = "PORTCULLIS_INSTANCE")]
+    pub(crate) instance: String,
+
+    /// Where the last good policy is kept
+    #[arg(long, value_name = "DIR", default_value = Instance::STATE_ROOT, env = "PORTCULLIS_STATE_DIR")]
+    pub(crate) state_dir: PathBuf,
+
+    /// Where the agent's lock and socket are
+    #[arg(long, value_name = "DIR", default_value = Instance::RUN_ROOT, env = "PORTCULLIS_RUN_DIR", hide = true)]
+    pub(crate) run_dir: PathBuf,
+}
+
+impl InstanceArgs {
+    pub(crate) fn instance(&self) -> Result<Instance, Failure> {
+        Instance::new(&self.instance, &self.run_dir, &self.state_dir)
+            .map_err(|e| Failure::Usage(e.to_string()))
+    }
+}

@@ -1,0 +1,131 @@
+//! How commands ask a running agent: one line there, one line of JSON back, over a socket that only
+//! its owner may open.
+//!
+//! ```text
+//! status   -> {"snapshot": ..., ...}        (status_view.rs)
+//! policy   -> {"host": ..., "revision": ..., "text": ...}
+//! confirm  -> {"confirmed": bool}           false: there was nothing to confirm
+//! detach   -> {"error": null | text}        the agent ends behind it
+//! ```
+
+use crate::failure::Failure;
+use agent::{Ask, Input, Instance, Mailbox};
+use model::{HostId, Revision};
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// A large apply may be in the way of an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Requests are single words.
+const MAX_REQUEST: u64 = 64;
+
+/// Answers until the agent ends. `status` makes a status of what the agent says.
+pub(crate) fn serve(
+    instance: &Instance,
+    mailbox: Mailbox,
+    status: impl Fn(&agent::Status) -> Value + Send + 'static,
+    host: HostId,
+) -> io::Result<()> {
+    let path = instance.socket_path();
+    // The lock says that whoever made it is gone.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let serve = move || {
+        for stream in listener.incoming() {
+            // One that can't be accepted, or goes away, concerns only who asked.
+            let Ok(stream) = stream else { continue };
+            if let Err(error) = answer(stream, &mailbox, &status, &host) {
+                tracing::debug!(%error, "control request not answered");
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(serve)
+        .map(drop)
+}
+
+fn answer(
+    stream: UnixStream,
+    mailbox: &Mailbox,
+    status: &dyn Fn(&agent::Status) -> Value,
+    host: &HostId,
+) -> io::Result<()> {
+    // Who connects and says nothing must not keep others out for long.
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+    let mut request = String::new();
+    BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut request)?;
+    let answer = match request.trim() {
+        "status" => ask(mailbox, Ask::Status).map(|s| status(&s)),
+        "policy" => ask(mailbox, Ask::Policy).map(|p| policy(p, host)),
+        "confirm" => ask(mailbox, Ask::Confirm).map(|c| json!({ "confirmed": c })),
+        "detach" => ask(mailbox, Ask::Detach).map(|r| json!({ "error": r.err() })),
+        other => Some(json!({ "error": format!("unknown request {other:?}") })),
+    };
+    let answer = answer.unwrap_or_else(|| json!({ "error": "the agent is ending" }));
+    writeln!(&stream, "{answer}")
+}
+
+fn policy(newest: Option<(Revision, Arc<[u8]>)>, host: &HostId) -> Value {
+    match newest {
+        Some((revision, text)) => json!({
+            "host": host.as_str(),
+            "revision": revision.to_string(),
+            "text": String::from_utf8_lossy(&text),
+        }),
+        None => json!({ "host": host.as_str(), "revision": null, "text": null }),
+    }
+}
+
+fn ask<T>(mailbox: &Mailbox, question: impl FnOnce(mpsc::Sender<T>) -> Ask) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    mailbox.send(Input::Ask(question(sender)));
+    receiver.recv_timeout(PATIENCE).ok()
+}
+
+/// `None`: no agent runs.
+pub(crate) fn request(instance: &Instance, word: &str) -> Result<Option<Value>, Failure> {
+    let path = instance.socket_path();
+    let failed = |step: &str, e: io::Error| {
+        Failure::System(format!(
+            "asking the agent of instance {} ({step} {}): {e}",
+            instance.name(),
+            path.display()
+        ))
+    };
+    let stream = match connect(&path) {
+        Ok(stream) => stream,
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(failed("connecting to", e)),
+    };
+    writeln!(&stream, "{word}").map_err(|e| failed("writing to", e))?;
+    let mut line = String::new();
+    BufReader::new(&stream)
+        .read_line(&mut line)
+        .map_err(|e| failed("reading from", e))?;
+    let value = serde_json::from_str(&line).map_err(|e| failed("reading from", e.into()))?;
+    Ok(Some(value))
+}
+
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE + Duration::from_secs(5)))?;
+    Ok(stream)
+}

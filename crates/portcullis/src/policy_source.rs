@@ -1,0 +1,139 @@
+//! From a policy file on disk to an inventory, and which host this is.
+
+use crate::control;
+use crate::failure::Failure;
+use agent::Instance;
+use model::{HostId, Inventory};
+use policy::Finding;
+use policyfile::{PolicyFile, Positions};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The policy that is in force, or would be.
+pub(crate) struct InForce {
+    pub(crate) host: HostId,
+    pub(crate) inventory: Inventory,
+    /// Where it was found, for people.
+    pub(crate) from: String,
+}
+
+/// `--host`, else the machine's name.
+pub(crate) fn this_host(given: Option<&str>) -> Result<HostId, Failure> {
+    if let Some(name) = given {
+        return Ok(HostId::new(name));
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|e| {
+        Failure::System(format!(
+            "reading the machine's name: {e}; give one by --host"
+        ))
+    })?;
+    Ok(HostId::new(name.trim()))
+}
+
+/// A policy and what looks wrong in it, or why it is refused. What is broken in a file written by
+/// hand is an error: nobody wants half of it.
+pub(crate) fn understand(
+    bytes: &[u8],
+    file: &str,
+    host: &HostId,
+) -> Result<(PolicyFile, Vec<Finding>), String> {
+    let read = policyfile::parse_bytes(bytes, file, host).map_err(|e| e.to_string())?;
+    let (_, findings) = policy::compile(&read.inventory, host);
+    let broken: Vec<String> = findings
+        .iter()
+        .filter(|f| f.is_broken())
+        .map(|f| located(f, file, &read.positions))
+        .collect();
+    match broken.is_empty() {
+        true => Ok((read, findings)),
+        false => Err(broken.join("\n")),
+    }
+}
+
+/// The finding with the place in the file of what it is about.
+pub(crate) fn located(finding: &Finding, file: &str, positions: &Positions) -> String {
+    let position = match finding {
+        Finding::HostMissing { host } => positions.hosts.get(host).copied(),
+        Finding::PortHostMissing { port, .. }
+        | Finding::PortNetworkMissing { port, .. }
+        | Finding::PortGroupMissing { port, .. }
+        | Finding::PortTooManyGroups { port, .. }
+        | Finding::UnguardedInGroups { port }
+        | Finding::WidePair { port, .. } => positions.ports.get(port).copied(),
+        Finding::DuplicateMac { ports, .. }
+        | Finding::DuplicateAddress { ports, .. }
+        | Finding::DuplicateDevice { ports, .. } => positions.ports.get(&ports[1]).copied(),
+        Finding::RuleGroupMissing { rule, .. }
+        | Finding::RuleAddressGroupMissing { rule, .. }
+        | Finding::RulePrefixFamily { rule, .. }
+        | Finding::RuleExtensionHeader { rule, .. } => positions.rule(&rule.group, &rule.rule),
+    };
+    let place = position.map(|p| format!(":{p}")).unwrap_or_default();
+    format!("{file}{place}: {} [{}]", finding, finding.code())
+}
+
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    agent::watch::read(path).map_err(Failure::System)
+}
+
+/// For the agent: what makes an inventory of a file's bytes.
+pub(crate) fn parser(path: &Path, host: &HostId) -> agent::Parse {
+    let (file, host) = (path.display().to_string(), host.clone());
+    Arc::new(move |bytes| {
+        policyfile::parse_bytes(bytes, &file, &host)
+            .map(|read| read.inventory)
+            .map_err(|errors| errors.errors.iter().map(|e| one_line(e, &file)).collect())
+    })
+}
+
+/// For logs, which have no room for the excerpt.
+fn one_line(error: &policyfile::Error, file: &str) -> String {
+    let place = error.position.map(|p| format!(":{p}")).unwrap_or_default();
+    let advice = match error.advice.as_str() {
+        "" => String::new(),
+        advice => format!("; {advice}"),
+    };
+    format!("{file}{place}: {} [{}]{advice}", error.what, error.kind)
+}
+
+/// From `--policy`, or the running agent, or the cache of the last one.
+pub(crate) fn in_force(
+    instance: &Instance,
+    policy: Option<&Path>,
+    host: Option<&str>,
+) -> Result<InForce, Failure> {
+    let (bytes, from, host) = if let Some(path) = policy {
+        (
+            read_file(path)?,
+            path.display().to_string(),
+            this_host(host)?,
+        )
+    } else if let Some(answer) = control::request(instance, "policy")? {
+        let text = answer["text"].as_str().ok_or_else(|| {
+            Failure::System("the agent has no policy in force yet; give one by --policy".to_owned())
+        })?;
+        let running = answer["host"].as_str().unwrap_or_default();
+        (
+            text.as_bytes().to_vec(),
+            "the running agent".to_owned(),
+            HostId::new(host.unwrap_or(running)),
+        )
+    } else {
+        let path = instance.cache_path();
+        let cached = agent::cache::load(&path).map_err(Failure::system)?;
+        let cached = cached.ok_or_else(|| {
+            Failure::System(format!(
+                "no agent of instance {} runs, and there is no policy cached in {}; give one by --policy",
+                instance.name(),
+                path.display()
+            ))
+        })?;
+        (cached.text, path.display().to_string(), this_host(host)?)
+    };
+    let (read, _) = understand(&bytes, &from, &host).map_err(Failure::Policy)?;
+    Ok(InForce {
+        host,
+        inventory: read.inventory,
+        from,
+    })
+}
