@@ -28,8 +28,8 @@ use error::Complaint;
 use model::{HostId, Inventory};
 use reader::Reader;
 
-/// The JSON schema of the file, for editors. It is weaker than [`parse`]: what it refuses is wrong,
-/// and what it takes may still name groups that aren't there.
+/// The JSON schema of the file, for editors. It is weaker than [`parse`]: what it takes may still name
+/// groups that aren't there. Only of quoted numbers it thinks worse.
 pub const SCHEMA: &str = include_str!("../schema/policy.schema.json");
 
 /// Longer files are refused.
