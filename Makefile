@@ -45,9 +45,11 @@ bench: root build ## Packets and connections per second beside no filter and ipt
 
 test-vm: root setup-vm ## The same between real virtual machines on taps (emulated)
 	$(CARGO) build --release --package portcullis --package portcullis-vmlab
-	@target/release/portcullis-vmlab $(RELEASE) target/vm
+	@target/release/portcullis-vmlab machines $(RELEASE) target/vm
 
-soak: root build ## A million generated cases, and a thousand agents killed
+soak: root build ## A million generated cases; the agent killed 100 times under 1,000 connections
+	$(CARGO) build --release --package portcullis-vmlab
+	@target/release/portcullis-vmlab soak $(RELEASE) target/vm
 	@$(RELEASE) selftest --plane ebpf --cases 1000000 --seed 1
 
 fuzz: ## Coverage-guided fuzzing of the parsers, 60 s each

@@ -43,7 +43,7 @@ impl Tally {
 const BULK: u64 = 8_000_000;
 
 /// The rules of the server's group; everybody may be asked by the client.
-fn policy(server_rules: &str) -> String {
+pub(crate) fn policy(server_rules: &str) -> String {
     let port = |seat: &Seat, group: &str| {
         let Seat {
             name,
@@ -80,7 +80,7 @@ pub(crate) fn run(lab: &mut Lab<'_>, offloads: bool, tally: &mut Tally) -> Resul
     open(lab, tally)?;
 
     println!("enforced: the server answers, and asks nobody");
-    lab.enforce(&policy(&format!("{PING}{WEB}")))?;
+    lab.enforcement.enforce(&policy(&format!("{PING}{WEB}")))?;
     let (packets, bytes) = lab.sent(&CLIENT)?;
     for to in [SERVER.v4, SERVER.v6] {
         transfers(&mut lab.client, to, tally)?;
@@ -114,13 +114,14 @@ pub(crate) fn run(lab: &mut Lab<'_>, offloads: bool, tally: &mut Tally) -> Resul
     revocation(lab, tally)?;
 
     println!("enforced: the server asks everybody too, so nothing needs tracking");
-    lab.enforce(&policy(&format!("{PING}{WEB}{OUT}")))?;
+    lab.enforcement
+        .enforce(&policy(&format!("{PING}{WEB}{OUT}")))?;
     for to in [SERVER.v4, SERVER.v6] {
         transfers(&mut lab.client, to, tally)?;
     }
 
     println!("detached");
-    lab.detach()?;
+    lab.enforcement.detach()?;
     open(lab, tally)
 }
 
@@ -177,15 +178,15 @@ fn revocation(lab: &mut Lab<'_>, tally: &mut Tally) -> Result<(), Failure> {
         Seen::Passes,
         alive(&mut lab.client)?,
     );
-    lab.kill_agent();
+    lab.enforcement.kill_agent();
     let what = "the same, the agent killed";
     tally.verdict(what, Seen::Passes, alive(&mut lab.client)?);
-    lab.enforce(&policy(PING))?;
+    lab.enforcement.enforce(&policy(PING))?;
     let what = "the same, the agent back with the rule removed";
     tally.verdict(what, Seen::Drops, alive(&mut lab.client)?);
     socket(&mut lab.client, "tcp", to, 80, 1, Seen::Drops, tally)?;
     ping(&mut lab.client, "", to, 56, Seen::Passes, tally)?;
-    lab.enforce(&policy(&format!("{PING}{WEB}")))?;
+    lab.enforcement.enforce(&policy(&format!("{PING}{WEB}")))?;
     // The sender backs off while nothing is acknowledged; its next attempt may be seconds away.
     let end = Instant::now() + Duration::from_secs(30);
     let mut again = alive(&mut lab.client)?;

@@ -1,4 +1,4 @@
-//! Inside a machine: a server that echoes, and a client that says whether its bytes came back.
+//! Inside a machine, or a namespace: a server that echoes, and a client that says whether its bytes came back.
 //!
 //! The lab's own program is in the machine's RAM disk; the console calls it as `portcullis-vmlab
 //! guest ...`. Its exit status is the answer: 0, all came back; 1, they didn't in time.
@@ -6,6 +6,8 @@
 use crate::Failure;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +25,13 @@ pub(crate) fn main(arguments: &[String]) -> Result<bool, Failure> {
             let sent = number(bytes)?;
             Ok(report(udp(address(to, port)?, sent, limit)))
         }
+        ["probe-once", to, port] => {
+            let limit = Duration::from_secs(2);
+            Ok(TcpStream::connect_timeout(&address(to, port)?, limit).is_ok())
+        }
         ["hold", to, port, file] => hold(address(to, port)?, file),
+        ["many", to, port, count, file] => many(address(to, port)?, number(count)?, file),
+        ["probe", to, open, closed, file] => probe(address(to, open)?, address(to, closed)?, file),
         _ => Err(Failure::new(format!("guest: unknown: {words:?}"))),
     }
 }
@@ -136,10 +144,75 @@ fn hold(to: SocketAddr, file: &str) -> Result<bool, Failure> {
             // The read came back at once: this keeps the pace.
             thread::sleep(Duration::from_millis(20));
         }
-        let new = format!("{file}.new");
-        std::fs::write(&new, format!("{sent} {back}\n")).map_err(failed)?;
-        std::fs::rename(&new, file).map_err(failed)?;
+        write_whole(file, &format!("{sent} {back}\n"))?;
     }
+}
+
+/// Keeps many connections busy for ever: a number to and fro twice a second on each. The file says how
+/// many are up, the fewest exchanges of any, and how many were cut.
+fn many(to: SocketAddr, count: u32, file: &str) -> Result<bool, Failure> {
+    let cut = Arc::new(AtomicU64::new(0));
+    let exchanges: Vec<Arc<AtomicU64>> = (0..count).map(|_| Arc::default()).collect();
+    for done in &exchanges {
+        let (done, cut) = (done.clone(), cut.clone());
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(10));
+        let stream = stream.map_err(|error| Failure::new(format!("many {to}: {error}")))?;
+        thread::spawn(move || {
+            // Whatever ends it: nobody closes these connections on purpose.
+            let _ = exchange(stream, &done);
+            cut.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    loop {
+        let fewest = exchanges
+            .iter()
+            .map(|done| done.load(Ordering::Relaxed))
+            .min();
+        let cut = cut.load(Ordering::Relaxed);
+        write_whole(file, &format!("{count} {} {cut}\n", fewest.unwrap_or(0)))?;
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn exchange(mut stream: TcpStream, done: &AtomicU64) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    loop {
+        let number = done.load(Ordering::Relaxed).to_be_bytes();
+        let mut back = [0; 8];
+        stream.write_all(&number)?;
+        stream.read_exact(&mut back)?;
+        if back != number {
+            return Err(std::io::Error::other("another number came back"));
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Knocks for ever, at a port that is permitted and at one that isn't. The file says how often, and
+/// how often the first was dropped and the second was not.
+fn probe(open: SocketAddr, closed: SocketAddr, file: &str) -> Result<bool, Failure> {
+    let (mut probes, mut dropped, mut leaked) = (0_u64, 0_u64, 0_u64);
+    loop {
+        probes += 1;
+        if TcpStream::connect_timeout(&open, Duration::from_millis(900)).is_err() {
+            dropped += 1;
+        }
+        // A refusal is an answer, too: the packet arrived.
+        match TcpStream::connect_timeout(&closed, Duration::from_millis(50)) {
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
+            Ok(_) | Err(_) => leaked += 1,
+        }
+        write_whole(file, &format!("{probes} {dropped} {leaked}\n"))?;
+    }
+}
+
+/// A reader sees the old content or the new one.
+fn write_whole(file: &str, content: &str) -> Result<(), Failure> {
+    let new = format!("{file}.new");
+    let written = std::fs::write(&new, content).and_then(|()| std::fs::rename(&new, file));
+    written.map_err(|error| Failure::new(format!("{file}: {error}")))
 }
 
 /// Bytes that don't repeat soon, in chunks.
