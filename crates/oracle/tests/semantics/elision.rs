@@ -417,8 +417,10 @@ fn members_and_the_mode_are_policy() {
 fn a_first_policy_and_port_security_set_no_hold() {
     let mut w = World::new(ALL_OUT_SSH_IN);
     w.edit_port(|p| p.port_security = false);
-    w.rules(&["out any any"]);
-    w.edit_port(|p| p.port_security = true);
+    w.edit(|i| {
+        put_group(i, "g", true, &["out any any"]);
+        i.ports.get_mut("vm").expect("is there").port_security = true;
+    });
     w.sends(ssh_answer(), "rule g/r0");
     assert_eq!(w.flows(), 1);
 }

@@ -435,6 +435,10 @@ fn martian_sources_drop() {
         .protocol(17, &[0; 8])
         .fragment(1, 8, false);
     w.gets(later, "martian");
+    let later = into_vm("0.0.0.0")
+        .protocol(2, &[0; 8])
+        .fragment(1, 8, false);
+    w.gets(later, "martian");
 }
 
 #[test]
