@@ -149,6 +149,8 @@ static __noinline int guard_arp(struct __sk_buff *skb, struct port *port, struct
 	if (direction == DIR_INGRESS)
 		return PASS_INFRASTRUCTURE;
 	mac = mac_number(port, p->source_mac);
+	if (!mac)
+		return SPOOFED_MAC;
 	__builtin_memcpy(sender, arp.sender_ip, 4);
 	__builtin_memcpy(target, arp.target_ip, 4);
 	if (arp.hardware_be != bpf_htons(1) || arp.protocol_be != bpf_htons(TYPE_IPV4) ||

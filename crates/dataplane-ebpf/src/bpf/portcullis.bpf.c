@@ -196,13 +196,16 @@ static __always_inline int judge_l4(struct __sk_buff *skb, struct gate *g, struc
 	return outcome;
 }
 
-static __always_inline int judge_ip(struct __sk_buff *skb, struct gate *g, struct packet *p, __u16 mac,
+static __always_inline int judge_ip(struct __sk_buff *skb, struct gate *g, struct packet *p,
 				    __u16 ethertype, struct answer *a)
 {
 	int outcome = parse_packet(skb, p, ethertype);
+	__u16 mac = MAC_OWN;
 
 	if (outcome)
 		return outcome;
+	if (g->direction == DIR_EGRESS && !(mac = mac_number(g->port, p->source_mac)))
+		return SPOOFED_MAC;
 	outcome = g->direction == DIR_EGRESS ? guard_from_port(skb, g->port, p, mac)
 					     : guard_to_port(skb, g->port, p);
 	if (outcome && outcome != PASS_INFRASTRUCTURE)
@@ -229,7 +232,7 @@ static __always_inline int judge_frame(struct __sk_buff *skb, struct gate *g, st
 {
 	struct packet p = {};
 	__u8 *ethernet = (void *)(long)skb->data;
-	__u16 ethertype, mac = MAC_OWN;
+	__u16 ethertype;
 
 	if (!(g->port->flags & PORT_SECURITY))
 		return PASS_UNGUARDED;
@@ -245,13 +248,11 @@ static __always_inline int judge_frame(struct __sk_buff *skb, struct gate *g, st
 	if (ethertype != TYPE_IPV4 && ethertype != TYPE_IPV6 && ethertype != TYPE_ARP &&
 	    ethertype != TYPE_RARP && !is_listed(g->config, ethertype))
 		return ETHERTYPE;
-	if (g->direction == DIR_EGRESS && !(mac = mac_number(g->port, p.source_mac)))
-		return SPOOFED_MAC;
 	if (ethertype == TYPE_IPV4 || ethertype == TYPE_IPV6)
-		return judge_ip(skb, g, &p, mac, ethertype, a);
+		return judge_ip(skb, g, &p, ethertype, a);
 	if (ethertype == TYPE_ARP || ethertype == TYPE_RARP)
 		return guard_arp(skb, g->port, &p, g->direction, ethertype == TYPE_RARP);
-	return PASS_INFRASTRUCTURE;
+	return g->direction == DIR_EGRESS && !mac_number(g->port, p.source_mac) ? SPOOFED_MAC : PASS_INFRASTRUCTURE;
 }
 
 /* The record in force of a slot; NULL: no port. */
