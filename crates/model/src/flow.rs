@@ -31,7 +31,7 @@ pub struct IcmpRequest {
 ///        Closing or Reset -> SYN that a rule permits -> Opening, in that SYN's direction
 /// others first packet -> Opening -> first reply -> Established
 /// ```
-/// `Opening` flows are half-open: they count in that budget, the others in the port's.
+/// A flow is half-open until it is first established, and counts in that budget; then in the port's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FlowState {
     Opening,
