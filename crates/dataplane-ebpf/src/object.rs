@@ -257,6 +257,15 @@ fn directory(instance: &str) -> Result<PathBuf, OpenError> {
     Ok(Path::new(BPFFS).join("portcullis").join(instance))
 }
 
+pub(crate) fn instances() -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(Path::new(BPFFS).join("portcullis")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect()
+}
+
 fn mount_bpffs() -> Result<(), OpenError> {
     const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
     let path = CString::new(BPFFS).expect("no zero byte");

@@ -1,0 +1,172 @@
+//! What the maps hold, as far as user space writes them: the "actual" and the "desired" of a plan.
+//!
+//! Knows nothing of: how it gets there, and what the hooks write.
+
+use crate::layout::{Config, PolicyEntry, PolicyKey, PortRecord, ReservedKey, SetRecord};
+use crate::render::guard::{AddressBlock, NetworkBlock};
+use crate::render::peers::Lists;
+use crate::table::Name;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) config: Config,
+    /// By slot.
+    pub(crate) ports: BTreeMap<u32, InForce>,
+    pub(crate) addresses: BTreeMap<u32, Arc<AddressBlock>>,
+    pub(crate) networks: BTreeMap<u32, Arc<NetworkBlock>>,
+    pub(crate) reserved: BTreeSet<ReservedKey>,
+    pub(crate) sets: BTreeMap<u32, SetState>,
+    pub(crate) lists: Arc<Lists>,
+    /// By ifindex.
+    pub(crate) devices: BTreeMap<u32, DevicePlace>,
+    /// Devices with our hooks, by ifindex.
+    pub(crate) attached: BTreeSet<u32>,
+    pub(crate) names: BTreeMap<u64, Name>,
+}
+
+impl Contents {
+    /// What of this isn't as in the other, in words.
+    pub(crate) fn differing_parts(&self, other: &Self) -> Vec<&'static str> {
+        let parts = [
+            (self.config == other.config, "the settings"),
+            (self.ports == other.ports, "records of ports"),
+            (self.addresses == other.addresses, "addresses of ports"),
+            (self.networks == other.networks, "addresses of networks"),
+            (self.reserved == other.reserved, "reserved addresses"),
+            (self.sets == other.sets, "rules"),
+            (self.lists == other.lists, "members"),
+            (self.devices == other.devices, "entries of devices"),
+            (self.attached == other.attached, "hooks"),
+            (self.names == other.names, "names of numbers"),
+        ];
+        let differing = parts.into_iter().filter(|(same, _)| !same);
+        differing.map(|(_, part)| part).collect()
+    }
+}
+
+/// A slot's record in force, and which of the four it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InForce {
+    pub(crate) index: u32,
+    pub(crate) record: PortRecord,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DevicePlace {
+    pub(crate) slot: u32,
+    /// In `devices_more`, as another device has its place in `devices`.
+    pub(crate) more: bool,
+}
+
+pub(crate) type PolicyEntries = Vec<(PolicyKey, PolicyEntry)>;
+
+/// A set with all that is keyed by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetState {
+    pub(crate) record: SetRecord,
+    pub(crate) entries: Arc<PolicyEntries>,
+    /// By the union's number.
+    pub(crate) unions: BTreeMap<u32, Arc<PolicyEntries>>,
+}
+
+impl SetState {
+    pub(crate) fn all_entries(&self) -> impl Iterator<Item = &(PolicyKey, PolicyEntry)> {
+        let unions = self.unions.values().flat_map(|entries| entries.iter());
+        self.entries.iter().chain(unions)
+    }
+}
+
+/// Free places of an array, handed out in runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Space {
+    /// Start -> length, never touching.
+    free: BTreeMap<u32, u32>,
+    /// Nothing from here on was ever handed out.
+    untouched: u32,
+}
+
+impl Space {
+    pub(crate) fn new(length: u32) -> Self {
+        Self {
+            free: BTreeMap::from([(0, length)]),
+            untouched: 0,
+        }
+    }
+
+    pub(crate) fn take(&mut self, length: u32) -> Option<u32> {
+        let (start, room) = self.free.iter().find(|(_, room)| **room >= length)?;
+        let (start, room) = (*start, *room);
+        self.free.remove(&start);
+        if room > length {
+            self.free.insert(start + length, room - length);
+        }
+        self.untouched = self.untouched.max(start + length);
+        Some(start)
+    }
+
+    pub(crate) fn give(&mut self, start: u32, length: u32) {
+        if length == 0 {
+            return;
+        }
+        let (mut start, mut length) = (start, length);
+        if let Some((before, room)) = self.free.range(..start).next_back()
+            && before + room == start
+        {
+            (start, length) = (*before, room + length);
+        }
+        if let Some(room) = self.free.remove(&(start + length)) {
+            length += room;
+        }
+        self.free.insert(start, length);
+    }
+
+    /// Takes just this run out of what is free.
+    pub(crate) fn claim(&mut self, start: u32, length: u32) {
+        let Some((from, room)) = self.free.range(..=start).next_back() else {
+            return;
+        };
+        let (from, room) = (*from, *room);
+        if length == 0 || from + room < start + length {
+            return;
+        }
+        self.free.remove(&from);
+        if start > from {
+            self.free.insert(from, start - from);
+        }
+        if from + room > start + length {
+            self.free
+                .insert(start + length, from + room - start - length);
+        }
+        self.untouched = self.untouched.max(start + length);
+    }
+
+    pub(crate) fn untouched(&self) -> u32 {
+        self.untouched
+    }
+}
+
+/// What a list of entries with keys in order gains, changes, and loses.
+pub(crate) fn merge_sorted<'a, K: Ord, V>(
+    old: &'a [(K, V)],
+    new: &'a [(K, V)],
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        match order {
+            std::cmp::Ordering::Less => old.next().map(|(key, value)| (key, Some(value), None)),
+            std::cmp::Ordering::Greater => new.next().map(|(key, value)| (key, None, Some(value))),
+            std::cmp::Ordering::Equal => {
+                let before = old.next().map(|(_, value)| value);
+                new.next().map(|(key, value)| (key, before, Some(value)))
+            }
+        }
+    })
+}

@@ -1,0 +1,115 @@
+//! The flows that the hooks track, and the clock that they are told by.
+
+use crate::layout::{
+    Config, FLOW_ASKED_BY_LOCAL, FLOW_EGRESS, FLOW_REPLIED, FLOW_V6, Flow, TCP_CLOSING,
+    TCP_ESTABLISHED, TCP_OPENING, TICK_SHIFT,
+};
+use model::{Direction, FlowKey, FlowState, IcmpRequest, PortId, RuleRef};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A tracked flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowRecord {
+    pub port: PortId,
+    pub key: FlowKey,
+    /// The direction of its first packet.
+    pub original: Direction,
+    pub state: FlowState,
+    pub replied: bool,
+    pub idle: Duration,
+    pub standing: Standing,
+}
+
+/// What permits a flow's first packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Rule(RuleRef),
+    /// Nothing does any more.
+    Revoked,
+    /// The policy has changed since it was asked; the flow's next packet asks again.
+    NotAsked,
+}
+
+/// `rule` finds the rule behind a word that is of the generation in force.
+pub(crate) fn record(
+    flow: &Flow,
+    port: PortId,
+    config: &Config,
+    now_ticks: u32,
+    rule: impl Fn(u32) -> RuleRef,
+) -> FlowRecord {
+    let state = match u32::from(flow.state) {
+        TCP_OPENING => FlowState::Opening,
+        TCP_ESTABLISHED => FlowState::Established,
+        TCP_CLOSING => FlowState::Closing,
+        _ => FlowState::Reset,
+    };
+    let kind = u32::from(flow.kind);
+    let standing = match flow.word {
+        _ if flow.generation != config.generation => Standing::NotAsked,
+        0 => Standing::Revoked,
+        word => Standing::Rule(rule(word)),
+    };
+    let idle_ticks = now_ticks.wrapping_sub(flow.seen_ticks) as i32;
+    FlowRecord {
+        port,
+        key: key(flow),
+        original: if kind & FLOW_EGRESS != 0 {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        },
+        state,
+        replied: u32::from(flow.marks) & FLOW_REPLIED != 0,
+        idle: ticks(idle_ticks.max(0) as u32),
+        standing,
+    }
+}
+
+fn key(flow: &Flow) -> FlowKey {
+    let kind = u32::from(flow.kind);
+    let address = |octets: [u8; 16]| -> IpAddr {
+        if kind & FLOW_V6 != 0 {
+            IpAddr::from(octets)
+        } else {
+            IpAddr::from([octets[0], octets[1], octets[2], octets[3]])
+        }
+    };
+    let icmp = flow.protocol == if kind & FLOW_V6 != 0 { 58 } else { 1 };
+    let request = IcmpRequest {
+        icmp_type: (flow.remote_l4 >> 8) as u8,
+        by_local: kind & FLOW_ASKED_BY_LOCAL != 0,
+    };
+    FlowKey {
+        protocol: flow.protocol,
+        local: address(flow.local),
+        remote: address(flow.remote),
+        local_l4: flow.local_l4,
+        // ICMP has the identifier in both, and the request's type in place of the other.
+        remote_l4: if icmp { flow.local_l4 } else { flow.remote_l4 },
+        icmp: icmp.then_some(request),
+    }
+}
+
+/// What time the hooks think it is.
+pub(crate) fn now_ns(config: &Config) -> u64 {
+    if config.fixed_clock_ns != 0 {
+        return config.fixed_clock_ns;
+    }
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is there to be written; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64 + config.clock_offset_ns
+}
+
+pub(crate) fn now_ticks(config: &Config) -> u32 {
+    (now_ns(config) >> TICK_SHIFT) as u32
+}
+
+fn ticks(ticks: u32) -> Duration {
+    Duration::from_nanos(u64::from(ticks) << TICK_SHIFT)
+}

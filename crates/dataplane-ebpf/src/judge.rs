@@ -1,0 +1,129 @@
+//! Asks the loaded program about one packet, by BPF_PROG_RUN.
+//!
+//! The program's other entry point `judge` is told port and direction in the packet's control block,
+//! and answers there.
+
+use crate::layout::{
+    Answer, PASS_ELIDED_ERROR, PASS_FRAGMENT, PASS_INFRASTRUCTURE, PASS_LIVE, PASS_RULE,
+    PASS_UNGUARDED, Shared, WORD_RANK,
+};
+use crate::object::Object;
+use crate::table::check;
+use model::{DropReason, GroupId, PassReason, RuleId, RuleRef, Verdict};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// What a dry run says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// There is a flow of the packet's tuple, and whether what permits it still stands.
+    pub flow_found: bool,
+    pub live: bool,
+    /// The packet's flow needs no tracking.
+    pub elidable: bool,
+}
+
+const NOTE_FLOW: u32 = 1;
+const NOTE_LIVE: u32 = 2;
+const NOTE_ELIDABLE: u32 = 4;
+
+/// `struct __sk_buff`: 192 bytes; `ifindex` at 40, `cb` at 48.
+const CONTEXT: usize = 192;
+const IFINDEX: usize = 40;
+const CONTROL_BLOCK: usize = 48;
+/// BPF_PROG_RUN wants an Ethernet header.
+const SHORTEST: usize = 14;
+
+pub(crate) fn run(
+    object: &Object,
+    slot: u32,
+    direction: u32,
+    dry: bool,
+    frame: &[u8],
+) -> io::Result<Answer> {
+    let mut context = [0u8; CONTEXT];
+    for (place, value) in [slot, direction, u32::from(dry)].into_iter().enumerate() {
+        let at = CONTROL_BLOCK + place * 4;
+        context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    run_program(object.judge.as_raw_fd(), &mut context, frame, 1)?;
+    let answer = &context[CONTROL_BLOCK..][..size_of::<Answer>()];
+    Ok(Answer::from_bytes(answer).expect("cut to its size"))
+}
+
+/// How long a hook takes for a packet of a device, on average.
+pub(crate) fn time(program: i32, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+    let mut context = [0u8; CONTEXT];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    let nanoseconds = run_program(program, &mut context, frame, repeat)?;
+    Ok(Duration::from_nanos(nanoseconds.into()))
+}
+
+fn run_program(
+    program: i32,
+    context: &mut [u8; CONTEXT],
+    frame: &[u8],
+    repeat: u32,
+) -> io::Result<u32> {
+    if frame.len() < SHORTEST {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "a frame of {} bytes can't be given to the kernel's test run",
+                frame.len()
+            ),
+        ));
+    }
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        ctx_in: context.as_ptr().cast(),
+        ctx_size_in: CONTEXT as u32,
+        ctx_out: context.as_mut_ptr().cast(),
+        ctx_size_out: CONTEXT as u32,
+        repeat: repeat as i32,
+        ..Default::default()
+    };
+    // SAFETY: frame and context are as long as said; the context is read before it is written.
+    check(unsafe { libbpf_sys::bpf_prog_test_run_opts(program, &mut options) })?;
+    Ok(options.duration)
+}
+
+/// `rule` finds the rule behind a word of a set.
+pub(crate) fn verdict(answer: &Answer, rule: impl Fn(u32, u32) -> RuleRef) -> Verdict {
+    let rule = || rule(answer.set, answer.word);
+    let reason = match answer.outcome {
+        PASS_RULE => PassReason::Rule(rule()),
+        PASS_LIVE => PassReason::Live(rule()),
+        PASS_ELIDED_ERROR => PassReason::ElidedError,
+        PASS_FRAGMENT => PassReason::Fragment,
+        PASS_INFRASTRUCTURE => PassReason::Infrastructure,
+        PASS_UNGUARDED => PassReason::Unguarded,
+        number => {
+            let reason = u8::try_from(number).ok().and_then(DropReason::from_number);
+            // A number of neither kind can only come from a program that isn't ours: closed.
+            return Verdict::Drop(reason.unwrap_or(DropReason::NotReady));
+        }
+    };
+    Verdict::Pass(reason)
+}
+
+pub(crate) fn outcome(answer: &Answer, rule: impl Fn(u32, u32) -> RuleRef) -> Outcome {
+    Outcome {
+        verdict: verdict(answer, rule),
+        flow_found: answer.notes & NOTE_FLOW != 0,
+        live: answer.notes & NOTE_LIVE != 0,
+        elidable: answer.notes & NOTE_ELIDABLE != 0,
+    }
+}
+
+/// For a rule of a set that is not known by its rules: loaded by another process, say.
+pub(crate) fn nameless(set: u32, word: u32) -> RuleRef {
+    RuleRef {
+        group: GroupId::new(format!("(set {set})")),
+        rule: RuleId::new(format!("(rule {})", word & WORD_RANK)),
+    }
+}

@@ -1,0 +1,408 @@
+//! From actual and desired contents to ordered steps.
+//!
+//! Place on the line: render -> **plan** -> execute. Pure.
+//!
+//! ```text
+//! prepare    what the new policy refers to: names, sets, addresses, more link-local reserved
+//! hold       ports whose untracked flows need tracking from now on
+//! narrow     memberships end (and those begin that no old set knows)
+//! switch     each port to its new record: one write
+//! widen      memberships begin
+//! settings   timeouts, mode, generation: flows are judged anew
+//! devices    whose packets are judged as which port's
+//! clear      ports that are gone, and what nothing refers to any more
+//! ```
+//! After each step a packet passes only if the old or the new policy passes it, and whatever refers
+//! to something finds it.
+
+use crate::contents::{Contents, DevicePlace, InForce, PolicyEntries, SetState, merge_sorted};
+use crate::layout::{
+    Config, ExactKey, MacKey, NetAddressKey, OwnKey, PORT_RECORDS, Peers, PolicyEntry, PolicyKey,
+    PortRecord, PortState, PrefixKey, Range, ReservedKey, SWEEP_ELIDABLE, SWEEP_EXPIRED, SetRecord,
+    SubnetKey,
+};
+use crate::render::Rendered;
+use crate::render::guard::{AddressBlock, NetworkBlock};
+use crate::table::Name;
+use std::collections::BTreeMap;
+
+/// Entries of one map: written, or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change<K, V> {
+    Put(Vec<(K, V)>),
+    Delete(Vec<K>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Names(Change<u64, Name>),
+    Own(Change<OwnKey, u8>),
+    Macs(Change<MacKey, u32>),
+    Reserved(Change<ReservedKey, u8>),
+    NetAddresses(Change<NetAddressKey, u8>),
+    Subnets(Change<SubnetKey, u8>),
+    Ranges(Vec<(u32, Range)>),
+    Policy(Change<PolicyKey, PolicyEntry>),
+    Sets(Vec<(u32, SetRecord)>),
+    Exact(Change<ExactKey, Peers>),
+    Prefixes(Change<PrefixKey, Peers>),
+    /// From here on that many counters of rules start from 0.
+    ZeroRules(u32, u32),
+    /// The slot's counters and state are this port's.
+    Occupy(u32, PortState),
+    /// A record of a slot that is not in force.
+    Record(u32, PortRecord),
+    /// Slot -> which of its records is in force.
+    PortIndex(u32, u32),
+    Config(Config),
+    Device(u32, Option<DevicePlace>, bool),
+    Attach(u32, String),
+    Detach(u32),
+    /// Mode, and a port's number or 0.
+    Sweep(u32, u32),
+}
+
+impl<K, V> Change<K, V> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Change::Put(entries) => entries.len(),
+            Change::Delete(keys) => keys.len(),
+        }
+    }
+}
+
+impl Step {
+    /// Writes to the kernel.
+    pub(crate) fn writes(&self) -> u64 {
+        let entries = match self {
+            Step::Names(change) => change.len(),
+            Step::Own(change) => change.len(),
+            Step::Macs(change) => change.len(),
+            Step::Reserved(change) => change.len(),
+            Step::NetAddresses(change) => change.len(),
+            Step::Subnets(change) => change.len(),
+            Step::Ranges(entries) => entries.len(),
+            Step::Policy(change) => change.len(),
+            Step::Sets(entries) => entries.len(),
+            Step::Exact(change) => change.len(),
+            Step::Prefixes(change) => change.len(),
+            Step::ZeroRules(_, count) => *count as usize,
+            Step::Attach(..) => 2,
+            Step::Occupy(..)
+            | Step::Record(..)
+            | Step::PortIndex(..)
+            | Step::Config(_)
+            | Step::Device(..)
+            | Step::Detach(_)
+            | Step::Sweep(..) => 1,
+        };
+        entries as u64
+    }
+}
+
+/// The steps, and what the maps hold after them.
+pub(crate) fn plan(actual: &Contents, rendered: &Rendered) -> (Vec<Step>, Contents) {
+    let mut steps = Vec::new();
+    let mut after = rendered.desired.clone();
+    prepare(actual, rendered, &mut steps);
+    let mut indices: BTreeMap<u32, u32> = actual
+        .ports
+        .iter()
+        .map(|(slot, p)| (*slot, p.index))
+        .collect();
+    hold(actual, rendered, &mut indices, &mut steps);
+    lists(&actual.lists, &rendered.passing_lists, &mut steps);
+    switch(actual, rendered, &mut indices, &mut steps);
+    lists(&rendered.passing_lists, &after.lists, &mut steps);
+    let devices_alone = steps.is_empty() && actual.ports.keys().eq(after.ports.keys());
+    if !devices_alone || after.config != actual.config {
+        after.config.generation = actual.config.generation.wrapping_add(1);
+        steps.push(Step::Config(after.config));
+    }
+    devices(actual, rendered, &mut steps);
+    clear(actual, rendered, &mut indices, &mut steps);
+    for (slot, port) in &mut after.ports {
+        port.index = indices.get(slot).copied().unwrap_or(0);
+    }
+    (steps, after)
+}
+
+fn prepare(actual: &Contents, rendered: &Rendered, steps: &mut Vec<Step>) {
+    let desired = &rendered.desired;
+    let changed = desired
+        .names
+        .iter()
+        .filter(|(key, name)| actual.names.get(*key) != Some(*name));
+    put(steps, Step::Names, changed.map(|(key, name)| (*key, *name)));
+    let zero = rendered.reused_rules.iter();
+    steps.extend(zero.map(|(first, count)| Step::ZeroRules(*first, *count)));
+    if !rendered.new_ranges.is_empty() {
+        steps.push(Step::Ranges(rendered.new_ranges.clone()));
+    }
+    let mut entries = PolicyEntries::new();
+    let mut records = Vec::new();
+    for (number, set) in &rendered.passing_sets {
+        let known = actual.sets.get(number);
+        if known.is_none() {
+            entries.extend_from_slice(&set.entries);
+            records.push((*number, set.record));
+        }
+        let new = set.unions.iter();
+        let new = new.filter(|(union, _)| known.is_none_or(|k| !k.unions.contains_key(union)));
+        new.for_each(|(_, union)| entries.extend_from_slice(union));
+    }
+    put(steps, Step::Policy, entries.into_iter());
+    if !records.is_empty() {
+        steps.push(Step::Sets(records));
+    }
+    for (number, block) in &desired.addresses {
+        if !actual.addresses.contains_key(number) {
+            put(steps, Step::Own, block.own.iter().map(|key| (*key, 1)));
+            put(
+                steps,
+                Step::Macs,
+                block.macs.iter().map(|(key, mac)| (*key, *mac)),
+            );
+        }
+    }
+    for (number, block) in &desired.networks {
+        if actual.networks.get(number) != Some(block) {
+            put(
+                steps,
+                Step::NetAddresses,
+                block.addresses.iter().map(|key| (*key, 1)),
+            );
+            put(
+                steps,
+                Step::Subnets,
+                block.subnets.iter().map(|key| (*key, 1)),
+            );
+        }
+    }
+    let more = desired.reserved.difference(&actual.reserved);
+    put(steps, Step::Reserved, more.map(|key| (*key, 1)));
+    for (slot, port) in &desired.ports {
+        let number = port.record.number;
+        if actual
+            .ports
+            .get(slot)
+            .is_none_or(|known| known.record.number != number)
+        {
+            let state = PortState {
+                number,
+                ..PortState::default()
+            };
+            steps.push(Step::Occupy(*slot, state));
+        }
+    }
+}
+
+fn hold(
+    actual: &Contents,
+    rendered: &Rendered,
+    indices: &mut BTreeMap<u32, u32>,
+    steps: &mut Vec<Step>,
+) {
+    for (slot, until) in &rendered.holds {
+        if let Some(InForce { record, .. }) = actual.ports.get(slot) {
+            let held = PortRecord {
+                hold_until: *until,
+                ..*record
+            };
+            put_in_force(*slot, held, indices, steps);
+        }
+    }
+}
+
+fn switch(
+    actual: &Contents,
+    rendered: &Rendered,
+    indices: &mut BTreeMap<u32, u32>,
+    steps: &mut Vec<Step>,
+) {
+    for (slot, port) in &rendered.desired.ports {
+        let mut known = actual.ports.get(slot).map(|p| p.record);
+        if let (Some(known), Some(until)) = (&mut known, rendered.holds.get(slot)) {
+            known.hold_until = *until;
+        }
+        if known != Some(port.record) {
+            put_in_force(*slot, port.record, indices, steps);
+        }
+    }
+}
+
+/// The record goes to a place that no packet reads, then one write puts it in force.
+fn put_in_force(
+    slot: u32,
+    record: PortRecord,
+    indices: &mut BTreeMap<u32, u32>,
+    steps: &mut Vec<Step>,
+) {
+    let index = indices
+        .get(&slot)
+        .map_or(0, |index| (index + 1) % PORT_RECORDS);
+    indices.insert(slot, index);
+    steps.push(Step::Record(slot * PORT_RECORDS + index, record));
+    steps.push(Step::PortIndex(slot, index));
+}
+
+fn lists(
+    old: &crate::render::peers::Lists,
+    new: &crate::render::peers::Lists,
+    steps: &mut Vec<Step>,
+) {
+    if std::ptr::eq(old, new) {
+        return;
+    }
+    let (written, removed) = changes(&old.exact, &new.exact);
+    put(steps, Step::Exact, written.into_iter());
+    delete(steps, Step::Exact, removed.into_iter());
+    let (written, removed) = changes(&old.prefixes, &new.prefixes);
+    put(steps, Step::Prefixes, written.into_iter());
+    delete(steps, Step::Prefixes, removed.into_iter());
+}
+
+fn changes<K: Ord + Copy, V: PartialEq + Copy>(
+    old: &[(K, V)],
+    new: &[(K, V)],
+) -> (Vec<(K, V)>, Vec<K>) {
+    let (mut written, mut removed) = (Vec::new(), Vec::new());
+    for (key, before, after) in merge_sorted(old, new) {
+        match (before, after) {
+            (_, None) => removed.push(*key),
+            (before, Some(value)) if before != Some(value) => written.push((*key, *value)),
+            _ => {}
+        }
+    }
+    (written, removed)
+}
+
+fn devices(actual: &Contents, rendered: &Rendered, steps: &mut Vec<Step>) {
+    let desired = &rendered.desired;
+    for (ifindex, place) in &desired.devices {
+        if actual.devices.get(ifindex) != Some(place) {
+            steps.push(Step::Device(*ifindex, Some(*place), place.more));
+        }
+    }
+    for ifindex in desired.attached.difference(&actual.attached) {
+        let name = rendered
+            .device_names
+            .get(ifindex)
+            .cloned()
+            .unwrap_or_default();
+        steps.push(Step::Attach(*ifindex, name));
+    }
+    for ifindex in actual.attached.difference(&desired.attached) {
+        steps.push(Step::Detach(*ifindex));
+    }
+    for (ifindex, place) in &actual.devices {
+        if !desired.devices.contains_key(ifindex) {
+            steps.push(Step::Device(*ifindex, None, place.more));
+        }
+    }
+}
+
+fn clear(
+    actual: &Contents,
+    rendered: &Rendered,
+    indices: &mut BTreeMap<u32, u32>,
+    steps: &mut Vec<Step>,
+) {
+    let desired = &rendered.desired;
+    for (slot, port) in &actual.ports {
+        let stays = desired.ports.get(slot);
+        if stays.is_none() {
+            put_in_force(*slot, PortRecord::default(), indices, steps);
+        }
+        if stays.is_none_or(|p| p.record.number != port.record.number) {
+            steps.push(Step::Sweep(SWEEP_EXPIRED, port.record.number));
+        }
+    }
+    match rendered.becoming_elidable.as_slice() {
+        [] => {}
+        [one] => steps.push(Step::Sweep(SWEEP_ELIDABLE, *one)),
+        _ => steps.push(Step::Sweep(SWEEP_ELIDABLE, 0)),
+    }
+    clear_sets(actual, rendered, steps);
+    for (number, block) in &actual.addresses {
+        if !desired.addresses.contains_key(number) {
+            let AddressBlock { own, macs } = &**block;
+            delete(steps, Step::Own, own.iter().copied());
+            delete(steps, Step::Macs, macs.keys().copied());
+        }
+    }
+    for (number, block) in &actual.networks {
+        if !desired.networks.contains_key(number) {
+            let NetworkBlock { addresses, subnets } = &**block;
+            delete(steps, Step::NetAddresses, addresses.iter().copied());
+            delete(steps, Step::Subnets, subnets.iter().copied());
+        }
+    }
+    let fewer = actual.reserved.difference(&desired.reserved);
+    delete(steps, Step::Reserved, fewer.copied());
+    let unused = actual
+        .names
+        .keys()
+        .filter(|key| !desired.names.contains_key(key));
+    delete(steps, Step::Names, unused.copied());
+}
+
+/// Records first, so that a record's digest always vouches for all of its entries.
+fn clear_sets(actual: &Contents, rendered: &Rendered, steps: &mut Vec<Step>) {
+    let mut records = Vec::new();
+    let mut keys = Vec::new();
+    let mut numbers: Vec<(u32, &SetState)> = Vec::new();
+    numbers.extend(
+        rendered
+            .passing_sets
+            .iter()
+            .map(|(number, set)| (*number, set)),
+    );
+    let others = actual.sets.iter();
+    numbers.extend(
+        others
+            .filter(|(n, _)| !rendered.passing_sets.contains_key(n))
+            .map(|(n, s)| (*n, s)),
+    );
+    for (number, set) in numbers {
+        match rendered.desired.sets.get(&number) {
+            None => {
+                records.push((number, SetRecord::default()));
+                keys.extend(set.all_entries().map(|(key, _)| *key));
+            }
+            Some(stays) => {
+                let gone = set
+                    .unions
+                    .iter()
+                    .filter(|(union, _)| !stays.unions.contains_key(union));
+                keys.extend(gone.flat_map(|(_, entries)| entries.iter().map(|(key, _)| *key)));
+            }
+        }
+    }
+    if !records.is_empty() {
+        steps.push(Step::Sets(records));
+    }
+    delete(steps, Step::Policy, keys.into_iter());
+}
+
+fn put<K, V>(
+    steps: &mut Vec<Step>,
+    step: fn(Change<K, V>) -> Step,
+    entries: impl Iterator<Item = (K, V)>,
+) {
+    let entries: Vec<(K, V)> = entries.collect();
+    if !entries.is_empty() {
+        steps.push(step(Change::Put(entries)));
+    }
+}
+
+fn delete<K, V>(
+    steps: &mut Vec<Step>,
+    step: fn(Change<K, V>) -> Step,
+    keys: impl Iterator<Item = K>,
+) {
+    let keys: Vec<K> = keys.collect();
+    if !keys.is_empty() {
+        steps.push(step(Change::Delete(keys)));
+    }
+}
