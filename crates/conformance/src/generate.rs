@@ -73,8 +73,8 @@ enum Step {
 
 const STEPS: [(usize, Step); 11] = [
     (520, Step::Converse),
-    (80, Step::Error),
-    (30, Step::Fragments),
+    (110, Step::Error),
+    (20, Step::Fragments),
     (90, Step::Infrastructure),
     (40, Step::Spoof),
     (50, Step::Again),
@@ -131,7 +131,11 @@ impl Generator {
             return self.change();
         }
         if !self.waiting.is_empty() && self.dice.chance(30) {
-            let i = if self.dice.chance(70) { 0 } else { self.dice.below(self.waiting.len()) };
+            let i = if self.dice.chance(70) {
+                0
+            } else {
+                self.dice.below(self.waiting.len())
+            };
             let fragment = self.waiting.remove(i);
             return self.send(fragment);
         }
@@ -169,7 +173,11 @@ impl Generator {
         let i = self.dice.below(self.talks.len());
         let odd = self.dice.chance(22);
         let talk = &mut self.talks[i];
-        let step = if odd { Some(talk.odd_step(&mut self.dice)) } else { talk.next_step() };
+        let step = if odd {
+            Some(talk.odd_step(&mut self.dice))
+        } else {
+            talk.next_step()
+        };
         let Some(step) = step else {
             match self.dice.below(4) {
                 0..=1 => talk.again_from_start(),
@@ -213,7 +221,7 @@ impl Generator {
         if let Some(talk) = self.dice.pick_if_any(&self.talks) {
             let talk = talk.clone();
             // More than one at once, for the rate limit.
-            for _ in 0..self.dice.weighted(&[(6, 1), (1, 2), (1, 5)]) {
+            for _ in 0..self.dice.weighted(&[(5, 1), (2, 2), (1, 5)]) {
                 let (direction, frame) = oddities::error(&mut self.dice, &self.scene, &talk);
                 self.send_at(talk.port.clone(), direction, frame);
             }
@@ -270,7 +278,11 @@ impl Generator {
                     break;
                 };
                 let direction = sibling.direction(step);
-                self.send_at(sibling.port.clone(), direction, sibling.packet(step).bytes());
+                self.send_at(
+                    sibling.port.clone(),
+                    direction,
+                    sibling.packet(step).bytes(),
+                );
             }
             if self.talks.len() < TALKS {
                 self.talks.push(sibling);

@@ -114,7 +114,9 @@ impl Judge for OracleJudge {
         if let Some(trace) = &mut self.trace {
             let explained = self.oracle.explain(port, direction, frame, self.now);
             let stages = explained.trace.into_iter();
-            *trace = stages.map(|(stage, text)| format!("{stage:?}: {text}")).collect();
+            *trace = stages
+                .map(|(stage, text)| format!("{stage:?}: {text}"))
+                .collect();
         }
         let decision = self.oracle.decide(port, direction, frame, self.now);
         Answer {

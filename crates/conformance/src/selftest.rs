@@ -52,8 +52,24 @@ pub struct Mismatch {
     pub seen: Verdict,
 }
 
-/// Judges at least this many packets. `progress` is called after each trace.
+/// Judges this many packets and a few. `progress` is called after each trace.
 pub fn run(
+    judge: &mut dyn Judge,
+    capabilities: Capabilities,
+    cases: u64,
+    seed: u64,
+    progress: impl FnMut(Progress),
+) -> Report {
+    run_telling(FAILURES_TOLD, judge, capabilities, cases, seed, progress)
+}
+
+/// Like [`run`], for who wants to know just whether there are mismatches.
+pub fn count(judge: &mut dyn Judge, capabilities: Capabilities, cases: u64, seed: u64) -> Report {
+    run_telling(0, judge, capabilities, cases, seed, |_| {})
+}
+
+fn run_telling(
+    failures_told: usize,
     judge: &mut dyn Judge,
     capabilities: Capabilities,
     cases: u64,
@@ -70,9 +86,8 @@ pub fn run(
         let mismatch = play(&trace, &mut oracle, judge, &mut report);
         if let Some(mismatch) = mismatch {
             report.mismatches += 1;
-            if report.failures.len() < FAILURES_TOLD {
-                let failure =
-                    report::failure(&trace, &mismatch, &mut oracle, judge, capabilities);
+            if report.failures.len() < failures_told {
+                let failure = report::failure(&trace, &mismatch, &mut oracle, judge, capabilities);
                 report.failures.push(failure);
             }
         }

@@ -156,7 +156,9 @@ impl Reduction {
     fn apply(&self, made: &mut Inventory) {
         match self {
             Reduction::Settings(change) => {
-                made.hosts.values_mut().for_each(|h| change(&mut h.settings));
+                made.hosts
+                    .values_mut()
+                    .for_each(|h| change(&mut h.settings));
             }
             Reduction::Port(id) => {
                 made.ports.remove(id);

@@ -131,7 +131,8 @@ impl Changes {
                 let groups: Vec<GroupId> = made.groups.keys().cloned().collect();
                 if let Some(group) = dice.pick_if_any(&groups) {
                     let ports = made.ports.values_mut();
-                    let members = ports.filter_map(|p| p.groups.remove(group).then(|| p.id.clone()));
+                    let members =
+                        ports.filter_map(|p| p.groups.remove(group).then(|| p.id.clone()));
                     let members = members.collect();
                     self.removed.push(Removed::Members(group.clone(), members));
                 }

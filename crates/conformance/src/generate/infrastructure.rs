@@ -56,7 +56,10 @@ impl Maker<'_> {
             0 => build::arp_request((mac, sender), target),
             1 => build::arp_reply((mac, sender), (GATEWAY, target)),
             // A probe, and an announcement.
-            2 => build::arp_request((mac, unspecified), if self.lie(30) { target } else { sender }),
+            2 => build::arp_request(
+                (mac, unspecified),
+                if self.lie(30) { target } else { sender },
+            ),
             _ => build::arp_request((mac, sender), sender),
         };
         if self.lie(10) {
@@ -80,7 +83,9 @@ impl Maker<'_> {
         if self.lie(5) {
             message = message.cut(14 + self.dice.below(28));
         }
-        message.pad_to(if self.dice.chance(50) { 60 } else { 0 }).bytes()
+        message
+            .pad_to(if self.dice.chance(50) { 60 } else { 0 })
+            .bytes()
     }
 
     fn rarp(&mut self) -> Vec<u8> {
@@ -126,8 +131,14 @@ impl Maker<'_> {
         let dst = dst.map_or(all_nodes, |own| own.address);
         let packet = build::ip(src, dst).macs(mac, self.destination_mac());
         let (mut message, option) = match kind {
-            0..=2 => (packet.neighbour_solicitation(target), build::SOURCE_LINK_LAYER),
-            3..=4 => (packet.neighbour_advertisement(target), build::TARGET_LINK_LAYER),
+            0..=2 => (
+                packet.neighbour_solicitation(target),
+                build::SOURCE_LINK_LAYER,
+            ),
+            3..=4 => (
+                packet.neighbour_advertisement(target),
+                build::TARGET_LINK_LAYER,
+            ),
             5 => (packet.router_solicitation(), build::SOURCE_LINK_LAYER),
             6 => (packet.router_advertisement(), build::SOURCE_LINK_LAYER),
             _ => (packet.redirect(target, target), build::TARGET_LINK_LAYER),
@@ -175,7 +186,11 @@ impl Maker<'_> {
         let packet = build::ip(src, dst.into()).src_mac(mac);
         let kind = self.dice.below(8);
         // A hop-by-hop header stands before the message, as its place is first.
-        let packet = if self.dice.chance(70) { packet.router_alert() } else { packet };
+        let packet = if self.dice.chance(70) {
+            packet.router_alert()
+        } else {
+            packet
+        };
         let mut message = match kind {
             0..=1 => packet.mld(130, group),
             2..=3 => packet.mld(131, group),
@@ -199,9 +214,15 @@ impl Maker<'_> {
         }
         let groups = ["224.0.0.1", "224.0.0.251", "239.1.1.1", "10.0.0.3"];
         let group = as_v4(address_of(self.dice, &groups));
-        let kind = *self.dice.pick(&[0x11, 0x12, 0x16, 0x17, 0x22, 0x11, 0x16, 0x13, 0]);
+        let kind = *self
+            .dice
+            .pick(&[0x11, 0x12, 0x16, 0x17, 0x22, 0x11, 0x16, 0x13, 0]);
         let packet = build::ip(src, group.into()).src_mac(mac);
-        let packet = if self.dice.chance(60) { packet.router_alert() } else { packet };
+        let packet = if self.dice.chance(60) {
+            packet.router_alert()
+        } else {
+            packet
+        };
         let mut message = match kind {
             0x22 => packet.igmp_v3_report(group),
             _ => packet.igmp_message(kind, group),
@@ -224,7 +245,10 @@ impl Maker<'_> {
         });
         let network = self.port.network.as_ref();
         let servers = network.into_iter().flat_map(|n| &n.dhcp_servers);
-        let servers: Vec<IpAddr> = servers.filter(|s| Family::of(**s) == family).copied().collect();
+        let servers: Vec<IpAddr> = servers
+            .filter(|s| Family::of(**s) == family)
+            .copied()
+            .collect();
         let server = self.dice.pick_if_any(&servers).copied();
         let server = server.filter(|_| self.dice.chance(60));
         let all = match family {
@@ -270,7 +294,9 @@ impl Maker<'_> {
     }
 
     fn other(&mut self) -> Vec<u8> {
-        let types = [0x88cc, 0x8899, 0x0600, 0x05dc, 0x0026, 0x9000, 0x8100, 0x88a8, 0x9100, 0x8035];
+        let types = [
+            0x88cc, 0x8899, 0x0600, 0x05dc, 0x0026, 0x9000, 0x8100, 0x88a8, 0x9100, 0x8035,
+        ];
         let mut message = build::ethernet(*self.dice.pick(&types), &[0x5a; 46])
             .macs(self.port.mac, MacAddr::BROADCAST);
         if self.lie(30) {

@@ -245,8 +245,11 @@ pub(super) fn address_pair(dice: &mut Dice, network: &Network) -> AddressPair {
         "::/0",
         "10.9.9.0/24",
         "10.9.8.0/23",
+        "10.9.8.0/23",
+        "10.9.8.0/24",
         "10.0.0.128/25",
         "fd00:9::/64",
+        "fd00:8::/63",
         "fd00:8::/63",
         "fe80::/64",
         "fe80::77",
@@ -265,7 +268,9 @@ pub(super) fn address_pair(dice: &mut Dice, network: &Network) -> AddressPair {
 /// The address with this number in the prefix, wrapped around at its size.
 pub(super) fn inside(prefix: &Prefix, number: u32) -> IpAddr {
     let host_bits = prefix.family().width() - prefix.length();
-    let mask = 1u32.checked_shl(host_bits.into()).map_or(u32::MAX, |n| n - 1);
+    let mask = 1u32
+        .checked_shl(host_bits.into())
+        .map_or(u32::MAX, |n| n - 1);
     let number = number & mask;
     match prefix.network() {
         IpAddr::V4(a) => Ipv4Addr::from(u32::from(a) | number).into(),
@@ -296,34 +301,27 @@ pub(super) fn prefix(dice: &mut Dice, made: &Inventory) -> Prefix {
 
 fn rules(dice: &mut Dice, made: &Inventory) -> BTreeMap<RuleId, Rule> {
     let mut rules = Vec::new();
-    let everything = |direction| {
-        Family::BOTH.map(|family| (direction, family, L4Match::Any, Peer::Any))
-    };
-    // What people write: out to everywhere, a service, pings, all among ourselves.
-    if dice.chance(45) {
-        rules.extend(everything(Direction::Egress));
+    // What people write: out to everywhere, everything, pings and errors; and what needs no state.
+    if dice.chance(50) {
+        rules.extend(for_all(Direction::Egress, L4Match::Any));
     }
     if dice.chance(10) {
-        rules.extend(everything(Direction::Ingress));
+        rules.extend(for_all(Direction::Ingress, L4Match::Any));
     }
     if dice.chance(15) {
-        for direction in Direction::BOTH {
-            let icmp = L4Match::Icmp { kind: None };
-            rules.extend(Family::BOTH.map(|family| (direction, family, icmp, Peer::Any)));
-        }
+        let icmp = L4Match::Icmp { kind: None };
+        rules.extend(Direction::BOTH.into_iter().flat_map(|d| for_all(d, icmp)));
     }
-    let mut rules: Vec<Rule> = rules
-        .into_iter()
-        .map(|(direction, family, l4, peer)| Rule {
-            id: RuleId::new(""),
-            direction,
-            family,
-            l4,
-            peer,
-        })
-        .collect();
-    for _ in 0..dice.weighted(&[(2, 0), (4, 1), (4, 2), (4, 4), (2, 7)]) {
-        rules.push(rule(dice, made));
+    for _ in 0..dice.weighted(&[(1, 0), (4, 1), (4, 2), (4, 4), (2, 7)]) {
+        let one = rule(dice, made);
+        if dice.chance(25) {
+            let back = Rule {
+                direction: one.direction.opposite(),
+                ..one.clone()
+            };
+            rules.push(back);
+        }
+        rules.push(one);
     }
     let start = dice.below(12);
     rules
@@ -335,6 +333,16 @@ fn rules(dice: &mut Dice, made: &Inventory) -> BTreeMap<RuleId, Rule> {
             (rule.id.clone(), rule)
         })
         .collect()
+}
+
+fn for_all(direction: Direction, l4: L4Match) -> [Rule; 2] {
+    Family::BOTH.map(|family| Rule {
+        id: RuleId::new(""),
+        direction,
+        family,
+        l4,
+        peer: Peer::Any,
+    })
 }
 
 /// A rule; its id is the caller's to give.

@@ -39,7 +39,10 @@ pub(super) fn decorated(dice: &mut Dice, packet: Builder<Ip>, family: Family) ->
             _ => packet.hops(*dice.pick(&[0, 1, 255])),
         },
         10 => packet.fragment(9, 0, false),
-        _ => packet.identification(0xffff).traffic_class(0xff).dont_fragment(),
+        _ => packet
+            .identification(0xffff)
+            .traffic_class(0xff)
+            .dont_fragment(),
     }
 }
 
@@ -102,7 +105,11 @@ pub(super) fn fragments(dice: &mut Dice, talk: &Talk) -> (Direction, Vec<Vec<u8>
     }
     let id = *dice.pick(&[0, 1, 7, 0xffff]);
     let size = *dice.pick(&[8, 16, 24, 24, 32, 32, 48]);
-    let mut pieces: Vec<Vec<u8>> = datagram.fragments(id, size).iter().map(Builder::bytes).collect();
+    let mut pieces: Vec<Vec<u8>> = datagram
+        .fragments(id, size)
+        .iter()
+        .map(Builder::bytes)
+        .collect();
     match dice.below(12) {
         0..=4 => {}
         5 => pieces.reverse(),
@@ -123,7 +130,14 @@ pub(super) fn fragments(dice: &mut Dice, talk: &Talk) -> (Direction, Vec<Vec<u8>
         10 => {
             // Nothing in it but its place.
             pieces.push(raw_fragment(talk, direction, id, 64, false, 0));
-            pieces.push(raw_fragment(talk, direction, id, 0, true, *dice.pick(&[0, 4, 8, 20])));
+            pieces.push(raw_fragment(
+                talk,
+                direction,
+                id,
+                0,
+                true,
+                *dice.pick(&[0, 4, 8, 20]),
+            ));
         }
         _ => {
             // More datagrams than a port remembers.
@@ -158,15 +172,39 @@ fn raw_fragment(
 pub(super) fn error(dice: &mut Dice, scene: &Scene, talk: &Talk) -> (Direction, Vec<u8>) {
     let family = talk.family();
     let types: &[(u8, u8)] = match family {
-        Family::V4 => &[(3, 4), (3, 3), (3, 1), (11, 0), (12, 0), (3, 13), (4, 0), (5, 1)],
-        Family::V6 => &[(1, 4), (2, 0), (3, 0), (4, 1), (1, 0), (5, 0), (100, 0), (127, 0)],
+        Family::V4 => &[
+            (3, 4),
+            (3, 3),
+            (3, 1),
+            (11, 0),
+            (12, 0),
+            (3, 13),
+            (4, 0),
+            (5, 1),
+        ],
+        Family::V6 => &[
+            (1, 4),
+            (2, 0),
+            (3, 0),
+            (4, 1),
+            (1, 0),
+            (5, 0),
+            (100, 0),
+            (127, 0),
+        ],
     };
     let usual = dice.chance(75);
-    let (icmp_type, code) = if usual { types[dice.below(4)] } else { *dice.pick(types) };
-    let mut quoted_step = talk.odd_step(dice);
-    if dice.chance(50) {
-        quoted_step = talk.first_step();
-    }
+    let (icmp_type, code) = if usual {
+        types[dice.below(4)]
+    } else {
+        *dice.pick(types)
+    };
+    let direction = *dice.pick(&Direction::BOTH);
+    let quoted_step = match dice.below(4) {
+        0 => talk.first_step(),
+        1 => talk.odd_step(dice),
+        _ => talk.step_towards(direction),
+    };
     let quoted_direction = talk.direction(quoted_step);
     let mut direction = quoted_direction.opposite();
     let mut quoted = talk.packet(quoted_step).payload(&[0x99; 32]);
@@ -183,7 +221,9 @@ pub(super) fn error(dice: &mut Dice, scene: &Scene, talk: &Talk) -> (Direction, 
         // About an error.
         2 => quoted.icmp_error(icmp_type, code, &[0x45; 28]).packet(),
         3 => quoted.ip_length(1_500).packet(),
-        4 => quoted.ip_length(*dice.pick(&[0, 20, 27, 28, 47, 48])).packet(),
+        4 => quoted
+            .ip_length(*dice.pick(&[0, 20, 27, 28, 47, 48]))
+            .packet(),
         // The wrong way round, and about somebody else.
         5 => build::ip(dst, src).tcp(443, 40_000, TcpFlags::ACK).packet(),
         6 => build::ip(next_to(dice, src), dst).udp(53, 53).packet(),
@@ -210,7 +250,11 @@ pub(super) fn error(dice: &mut Dice, scene: &Scene, talk: &Talk) -> (Direction, 
                 0 => talk.remote,
                 _ => scene.any_address(dice, family),
             };
-            let to = if dice.chance(4) { talk.remote } else { talk.local.address };
+            let to = if dice.chance(4) {
+                talk.remote
+            } else {
+                talk.local.address
+            };
             build::ip(from, to).macs(GATEWAY, talk.port_mac())
         }
         Direction::Egress => {

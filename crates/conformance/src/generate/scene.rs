@@ -50,7 +50,9 @@ impl Scene {
             addresses.push(port.mac.eui64_link_local().into());
             for group in &port.groups {
                 let known = members.entry(group.clone()).or_default();
-                known.extend(port.member_prefixes());
+                // Short pairs, too, which are no members.
+                known.extend(port.fixed_addresses.iter().map(|a| Prefix::host(*a)));
+                known.extend(port.address_pairs.iter().map(|p| p.prefix));
             }
         }
         let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
@@ -124,7 +126,9 @@ impl Local {
         let fitting = self.own.iter().filter(|o| Family::of(o.address) == family);
         let fitting: Vec<Own> = fitting.copied().collect();
         let first = fitting.first().copied();
-        first.filter(|_| dice.chance(60)).or_else(|| dice.pick_if_any(&fitting).copied())
+        first
+            .filter(|_| dice.chance(60))
+            .or_else(|| dice.pick_if_any(&fitting).copied())
     }
 
     pub(super) fn rules_of(&self, direction: Direction) -> impl Iterator<Item = &Rule> {
@@ -140,10 +144,10 @@ impl Local {
 }
 
 fn at_an_edge(dice: &mut Dice, prefix: &Prefix) -> IpAddr {
-    match dice.below(10) {
-        0..=4 => prefix.network(),
-        5..=7 => prefix.last(),
-        8 => next_to(dice, prefix.last()),
+    match dice.below(16) {
+        0..=7 => prefix.network(),
+        8..=13 => prefix.last(),
+        14 => next_to(dice, prefix.last()),
         _ => next_to(dice, prefix.network()),
     }
 }
@@ -153,11 +157,21 @@ pub(super) fn next_to(dice: &mut Dice, address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(a) => {
             let a = u32::from(a);
-            Ipv4Addr::from(if up { a.wrapping_add(1) } else { a.wrapping_sub(1) }).into()
+            Ipv4Addr::from(if up {
+                a.wrapping_add(1)
+            } else {
+                a.wrapping_sub(1)
+            })
+            .into()
         }
         IpAddr::V6(a) => {
             let a = u128::from(a);
-            Ipv6Addr::from(if up { a.wrapping_add(1) } else { a.wrapping_sub(1) }).into()
+            Ipv6Addr::from(if up {
+                a.wrapping_add(1)
+            } else {
+                a.wrapping_sub(1)
+            })
+            .into()
         }
     }
 }

@@ -23,11 +23,25 @@ pub(super) struct Talk {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Tcp { local: u16, remote: u16 },
-    Ported { protocol: u8, local: u16, remote: u16 },
+    Tcp {
+        local: u16,
+        remote: u16,
+    },
+    Ported {
+        protocol: u8,
+        local: u16,
+        remote: u16,
+    },
     /// A request and its reply.
-    Query { request: u8, reply: u8, identifier: u16 },
-    Icmp { icmp_type: u8, code: u8 },
+    Query {
+        request: u8,
+        reply: u8,
+        identifier: u16,
+    },
+    Icmp {
+        icmp_type: u8,
+        code: u8,
+    },
     Protocol(u8),
 }
 
@@ -72,9 +86,22 @@ const TCP_SCRIPTS: [&[Step]; 7] = [
         out(ACK),
     ],
     // Refused, and tried again.
-    &[out(SYN), back(RST | ACK), out(SYN), back(SYN | ACK), out(ACK), out(RST)],
+    &[
+        out(SYN),
+        back(RST | ACK),
+        out(SYN),
+        back(SYN | ACK),
+        out(ACK),
+        out(RST),
+    ],
     // Picked up in mid-stream.
-    &[out(ACK), back(ACK), out(PSH | ACK), back(PSH | ACK), back(RST)],
+    &[
+        out(ACK),
+        back(ACK),
+        out(PSH | ACK),
+        back(PSH | ACK),
+        back(RST),
+    ],
     &[back(ACK), out(ACK), back(PSH | ACK)],
     // Simultaneous open.
     &[out(SYN), back(SYN), out(SYN | ACK), back(ACK), out(ACK)],
@@ -93,7 +120,14 @@ const TCP_SCRIPTS: [&[Step]; 7] = [
         out(ACK),
     ],
     // A FIN of one end only.
-    &[out(SYN), back(SYN | ACK), out(FIN | ACK), back(ACK), back(ACK), out(ACK)],
+    &[
+        out(SYN),
+        back(SYN | ACK),
+        out(FIN | ACK),
+        back(ACK),
+        back(ACK),
+        out(ACK),
+    ],
 ];
 
 const BOTH_WAYS: &[Step] = &[out(0), back(0), out(0), back(0)];
@@ -118,7 +152,12 @@ const ODD_FLAGS: [u8; 14] = [
 impl Talk {
     /// Mostly one that a rule of the port permits, or just not.
     pub(super) fn new(dice: &mut Dice, scene: &Scene) -> Option<Self> {
-        let port = dice.pick_if_any(&scene.ports)?;
+        let mut port = dice.pick_if_any(&scene.ports)?;
+        for _ in 0..2 {
+            if port.rules.is_empty() {
+                port = dice.pick(&scene.ports);
+            }
+        }
         let direction = *dice.pick(&Direction::BOTH);
         let rules: Vec<&Rule> = port.rules_of(direction).collect();
         let rule = dice.pick_if_any(&rules).copied();
@@ -274,10 +313,10 @@ impl Talk {
 fn kind(dice: &mut Dice, port: &Local, family: Family, l4: L4Match, by_local: bool) -> Kind {
     match l4 {
         L4Match::Ported { protocol, dst } => {
-            let dst = match dice.below(10) {
-                0..=3 => dst.first(),
-                4..=7 => dst.last(),
-                8 => dst.first().wrapping_sub(1),
+            let dst = match dice.below(16) {
+                0..=6 => dst.first(),
+                7..=13 => dst.last(),
+                14 => dst.first().wrapping_sub(1),
                 _ => dst.last().wrapping_add(1),
             };
             ported(dice, port, protocol.number(), dst, by_local)
@@ -322,7 +361,11 @@ fn kind(dice: &mut Dice, port: &Local, family: Family, l4: L4Match, by_local: bo
 
 fn ported(dice: &mut Dice, port: &Local, protocol: u8, dst: u16, by_local: bool) -> Kind {
     // The other number is where rules of the other direction begin or end, often.
-    let way_back = if by_local { Direction::Ingress } else { Direction::Egress };
+    let way_back = if by_local {
+        Direction::Ingress
+    } else {
+        Direction::Egress
+    };
     let ranges = port.rules_of(way_back).filter_map(|rule| match rule.l4 {
         L4Match::Ported { protocol: p, dst } if p.number() == protocol => Some(dst),
         L4Match::Ported { .. } | L4Match::Any | L4Match::Icmp { .. } | L4Match::Other(_) => None,

@@ -12,7 +12,11 @@ pub(super) fn lines(made: &Inventory, host: &HostId) -> Vec<String> {
     out.extend(made.networks.values().map(network));
     out.extend(made.ports.values().map(|p| port(p, host)));
     for group in made.address_groups.values() {
-        out.push(format!("address group {}: {}", group.id, list(&group.prefixes)));
+        out.push(format!(
+            "address group {}: {}",
+            group.id,
+            list(&group.prefixes)
+        ));
     }
     for group in made.groups.values() {
         let SecurityGroup {
@@ -25,7 +29,11 @@ pub(super) fn lines(made: &Inventory, host: &HostId) -> Vec<String> {
         } = group;
         let kind = if *stateful { "stateful" } else { "stateless" };
         out.push(format!("group {id}: {kind}"));
-        out.extend(rules.values().map(|r| format!("  rule {id}/{}: {}", r.id, rule(r))));
+        out.extend(
+            rules
+                .values()
+                .map(|r| format!("  rule {id}/{}: {}", r.id, rule(r))),
+        );
     }
     out
 }
@@ -97,7 +105,10 @@ fn port(port: &Port, here: &HostId) -> String {
         Some(_) => "elsewhere",
         None => "nowhere",
     };
-    let mut text = format!("port {id}: {place} in {network}, {mac}, {}", list(fixed_addresses));
+    let mut text = format!(
+        "port {id}: {place} in {network}, {mac}, {}",
+        list(fixed_addresses)
+    );
     for pair in address_pairs {
         text += &format!(", pair {}", pair.prefix);
         if let Some(mac) = pair.mac {
@@ -128,11 +139,18 @@ fn rule(rule: &Rule) -> String {
     let l4 = match l4 {
         L4Match::Any => "any".to_owned(),
         L4Match::Ported { protocol, dst } => {
-            format!("{} {}-{}", protocol_name(*protocol), dst.first(), dst.last())
+            format!(
+                "{} {}-{}",
+                protocol_name(*protocol),
+                dst.first(),
+                dst.last()
+            )
         }
         L4Match::Icmp { kind: None } => icmp(*family).to_owned(),
         L4Match::Icmp { kind: Some(kind) } => {
-            let code = kind.code.map_or(String::new(), |code| format!(" code {code}"));
+            let code = kind
+                .code
+                .map_or(String::new(), |code| format!(" code {code}"));
             format!("{} type {}{code}", icmp(*family), kind.icmp_type)
         }
         L4Match::Other(protocol) => format!("protocol {}", protocol.number()),

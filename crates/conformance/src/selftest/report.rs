@@ -68,11 +68,17 @@ fn tell(text: &mut String, trace: &Trace, judge: &mut dyn Judge, capabilities: C
             Event::Advance(by) => say(text, format_args!("{by:?} later")),
             Event::Packet(sent) => {
                 let what = wire::words::describe(&sent.frame);
-                say(text, format_args!("{} at {}: {what}", sent.direction, sent.port));
+                say(
+                    text,
+                    format_args!("{} at {}: {what}", sent.direction, sent.port),
+                );
                 say(text, format_args!("    {}", hex(&sent.frame)));
                 if let Some((expected, seen)) = answers.next() {
                     let open = if expected.open { " (open)" } else { "" };
-                    say(text, format_args!("    oracle: {}{open}", words(&expected.verdict)));
+                    say(
+                        text,
+                        format_args!("    oracle: {}{open}", words(&expected.verdict)),
+                    );
                     if seen.verdict != expected.verdict {
                         let name = judge.name();
                         say(text, format_args!("    {name}: {}", words(&seen.verdict)));
@@ -81,7 +87,10 @@ fn tell(text: &mut String, trace: &Trace, judge: &mut dyn Judge, capabilities: C
             }
         }
     }
-    for (name, lines) in [("oracle", oracle.last_trace()), (judge.name(), judge.last_trace())] {
+    for (name, lines) in [
+        ("oracle", oracle.last_trace()),
+        (judge.name(), judge.last_trace()),
+    ] {
         for line in lines {
             say(text, format_args!("  {name}: {line}"));
         }
