@@ -101,7 +101,9 @@ const IFLA_INFO_KIND: u16 = 1;
 fn message(kind: u16, body: &[u8]) -> LinkMessage {
     match kind {
         NLMSG_DONE => LinkMessage::Done,
-        NLMSG_ERROR if body.len() >= 4 => LinkMessage::Answer(u32_at(body, 0).cast_signed()),
+        NLMSG_ERROR if body.len() >= 4 => {
+            LinkMessage::Answer(i32::from_ne_bytes([body[0], body[1], body[2], body[3]]))
+        }
         // A bridge tells of its ports by the same messages in its own family; one that leaves the
         // bridge is a DELLINK there, and still exists.
         RTM_NEWLINK | RTM_DELLINK if body.len() >= IFINFO_HEADER && body[0] == AF_UNSPEC => {

@@ -110,10 +110,7 @@ impl Watch {
                 return Ok(false);
             }
             let timeout = due.map_or(LOOK_EVERY, |due| due - now);
-            let timeout = Timespec {
-                tv_sec: timeout.as_secs().cast_signed(),
-                tv_nsec: timeout.subsec_nanos().into(),
-            };
+            let timeout = Timespec::try_from(timeout).expect("it is a few seconds");
             let mut ready = [
                 PollFd::new(&self.inotify, PollFlags::IN),
                 PollFd::new(&*self.poke, PollFlags::IN),
