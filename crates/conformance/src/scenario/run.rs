@@ -82,7 +82,8 @@ pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<(), Box<Fai
                 outcome,
             } => {
                 for words in packets {
-                    let Some(frame) = frame(&inventory, port, *direction, words) else {
+                    let begin = &scenario.policies[&scenario.begin];
+                    let Some(frame) = frame([&inventory, begin], port, *direction, words) else {
                         let what = format!("there is no port {port}");
                         return Err(failure(scenario, step, subject, what, String::new()));
                     };
@@ -165,19 +166,20 @@ fn settings(
         .ok_or_else(|| format!("the policy has no host {}", here()))
 }
 
-/// With the MACs of the ports whose addresses the packet has.
+/// With the MACs of the ports whose addresses the packet has. A port that is gone, but was there in the
+/// beginning, is looked up there.
 fn frame(
-    inventory: &Inventory,
+    inventories: [&Inventory; 2],
     port: &PortId,
     direction: Direction,
     words: &Words,
 ) -> Option<Vec<u8>> {
-    let own = inventory.ports.get(port)?;
+    let own = inventories.iter().find_map(|i| i.ports.get(port))?;
     let owner = |address: Option<IpAddr>| -> MacAddr {
-        let mut there = inventory.ports.values();
+        let mut there = inventories[0].ports.values();
         let owner = there.find(|other| {
-            other.network == own.network
-                && address.is_some_and(|a| other.fixed_addresses.contains(&a))
+            let has = address.is_some_and(|a| other.fixed_addresses.contains(&a));
+            has && other.network == own.network
         });
         owner.map_or(OUTSIDER, |owner| owner.mac)
     };

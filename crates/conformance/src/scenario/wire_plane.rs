@@ -14,7 +14,7 @@ use super::run::{Seen, Subject};
 use crate::lab::{Arrival, Attach, Lab, LabError, PacketSocket, Vm, probe};
 use dataplane::{DataPlane, Device, Target};
 use model::{Direction, Inventory, MacAddr, PortId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A plane of this kernel, and what tests need of it beyond its trade.
@@ -122,12 +122,15 @@ impl Subject for WirePlane {
         for port in view.ports.keys() {
             self.rig(port).expect("the lab has room for another port");
         }
-        let devices = view.ports.keys();
-        let devices = devices.map(|port| (port.clone(), self.rigs[port].device.clone()));
+        let (known, gone): (Vec<_>, Vec<_>) = self
+            .rigs
+            .iter()
+            .map(|(port, rig)| (port.clone(), rig.device.clone()))
+            .partition(|(port, _)| view.ports.contains_key(port));
         let target = Target {
-            devices: devices.collect(),
+            devices: known.into_iter().collect(),
             view,
-            closed: BTreeSet::new(),
+            closed: gone.into_iter().map(|(_, device)| device).collect(),
         };
         let report = match self.plane.plane().apply(&target) {
             Ok(report) => report,
@@ -146,7 +149,7 @@ impl Subject for WirePlane {
             return Seen::Unshown(why);
         }
         let (Some(rig), Some(mac)) = (self.rigs.get(port), self.macs.get(port)) else {
-            panic!("the port {port} is not on this host");
+            return Seen::Unshown("a closed device passes no marker either");
         };
         let (sender, receiver) = match direction {
             Direction::Egress => (&rig.inside, &rig.outside),
