@@ -21,9 +21,14 @@ pub(crate) fn corpus(name: &str) -> Vec<Vec<u8>> {
         .join("../../fuzz/corpus")
         .join(name);
     let entries = std::fs::read_dir(&directory).expect("the corpus is checked in");
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("it can be read").path())
+        .collect();
     paths.sort();
-    let corpus: Vec<_> = paths.iter().map(|path| std::fs::read(path).expect("it is a file")).collect();
+    let corpus: Vec<_> = paths
+        .iter()
+        .map(|path| std::fs::read(path).expect("it is a file"))
+        .collect();
     assert!(!corpus.is_empty(), "{} is empty", directory.display());
     corpus
 }

@@ -11,7 +11,10 @@ pub(crate) fn check(bytes: &[u8]) {
         let _ = errors.to_string();
         assert!((1..=MAX_ERRORS).contains(&errors.errors.len()));
         // A position is of a line of the file, or of the end behind its last one.
-        let lines = 2 + bytes.iter().filter(|byte| **byte == b'\n' || **byte == b'\r').count();
+        let lines = 2 + bytes
+            .iter()
+            .filter(|byte| **byte == b'\n' || **byte == b'\r')
+            .count();
         for error in &errors.errors {
             assert!(!error.what.is_empty(), "{error:?}");
             let line = error.position.map_or(1, |position| position.line);

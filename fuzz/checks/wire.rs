@@ -2,8 +2,8 @@
 //! frame says the same when padding is put behind it.
 
 use model::Family;
-use std::net::IpAddr;
 use portcullis_wire::{Body, Fragment, Frame, L4, Packet, parse, parse_quoted};
+use std::net::IpAddr;
 
 pub(crate) fn check(bytes: &[u8]) {
     match parse(bytes) {
@@ -53,7 +53,11 @@ fn check_packet(packet: &Packet<'_>, bytes: &[u8]) {
     }
     match packet.l4 {
         L4::Icmp { .. } => {
-            let own = if matches!(packet.src, IpAddr::V4(_)) { 1 } else { 58 };
+            let own = if matches!(packet.src, IpAddr::V4(_)) {
+                1
+            } else {
+                58
+            };
             assert_eq!(packet.protocol, own, "ICMP is of its own family");
         }
         L4::Tcp { .. } => assert_eq!(packet.protocol, 6),
@@ -74,5 +78,9 @@ fn check_padding(packet: &Packet<'_>, bytes: &[u8]) {
     let mut padded = bytes.to_vec();
     padded.extend([0xa5; 7]);
     let again = parse(&padded).expect("it is longer than before");
-    assert_eq!(again.body, Body::Ip(Ok(packet.clone())), "padding changes nothing");
+    assert_eq!(
+        again.body,
+        Body::Ip(Ok(packet.clone())),
+        "padding changes nothing"
+    );
 }
