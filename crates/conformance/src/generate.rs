@@ -53,6 +53,8 @@ pub fn host() -> HostId {
 /// All pauses are multiples of this, so that no judge's clock is near the edge of a second.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// Whoever delivers frames delivers at least this; the kernel can't be shown less.
+const ETHERNET_HEADER: usize = 14;
 const TALKS: usize = 12;
 const REMEMBERED: usize = 24;
 
@@ -331,7 +333,10 @@ impl Generator {
         });
     }
 
-    fn send(&mut self, packet: Sent) {
+    fn send(&mut self, mut packet: Sent) {
+        if packet.frame.len() < ETHERNET_HEADER {
+            packet.frame.resize(ETHERNET_HEADER, 0);
+        }
         if self.sent.len() == REMEMBERED {
             self.sent.pop_front();
         }
