@@ -4,9 +4,10 @@
 //! program answer the same questions, so that scenarios and the selftest can compare them.
 //! Knows nothing of: what is asked, and who is right.
 
-use dataplane::ModelPlane;
-use model::{Capabilities, Direction, HostId, Inventory, PortId, Verdict};
+use dataplane::{ModelPlane, ShownPackets, Target};
+use model::{Capabilities, Direction, DropReason, HostId, Inventory, PortId, Verdict};
 use oracle::Oracle;
+use policy::HostView;
 use std::time::Duration;
 
 /// Anything that judges packets at the ports of one host.
@@ -25,6 +26,12 @@ pub trait Judge {
 
     /// The verdict on a packet that was there: it moves state.
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer;
+
+    /// Why this judge can't go on, if so: the world refused it something. Its answers mean nothing
+    /// from then on.
+    fn trouble(&self) -> Option<&str> {
+        None
+    }
 
     /// How the last answer came about, for people: a line per stage or step. Empty if not known.
     fn last_trace(&self) -> Vec<String> {
@@ -167,5 +174,98 @@ impl Judge for ModelPlaneJudge {
 
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {
         self.plane.judge(port, direction, frame, self.now).into()
+    }
+}
+
+/// The compiler, and a data plane that is shown packets by hand.
+pub struct PlaneJudge<P> {
+    name: &'static str,
+    host: HostId,
+    plane: P,
+    now: Duration,
+    trouble: Option<String>,
+}
+
+impl<P: ShownPackets> PlaneJudge<P> {
+    pub fn new(name: &'static str, host: HostId, plane: P) -> Self {
+        Self {
+            name,
+            host,
+            plane,
+            now: START,
+            trouble: None,
+        }
+    }
+
+    pub fn plane(&mut self) -> &mut P {
+        &mut self.plane
+    }
+
+    fn apply_view(&mut self, view: HostView) {
+        let target = Target {
+            view,
+            ..Target::default()
+        };
+        match self.plane.apply(&target) {
+            Ok(report) => {
+                for (port, why) in report.refused {
+                    self.fail(format!("port {port} was refused its policy: {why}"));
+                }
+            }
+            Err(error) => self.fail(error.to_string()),
+        }
+    }
+
+    fn set_time(&mut self, now: Duration) {
+        self.now = now;
+        if let Err(error) = self.plane.set_time(now) {
+            self.fail(format!("setting the plane's clock: {error}"));
+        }
+    }
+
+    /// The first trouble counts.
+    fn fail(&mut self, text: String) {
+        self.trouble.get_or_insert(text);
+    }
+}
+
+impl<P: ShownPackets> Judge for PlaneJudge<P> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn reset(&mut self) {
+        // A port that was there before would bring a hold along.
+        self.apply_view(HostView::default());
+        if let Err(error) = self.plane.forget_state() {
+            self.fail(format!("removing the plane's state: {error}"));
+        }
+        self.set_time(START);
+    }
+
+    fn apply(&mut self, inventory: &Inventory) {
+        let (view, _findings) = policy::compile(inventory, &self.host);
+        self.apply_view(view);
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.set_time(self.now + by);
+    }
+
+    fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {
+        match self.plane.show(port, direction, frame) {
+            Ok(verdict) => verdict.into(),
+            Err(error) => {
+                let bytes = frame.len();
+                self.fail(format!(
+                    "showing a frame of {bytes} bytes to {port}: {error}"
+                ));
+                Verdict::Drop(DropReason::NotReady).into()
+            }
+        }
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 }

@@ -11,4 +11,4 @@ pub mod scenario;
 pub mod selftest;
 mod shrink;
 
-pub use judge::{Answer, Judge, ModelPlaneJudge, OracleJudge, START};
+pub use judge::{Answer, Judge, ModelPlaneJudge, OracleJudge, PlaneJudge, START};

@@ -33,6 +33,8 @@ pub struct Report {
     /// Traces in which an answer differed; each ends at its first.
     pub mismatches: u64,
     pub failures: Vec<Failure>,
+    /// Why the run ended early: the judge could not go on.
+    pub trouble: Option<String>,
     pub coverage: Coverage,
 }
 
@@ -84,6 +86,10 @@ fn run_telling(
         let left = usize::try_from(cases - report.cases).unwrap_or(usize::MAX);
         let trace = generate::trace(seeds.roll(), left.min(PACKETS_PER_TRACE));
         let mismatch = play(&trace, &mut oracle, judge, &mut report);
+        if let Some(trouble) = judge.trouble() {
+            report.trouble = Some(trouble.to_owned());
+            return report;
+        }
         if let Some(mismatch) = mismatch {
             report.mismatches += 1;
             if report.failures.len() < failures_told {

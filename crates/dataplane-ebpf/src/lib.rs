@@ -24,6 +24,7 @@ mod plan;
 mod plane;
 mod readback;
 mod render;
+mod shown;
 mod table;
 
 pub use error::OpenError;

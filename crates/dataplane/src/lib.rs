@@ -6,7 +6,7 @@
 mod model_plane;
 
 pub use model::Capabilities;
-use model::{DropReason, PortId, Revision, RuleRef};
+use model::{Direction, DropReason, PortId, Revision, RuleRef, Verdict};
 pub use model_plane::ModelPlane;
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +46,32 @@ pub trait DataPlane {
 
     fn counters(&mut self) -> Result<Counters, ApplyError>;
 
+    /// Called about once a second while an agent runs: for what a plane has to do all the time, such
+    /// as removing what has expired. Changes no verdict.
+    fn tend(&mut self) -> Result<(), ApplyError> {
+        Ok(())
+    }
+
     /// Removes all enforcement: the one thing that opens ports.
     fn detach(&mut self) -> Result<(), ApplyError>;
+}
+
+/// A plane that can be shown a packet by hand, at a time that it is told: for tests and the selftest.
+pub trait ShownPackets: DataPlane {
+    /// What it does about the packet, as if it had been there: it moves state and counters. The frame
+    /// has at least an Ethernet header.
+    fn show(
+        &mut self,
+        port: &PortId,
+        direction: Direction,
+        frame: &[u8],
+    ) -> std::io::Result<Verdict>;
+
+    /// The plane's clock stands at this time.
+    fn set_time(&mut self, now: Duration) -> std::io::Result<()>;
+
+    /// Removes all flows and remembered fragments.
+    fn forget_state(&mut self) -> std::io::Result<()>;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

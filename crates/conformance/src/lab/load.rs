@@ -93,7 +93,9 @@ pub fn tcp_connections(
             let seconds = started.elapsed().as_secs_f64();
             Ok(Rate { count, seconds })
         });
-        served.join().expect("the server has nothing to panic about")?;
+        served
+            .join()
+            .expect("the server has nothing to panic about")?;
         rate
     })
 }
@@ -120,7 +122,9 @@ fn serve(listener: &TcpListener, processor: usize, deadline: Instant) -> Result<
 
 /// A listener whose `accept` gives up after 0.1 s.
 fn listen(server: &Namespace, at: SocketAddr) -> Result<TcpListener, LabError> {
-    let listener = server.run(|| TcpListener::bind(at)).map_err(failed("listening"))?;
+    let listener = server
+        .run(|| TcpListener::bind(at))
+        .map_err(failed("listening"))?;
     let patience = libc::timeval {
         tv_sec: 0,
         tv_usec: 100_000,
@@ -189,7 +193,9 @@ pub fn tcp_bulk(
             }
             Ok(())
         });
-        let received = received.join().expect("the receiver has nothing to panic about");
+        let received = received
+            .join()
+            .expect("the receiver has nothing to panic about");
         sent.and(received)
     })
 }
@@ -198,7 +204,9 @@ pub fn tcp_bulk(
 fn received(device: &str) -> Result<u64, LabError> {
     let step = || failed(format!("the counters of {device}"));
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").map_err(step())?;
-    let line = table.lines().find_map(|l| l.trim().strip_prefix(device)?.strip_prefix(':'));
+    let line = table
+        .lines()
+        .find_map(|l| l.trim().strip_prefix(device)?.strip_prefix(':'));
     line.and_then(|counters| counters.split_whitespace().nth(1)?.parse().ok())
         .ok_or_else(|| step()(io::ErrorKind::NotFound.into()))
 }
@@ -213,7 +221,9 @@ fn pin(processor: usize) -> Result<(), LabError> {
     };
     match pinned {
         0 => Ok(()),
-        _ => Err(failed(format!("binding to processor {processor}"))(io::Error::last_os_error())),
+        _ => Err(failed(format!("binding to processor {processor}"))(
+            io::Error::last_os_error(),
+        )),
     }
 }
 
