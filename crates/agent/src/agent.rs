@@ -64,6 +64,8 @@ pub enum Timer {
     Audit,
     /// The time to confirm is over.
     Confirm,
+    /// For what the plane has to do all the time.
+    Tend,
 }
 
 /// What the driver is to do, in this order.
@@ -73,6 +75,7 @@ pub enum Effect {
     Apply(Arc<Target>),
     /// Answered by `Audited` or `AuditFailed`.
     Audit,
+    Tend,
     /// Replaces a timer of the same kind that is running.
     StartTimer(Timer, Duration),
     /// Which devices the bridge-level drop concerns, and which of them may pass it.
@@ -171,6 +174,7 @@ struct Enforced {
 
 impl Agent {
     pub const AUDIT_EVERY: Duration = Duration::from_secs(10);
+    const TEND_EVERY: Duration = Duration::from_secs(1);
     const RETRY_FIRST: Duration = Duration::from_millis(500);
     const RETRY_LAST: Duration = Duration::from_secs(60);
 
@@ -228,6 +232,10 @@ impl Agent {
                 } else {
                     effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
                 }
+            }
+            Event::TimerFired(Timer::Tend) => {
+                effects.push(Effect::Tend);
+                effects.push(Effect::StartTimer(Timer::Tend, Self::TEND_EVERY));
             }
             Event::TimerFired(Timer::Confirm) => {
                 if self.confirm_until.is_some() {
@@ -468,6 +476,7 @@ impl Agent {
         if !self.auditing {
             self.auditing = true;
             effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
+            effects.push(Effect::StartTimer(Timer::Tend, Self::TEND_EVERY));
         }
         if self.confirmed {
             effects.push(Effect::MarkConfirmed);

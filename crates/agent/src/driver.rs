@@ -246,6 +246,11 @@ impl Driver<'_> {
                     };
                     self.results.push_back(result);
                 }
+                Effect::Tend => {
+                    if let Err(error) = self.plane.tend() {
+                        tracing::warn!(%error, "plane not tended");
+                    }
+                }
                 Effect::StartTimer(timer, after) => {
                     self.timers.insert(timer, Instant::now() + after);
                 }
@@ -318,7 +323,7 @@ impl Driver<'_> {
     }
 
     fn read_cache(&mut self) {
-        if let Some((policy, revision)) = read_cache(&self.setup.instance, &self.setup.parse) {
+        if let Some((policy, revision)) = cached_policy(&self.setup.instance, &self.setup.parse) {
             let outcome = self.step(Event::CacheRead(policy, revision));
             assert!(outcome.is_none(), "a cached policy ends nothing");
         }
@@ -388,13 +393,9 @@ impl Driver<'_> {
     }
 }
 
-/// Whether there is something to enforce where the policy file can't be used.
-pub fn has_cached_policy(instance: &Instance, parse: &Parse) -> bool {
-    read_cache(instance, parse).is_some()
-}
-
-/// One that can't be used is told, loudly: it is what would help after a reboot.
-fn read_cache(instance: &Instance, parse: &Parse) -> Option<(PolicyText, Revision)> {
+/// What is enforced where the policy file can't be used. A cached policy that can't be used itself is
+/// told, loudly: it is what would help after a reboot.
+pub fn cached_policy(instance: &Instance, parse: &Parse) -> Option<(PolicyText, Revision)> {
     let cached = match cache::load(&instance.cache_path()) {
         Ok(cached) => cached?,
         Err(error) => {

@@ -25,7 +25,7 @@ pub use agent::{Agent, Config, Effect, Event, Exit, GuardState, PolicyText, Time
 pub use arming::ArmingTimes;
 pub use devices::Link;
 pub use driver::{
-    Ask, Input, Mailbox, Outcome, Parse, Setup, SetupError, Status, drive, has_cached_policy,
+    Ask, Input, Mailbox, Outcome, Parse, Setup, SetupError, Status, cached_policy, drive,
 };
 pub use guard::{Guard, GuardError};
 pub use instance::{Instance, InstanceError, Lock};

@@ -37,6 +37,17 @@ impl Failure {
         })
     }
 
+    /// What happened, for use inside another sentence.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Failure::No(text)
+            | Failure::Usage(text)
+            | Failure::Policy(text)
+            | Failure::System(text) => text.clone(),
+            Failure::Internal(error) => format!("{error:#}"),
+        }
+    }
+
     pub(crate) fn tell(&self) {
         match self {
             // Complete sentences, with lines of their own.

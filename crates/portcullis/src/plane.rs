@@ -5,9 +5,11 @@
 use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, ValueEnum};
-use dataplane::DataPlane;
-use model::{Direction, FlowKey, FlowState, PortId, Verdict};
-use std::time::Duration;
+use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
+use dataplane_ebpf::{EbpfConfig, EbpfPlane, FlowRecord, OpenError, Outcome};
+use model::{Direction, PortId};
+use policy::HostView;
+use std::io;
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct PlaneArgs {
@@ -32,7 +34,15 @@ impl PlaneArgs {
 
 /// A data plane that is loaded, and can be looked into.
 pub(crate) trait LivePlane: DataPlane {
-    fn flows(&mut self, port: &PortId) -> Result<Vec<LiveFlow>, Failure>;
+    fn as_plane(&mut self) -> &mut dyn DataPlane;
+
+    /// Says what was in force when it was last written, so that rules have their names.
+    fn recognize(&mut self, view: &HostView) -> Result<(), Failure>;
+
+    /// The ports that are under a policy.
+    fn ports(&mut self) -> Result<Vec<PortId>, Failure>;
+
+    fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure>;
 
     /// What it would answer about this frame; nothing is written or counted.
     fn dry_run(
@@ -40,37 +50,119 @@ pub(crate) trait LivePlane: DataPlane {
         port: &PortId,
         direction: Direction,
         frame: &[u8],
-    ) -> Result<Verdict, Failure>;
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct LiveFlow {
-    pub(crate) key: FlowKey,
-    pub(crate) original: Direction,
-    pub(crate) state: FlowState,
-    pub(crate) replied: bool,
-    pub(crate) fin: [bool; 2],
-    pub(crate) idle: Duration,
+    ) -> Result<Outcome, Failure>;
 }
 
 /// To enforce: loads it, or takes over what is there.
 pub(crate) fn open(
-    args: &PlaneArgs,
+    args: PlaneArgs,
     instance: &Instance,
     max_ports: u32,
-) -> Result<Box<dyn DataPlane>, Failure> {
-    let _ = (args, instance, max_ports);
-    Err(Failure::System("no plane".into()))
+) -> Result<Box<dyn LivePlane>, Failure> {
+    match args.plane {
+        PlaneName::Ebpf => {
+            let config = EbpfConfig {
+                instance: instance.name().to_owned(),
+                max_ports,
+                ..EbpfConfig::default()
+            };
+            let plane = EbpfPlane::open(config).map_err(Failure::system)?;
+            Ok(Box::new(Ebpf(plane)))
+        }
+    }
 }
 
 /// To look at what is there; changes nothing.
-pub(crate) fn look(args: &PlaneArgs, instance: &Instance) -> Result<Box<dyn LivePlane>, Failure> {
-    let _ = (args, instance);
-    Err(Failure::System("no plane".into()))
+pub(crate) fn look(args: PlaneArgs, instance: &Instance) -> Result<Box<dyn LivePlane>, Failure> {
+    match args.plane {
+        PlaneName::Ebpf => {
+            let plane = EbpfPlane::open_existing(instance.name()).map_err(Failure::system)?;
+            Ok(Box::new(Ebpf(plane)))
+        }
+    }
 }
 
 /// Removes all enforcement of this instance; `false`: there was none.
-pub(crate) fn remove(args: &PlaneArgs, instance: &Instance) -> Result<bool, Failure> {
-    let _ = (args, instance);
-    Err(Failure::System("no plane".into()))
+pub(crate) fn remove(args: PlaneArgs, instance: &Instance) -> Result<bool, Failure> {
+    match args.plane {
+        PlaneName::Ebpf => match EbpfPlane::open_existing(instance.name()) {
+            Ok(mut plane) => plane.detach().map(|()| true).map_err(Failure::system),
+            Err(OpenError::NotRunning { .. }) => Ok(false),
+            Err(error) => Err(Failure::system(error)),
+        },
+    }
+}
+
+struct Ebpf(EbpfPlane);
+
+impl DataPlane for Ebpf {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
+        self.0.apply(target)
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, ApplyError> {
+        self.0.audit()
+    }
+
+    fn counters(&mut self) -> Result<Counters, ApplyError> {
+        self.0.counters()
+    }
+
+    /// Expired flows go, and the samples of drops that have come since are logged.
+    fn tend(&mut self) -> Result<(), ApplyError> {
+        let failed = |step: &str| {
+            let step = step.to_owned();
+            move |source| ApplyError { step, source }
+        };
+        self.0.sweep().map_err(failed("removing expired flows"))?;
+        for sample in self.0.events().map_err(failed("reading drop samples"))? {
+            let port = sample.port.as_ref().map_or("-", PortId::as_str);
+            let packet = wire::words::describe(&sample.frame);
+            tracing::debug!(port, direction = %sample.direction, reason = %sample.reason, length = sample.length, packet, "packet dropped");
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), ApplyError> {
+        self.0.detach()
+    }
+}
+
+impl LivePlane for Ebpf {
+    fn as_plane(&mut self) -> &mut dyn DataPlane {
+        self
+    }
+
+    fn recognize(&mut self, view: &HostView) -> Result<(), Failure> {
+        self.0
+            .adopt(view)
+            .map_err(asking("reading what is enforced"))
+    }
+
+    fn ports(&mut self) -> Result<Vec<PortId>, Failure> {
+        self.0.ports().map_err(asking("reading the ports"))
+    }
+
+    fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure> {
+        self.0.flows(port).map_err(asking("reading the flows"))
+    }
+
+    fn dry_run(
+        &mut self,
+        port: &PortId,
+        direction: Direction,
+        frame: &[u8],
+    ) -> Result<Outcome, Failure> {
+        self.0
+            .dry_run(port, direction, frame)
+            .map_err(asking("running the packet through the loaded program"))
+    }
+}
+
+fn asking(step: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure::System(format!("{step}: {error}; nothing was changed"))
 }

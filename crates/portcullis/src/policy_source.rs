@@ -2,6 +2,7 @@
 
 use crate::control;
 use crate::failure::Failure;
+use crate::plane::{self, LivePlane, PlaneArgs};
 use agent::Instance;
 use model::{HostId, Inventory};
 use policy::Finding;
@@ -136,4 +137,17 @@ pub(crate) fn in_force(
         inventory: read.inventory,
         from,
     })
+}
+
+/// To look at what is enforced, with its rules' names where the policy in force is known.
+pub(crate) fn look_named(
+    args: PlaneArgs,
+    instance: &Instance,
+) -> Result<Box<dyn LivePlane>, Failure> {
+    let mut plane = plane::look(args, instance)?;
+    // Without it, or without the right to read it, rules go by number.
+    if let Ok(policy) = in_force(instance, None, None) {
+        plane.recognize(&policy::compile(&policy.inventory, &policy.host).0)?;
+    }
+    Ok(plane)
 }

@@ -131,6 +131,7 @@ fn words(effect: &Effect) -> String {
             devices(&mut target.closed.iter().map(|d| d.name.clone())),
         ),
         Effect::Audit => "audit".to_owned(),
+        Effect::Tend => "tend".to_owned(),
         Effect::StartTimer(timer, after) => format!("timer {timer:?} {}", after.as_millis()),
         Effect::Guard(state) => format!("guard {:?} armed {:?}", state.names, state.armed),
         Effect::RememberOurs(ours) => {
@@ -474,6 +475,19 @@ fn drift_is_repaired_and_a_program_before_ours_is_only_told() {
                 &["timer Audit 10000", "say Drifted"],
             ),
             (Event::Audited(vec![not_first]), &["timer Audit 10000"]),
+        ],
+    );
+}
+
+#[test]
+fn the_plane_is_tended_once_it_enforces_something() {
+    check(
+        &["tend", "timer Tend"],
+        vec![
+            (listed(&[]), &[]),
+            (read("web:tap1"), &[]),
+            (applied(), &["timer Tend 1000"]),
+            (Event::TimerFired(Timer::Tend), &["tend", "timer Tend 1000"]),
         ],
     );
 }

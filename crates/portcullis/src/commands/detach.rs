@@ -40,7 +40,7 @@ pub(crate) fn run(args: DetachArgs) -> Result<(), Failure> {
     }
     // An agent that starts now would put back what is being removed.
     let _lock = instance.lock().map_err(Failure::system)?;
-    let removed = plane::remove(&args.plane, &instance)?;
+    let removed = plane::remove(args.plane, &instance)?;
     Guard::new(instance.name())
         .remove()
         .map_err(Failure::system)?;

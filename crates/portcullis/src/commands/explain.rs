@@ -3,10 +3,14 @@
 use super::InstanceArgs;
 use crate::failure::Failure;
 use crate::output::{FormatArgs, colourful, print, text};
-use crate::plane::{self, LiveFlow, LivePlane, PlaneArgs};
+use crate::plane::{self, LivePlane, PlaneArgs};
 use crate::policy_source::{InForce, in_force};
+use agent::Instance;
 use clap::{ArgGroup, Args};
-use model::{Capabilities, Direction, MacAddr, PassReason, Port, PortId, Stage, Verdict};
+use dataplane_ebpf::{FlowRecord, Outcome};
+use model::{
+    Capabilities, Direction, FlowState, MacAddr, PassReason, Port, PortId, Stage, Verdict,
+};
 use oracle::{Decision, Oracle};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -76,7 +80,7 @@ struct Question {
 struct Answer {
     decision: Decision,
     /// `None`: not asked, and why.
-    live: Result<Verdict, String>,
+    live: Result<Outcome, String>,
     /// Tracked flows that the model was told of.
     flows: usize,
 }
@@ -88,25 +92,24 @@ pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
 
     let mut live: Result<Box<dyn LivePlane>, String> = match args.policy {
         Some(_) => Err("not asked: the policy was given by --policy".to_owned()),
-        None => plane::look(&args.plane, &instance).map_err(|e| match e {
-            Failure::System(text) | Failure::No(text) | Failure::Usage(text) => text,
-            Failure::Policy(text) => text,
-            Failure::Internal(error) => format!("{error:#}"),
-        }),
+        None => look(args.plane, &instance, &policy),
     };
     let flows = match &mut live {
-        Ok(plane) => plane.flows(&question.port)?,
+        Ok(plane) => plane.flows(Some(&question.port))?,
         Err(_) => Vec::new(),
     };
     let can = live
         .as_ref()
-        .map_or(Capabilities::ALL, |p| p.capabilities());
+        .map_or(Capabilities::ALL, |plane| plane.capabilities());
     let decision = ask_model(&policy, can, &question, &flows);
     let live = match live {
         Ok(mut plane) => Ok(plane.dry_run(&question.port, question.direction, &question.frame)?),
         Err(why) => Err(why),
     };
-    let differ = live.as_ref().is_ok_and(|v| *v != decision.verdict) && !decision.open;
+    let differ = !decision.open
+        && live
+            .as_ref()
+            .is_ok_and(|outcome| outcome.verdict != decision.verdict);
     let answer = Answer {
         decision,
         live,
@@ -124,6 +127,19 @@ pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
                 .to_owned(),
         )),
     }
+}
+
+/// Where nothing is enforced there is nobody to ask, and the model still answers.
+fn look(
+    args: PlaneArgs,
+    instance: &Instance,
+    policy: &InForce,
+) -> Result<Box<dyn LivePlane>, String> {
+    let opened = plane::look(args, instance).and_then(|mut plane| {
+        plane.recognize(&policy::compile(&policy.inventory, &policy.host).0)?;
+        Ok(plane)
+    });
+    opened.map_err(|failure| format!("not asked: {}", failure.text()))
 }
 
 fn question(args: &ExplainArgs, policy: &InForce) -> Result<Question, Failure> {
@@ -184,20 +200,21 @@ fn ask_model(
     policy: &InForce,
     can: Capabilities,
     question: &Question,
-    flows: &[LiveFlow],
+    flows: &[FlowRecord],
 ) -> Decision {
     // Any moment far enough from the beginning for flows to have been seen before it.
     let now = Duration::from_secs(10 * 365 * 86_400);
     let mut oracle = Oracle::new(policy.host.clone(), can);
     oracle.apply(&policy.inventory, now);
-    for flow in flows {
-        let place = matches!(flow.state, model::FlowState::Opening).then_some(0);
+    for (place, flow) in (0..).zip(flows) {
         let flow_there = oracle::Flow {
             original: flow.original,
             state: flow.state,
-            place,
+            // Which one doesn't matter, as long as no two share it.
+            place: matches!(flow.state, FlowState::Opening).then_some(place),
             replied: flow.replied,
-            fin: flow.fin,
+            // Decides only what becomes of the flow afterwards.
+            fin: [false; 2],
             seen: now.saturating_sub(flow.idle),
         };
         oracle.put_flow(&question.port, flow.key, flow_there);
@@ -224,7 +241,7 @@ fn value_of(policy: &InForce, question: &Question, answer: &Answer, differ: bool
         "model": verdict_value(&answer.decision.verdict),
         "stages": stages,
         "open": answer.decision.open,
-        "plane": answer.live.as_ref().map_or(Value::Null, verdict_value),
+        "plane": answer.live.as_ref().map_or(Value::Null, outcome_value),
         "plane_not_asked": answer.live.as_ref().err(),
         "differ": differ,
     })
@@ -240,6 +257,14 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Policy => "policy",
         Stage::Verdict => "verdict",
     }
+}
+
+fn outcome_value(outcome: &Outcome) -> Value {
+    let mut value = verdict_value(&outcome.verdict);
+    value["flow_found"] = json!(outcome.flow_found);
+    value["flow_live"] = json!(outcome.live);
+    value["elidable"] = json!(outcome.elidable);
+    value
 }
 
 fn verdict_value(verdict: &Verdict) -> Value {

@@ -3,8 +3,10 @@
 use super::InstanceArgs;
 use crate::failure::Failure;
 use crate::output::{Columns, FormatArgs, Tone, print, text};
-use crate::plane::{self, LiveFlow, PlaneArgs};
+use crate::plane::PlaneArgs;
+use crate::policy_source::look_named;
 use clap::Args;
+use dataplane_ebpf::{FlowRecord, Standing};
 use model::{Direction, FlowKey, FlowState, PortId};
 use serde_json::{Value, json};
 
@@ -36,30 +38,25 @@ pub(crate) struct FlowsArgs {
 
 pub(crate) fn run(args: FlowsArgs) -> Result<(), Failure> {
     let instance = args.instance.instance()?;
-    let mut plane = plane::look(&args.plane, &instance)?;
-    let known = plane.counters().map_err(Failure::system)?.ports;
-    let ports: Vec<PortId> = match &args.port {
-        None => known.into_keys().collect(),
-        Some(name) if known.contains_key(name.as_str()) => vec![PortId::new(name.as_str())],
-        Some(name) => {
-            return Err(Failure::System(format!(
-                "port {name} is not enforced on this host; `portcullis status` lists those that are"
-            )));
-        }
-    };
-    let mut flows = Vec::new();
-    for port in ports {
-        let mut of_port = plane.flows(&port)?;
-        of_port.sort_by_key(|f| f.key);
-        flows.extend(of_port.iter().map(|flow| value_of(&port, flow)));
+    let mut plane = look_named(args.plane, &instance)?;
+    let wanted = args.port.as_deref().map(PortId::new);
+    if let Some(port) = &wanted
+        && !plane.ports()?.contains(port)
+    {
+        return Err(Failure::System(format!(
+            "port {port} is not enforced on this host; `portcullis status` lists those that are"
+        )));
     }
+    let mut flows = plane.flows(wanted.as_ref())?;
+    flows.sort_by(|a, b| (&a.port, a.key).cmp(&(&b.port, b.key)));
+    let flows = flows.iter().map(value_of).collect();
     print(args.format.output, &Value::Array(flows), table);
     Ok(())
 }
 
-fn value_of(port: &PortId, flow: &LiveFlow) -> Value {
+fn value_of(flow: &FlowRecord) -> Value {
     json!({
-        "port": port.as_str(),
+        "port": flow.port.as_str(),
         "protocol": protocol(&flow.key),
         "local": end(flow.key.local, &flow.key, flow.key.local_l4),
         "remote": end(flow.key.remote, &flow.key, flow.key.remote_l4),
@@ -76,6 +73,15 @@ fn value_of(port: &PortId, flow: &LiveFlow) -> Value {
         },
         "replied": flow.replied,
         "idle_s": flow.idle.as_secs(),
+        "rule": match &flow.standing {
+            Standing::Rule(rule) => Some(rule.to_string()),
+            Standing::Revoked | Standing::NotAsked => None,
+        },
+        "live": match &flow.standing {
+            Standing::Rule(_) => Some(true),
+            Standing::Revoked => Some(false),
+            Standing::NotAsked => None,
+        },
     })
 }
 
@@ -104,7 +110,9 @@ fn table(flows: &Value, wide: bool) -> String {
     if flows.is_empty() {
         return "no tracked flows\n".to_owned();
     }
-    let mut header = vec!["PORT", "PROTOCOL", "LOCAL", "", "REMOTE", "STATE", "IDLE"];
+    let mut header = vec![
+        "PORT", "PROTOCOL", "LOCAL", "", "REMOTE", "STATE", "IDLE", "RULE",
+    ];
     if wide {
         header.push("REPLIED");
     }
@@ -126,6 +134,12 @@ fn table(flows: &Value, wide: bool) -> String {
             (text(flow, "remote"), Tone::Plain),
             (text(flow, "state"), tone),
             (format!("{}s", flow["idle_s"]), Tone::Plain),
+            match flow["live"].as_bool() {
+                Some(true) => (text(flow, "rule"), Tone::Plain),
+                Some(false) => ("(revoked)".to_owned(), Tone::Bad),
+                // The policy has changed; the next packet asks again.
+                None => ("(to be asked)".to_owned(), Tone::Doubtful),
+            },
         ];
         if wide {
             cells.push((text(flow, "replied"), Tone::Plain));

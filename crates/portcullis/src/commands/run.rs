@@ -68,13 +68,21 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     let instance = args.instance.instance()?;
     let host = this_host(args.host.as_deref())?;
     let parse = parser(&args.policy, &host);
-    if !agent::has_cached_policy(&instance, &parse) {
+    let cached = agent::cached_policy(&instance, &parse);
+    if cached.is_none() {
         // Nothing to enforce: said before anything is loaded.
         let file = args.policy.display().to_string();
         understand(&read_file(&args.policy)?, &file, &host).map_err(without_policy)?;
     }
     let _lock = instance.lock().map_err(Failure::system)?;
-    let mut plane = plane::open(&args.plane, &instance, args.max_ports)?;
+    let mut plane = plane::open(args.plane, &instance, args.max_ports)?;
+    if let Some((policy, _)) = cached
+        && !plane.ports()?.is_empty()
+    {
+        // What an earlier agent left in force: rules keep their names, and the first change is seen
+        // for what it changes.
+        plane.recognize(&policy::compile(&policy.inventory, &host).0)?;
+    }
     let guard = args.guard_bridge.as_ref().map(|names| {
         let names: BTreeSet<String> = names.iter().filter(|n| !n.is_empty()).cloned().collect();
         (Guard::new(instance.name()), names)
@@ -101,7 +109,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     let on_ready = move |poke| {
         std::thread::spawn(move || follow_signals(signals, &to, &poke));
     };
-    let outcome = drive(&mut *plane, setup, &mailbox, &inputs, on_ready);
+    let outcome = drive(plane.as_plane(), setup, &mailbox, &inputs, on_ready);
     // The next agent makes its own; a client must not wait for one that is gone.
     let _ = std::fs::remove_file(instance.socket_path());
     match outcome.map_err(Failure::system)? {

@@ -3,7 +3,8 @@
 use super::InstanceArgs;
 use crate::failure::Failure;
 use crate::output::{FormatArgs, print};
-use crate::plane::{self, PlaneArgs};
+use crate::plane::PlaneArgs;
+use crate::policy_source::look_named;
 use crate::{control, status_view};
 use clap::Args;
 
@@ -35,7 +36,7 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
     let status = match control::request(&instance, "status")? {
         Some(status) => status,
         None => {
-            let mut plane = plane::look(&args.plane, &instance)?;
+            let mut plane = look_named(args.plane, &instance)?;
             let can = plane.capabilities();
             let counters = plane.counters().map_err(Failure::system)?;
             let drift = plane.audit().map_err(Failure::system)?;
