@@ -5,6 +5,7 @@
 //! Knows nothing of: how any data plane works; each hands itself in as a [`Judge`].
 
 pub mod generate;
+pub mod invariants;
 mod judge;
 pub mod lab;
 pub mod scenario;

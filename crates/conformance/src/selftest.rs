@@ -113,19 +113,20 @@ fn play(
     report: &mut Report,
 ) -> Option<Mismatch> {
     report.coverage.next_trace();
-    walk(trace, oracle, judge, |event, expected, _| {
+    walk(trace, oracle, judge, |sent, [expected, _], steps| {
         report.cases += 1;
         report.open += u64::from(expected.open);
-        report.coverage.count(event, expected);
+        report.coverage.count(sent, expected, steps);
     })
 }
 
-/// The first event at which they differ. `each` sees every packet with the two answers.
+/// The first event at which they differ. `each` sees every packet with the two answers, and
+/// the steps of the judge if it explains itself.
 pub(crate) fn walk(
     trace: &Trace,
     oracle: &mut OracleJudge,
     judge: &mut dyn Judge,
-    mut each: impl FnMut(&generate::Sent, &Answer, &Answer),
+    mut each: impl FnMut(&generate::Sent, [&Answer; 2], &[String]),
 ) -> Option<Mismatch> {
     oracle.reset();
     judge.reset();
@@ -143,7 +144,7 @@ pub(crate) fn walk(
             Event::Packet(sent) => {
                 let expected = oracle.judge(&sent.port, sent.direction, &sent.frame);
                 let seen = judge.judge(&sent.port, sent.direction, &sent.frame);
-                each(sent, &expected, &seen);
+                each(sent, [&expected, &seen], &judge.last_trace());
                 if seen.verdict != expected.verdict {
                     let mismatch = Mismatch {
                         at,

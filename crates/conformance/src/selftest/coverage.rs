@@ -13,6 +13,9 @@ use std::hash::{Hash, Hasher};
 pub struct Coverage {
     passes: [u64; PASSES.len()],
     drops: HashMap<DropReason, u64>,
+    pub live: u64,
+    /// Passes by live that no rule permits; known of a judge that explains itself as the oracle does.
+    pub live_only: u64,
     /// ICMP errors among the passes by live.
     pub live_errors: u64,
     /// A packet that passed by live, and is denied after a change of policy.
@@ -53,7 +56,8 @@ impl Coverage {
         self.seen.clear();
     }
 
-    pub(super) fn count(&mut self, sent: &Sent, answer: &Answer) {
+    /// `steps` of a judge that explains itself.
+    pub(super) fn count(&mut self, sent: &Sent, answer: &Answer, steps: &[String]) {
         let fate = match &answer.verdict {
             Verdict::Drop(reason) => {
                 *self.drops.entry(*reason).or_default() += 1;
@@ -71,8 +75,10 @@ impl Coverage {
                 }
             }
         };
-        if fate == Fate::Live && is_icmp_error(&sent.frame) {
-            self.live_errors += 1;
+        if fate == Fate::Live {
+            self.live += 1;
+            self.live_only += u64::from(steps.iter().any(|s| s.ends_with("static: no rule")));
+            self.live_errors += u64::from(is_icmp_error(&sent.frame));
         }
         let mut hasher = DefaultHasher::new();
         sent.frame.hash(&mut hasher);
@@ -113,6 +119,7 @@ impl fmt::Display for Coverage {
         for (reason, count) in self.drops() {
             writeln!(f, "drop {:<20} {count:>9}", reason.name())?;
         }
+        writeln!(f, "live alone                {:>9}", self.live_only)?;
         writeln!(f, "live errors               {:>9}", self.live_errors)?;
         writeln!(f, "revocations               {:>9}", self.revocations)?;
         write!(f, "permissions               {:>9}", self.permissions)

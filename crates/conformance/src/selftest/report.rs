@@ -46,7 +46,7 @@ pub(super) fn failure(
 fn tell(text: &mut String, trace: &Trace, judge: &mut dyn Judge, capabilities: Capabilities) {
     let mut oracle = OracleJudge::new(generate::host(), capabilities).explaining();
     let mut answers = Vec::new();
-    walk(trace, &mut oracle, judge, |_, expected, seen| {
+    walk(trace, &mut oracle, judge, |_, [expected, seen], _| {
         answers.push((expected.clone(), seen.clone()));
     });
     let mut answers = answers.into_iter();
