@@ -7,10 +7,9 @@ use crate::attach::Hook;
 use crate::layout::{DeviceEntry, STATS_PER_PORT, Shared, Stat, SweepArgs};
 use crate::object::Object;
 use crate::plan::{Change, Step};
-use crate::table::{Table, check};
+use crate::table::Table;
 use dataplane::ApplyError;
 use std::io;
-use std::os::fd::AsRawFd;
 
 pub(crate) fn execute(object: &Object, hook: &Hook, steps: &[Step]) -> Result<u64, ApplyError> {
     let mut writes = 0;
@@ -80,20 +79,7 @@ fn write<K: Shared, V: Shared>(table: &Table<K, V>, change: &Change<K, V>) -> io
 
 /// Removes flows that are expired, of ports that are gone, or (by mode) in no need of tracking.
 pub(crate) fn sweep(object: &Object, mode: u32, number: u32) -> io::Result<SweepArgs> {
-    let mut arguments = SweepArgs {
-        mode,
-        number,
-        ..SweepArgs::default()
-    };
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
-        ctx_in: std::ptr::from_mut(&mut arguments).cast(),
-        ctx_size_in: size_of::<SweepArgs>() as u32,
-        ..Default::default()
-    };
-    // SAFETY: the context is read and written in place, and is as long as said.
-    check(unsafe { libbpf_sys::bpf_prog_test_run_opts(object.sweep.as_raw_fd(), &mut options) })?;
-    Ok(arguments)
+    crate::judge::ask_sweep(object, mode, number)
 }
 
 fn describe(step: &Step) -> String {

@@ -157,6 +157,8 @@ tables! {
 
 /// Has neither keys nor values.
 const EVENTS: &str = "events";
+/// Holds the timer that sweeps when no agent does; it runs as long as the map is pinned.
+const SWEEPERS: &str = "sweepers";
 
 /// The programs that devices get; only a plane that may attach holds them.
 pub(crate) struct Hooks {
@@ -168,6 +170,7 @@ pub(crate) struct Object {
     pub(crate) directory: PathBuf,
     pub(crate) tables: Tables,
     pub(crate) events: OwnedFd,
+    sweepers: OwnedFd,
     pub(crate) judge: OwnedFd,
     pub(crate) sweep: OwnedFd,
     pub(crate) hooks: Option<Hooks>,
@@ -229,6 +232,7 @@ impl Object {
         Ok(Self {
             tables: Tables::collect(|name| open("maps", name)).map_err(trouble)?,
             events: open("maps", EVENTS).map_err(trouble)?,
+            sweepers: open("maps", SWEEPERS).map_err(trouble)?,
             judge: open("programs", "judge").map_err(trouble)?,
             sweep: open("programs", "sweep").map_err(trouble)?,
             hooks: None,
@@ -349,6 +353,7 @@ fn load(config: &EbpfConfig, directory: &Path, found: bool) -> Result<Object, Op
             directory: directory.to_owned(),
             tables: Tables::collect(map)?,
             events: map(EVENTS)?,
+            sweepers: map(SWEEPERS)?,
             judge: program("judge")?,
             sweep: program("sweep")?,
             hooks: Some(Hooks {
@@ -460,6 +465,7 @@ impl Object {
             port_state half_open host_state flows fragments fragment_places);
         assert_eq!(fds.len(), TABLES.len(), "each map is pinned");
         fds.push((EVENTS, self.events.as_raw_fd()));
+        fds.push((SWEEPERS, self.sweepers.as_raw_fd()));
         fds
     }
 }

@@ -12,7 +12,9 @@ impl ShownPackets for EbpfPlane {
     }
 
     fn set_time(&mut self, now: Duration) -> io::Result<()> {
-        self.set_fixed_clock(now)
+        self.set_fixed_clock(now)?;
+        // As an agent does: expired flows count in budgets until they are swept.
+        self.sweep().map(|_| ())
     }
 
     fn forget_state(&mut self) -> io::Result<()> {
