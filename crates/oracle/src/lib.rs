@@ -247,7 +247,11 @@ impl Oracle {
         notes.open |= leaves_open(self.capabilities, bytes);
         let frame = parse(bytes, &self.settings, notes)?;
         let guarded = policy.guard.check(direction, &frame);
-        notes.say(Stage::Guard, || format!("{guarded:?}"));
+        notes.say(Stage::Guard, || match guarded {
+            Ok(Guarded::Infrastructure) => "infrastructure".to_owned(),
+            Ok(Guarded::GoesOn) => "passes".to_owned(),
+            Err(reason) => reason.to_string(),
+        });
         let guarded = guarded?;
         let Body::Ip(Ok(packet)) = &frame.body else {
             return Ok(PassReason::Infrastructure);
@@ -333,7 +337,7 @@ fn parse<'a>(
     notes: &mut Notes,
 ) -> Result<Frame<'a>, DropReason> {
     let frame = wire::parse(bytes).map_err(|TooShort| DropReason::BadHeader)?;
-    notes.say(Stage::Parse, || format!("{frame:?}"));
+    notes.say(Stage::Parse, || wire::words::describe(bytes));
     match &frame.body {
         Body::Tagged => Err(DropReason::VlanTag),
         Body::Other if !settings.ethertypes.contains(&frame.ethertype) => {
