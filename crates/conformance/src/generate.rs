@@ -75,7 +75,7 @@ enum Step {
 
 const STEPS: [(usize, Step); 11] = [
     (520, Step::Converse),
-    (110, Step::Error),
+    (90, Step::Error),
     (20, Step::Fragments),
     (90, Step::Infrastructure),
     (40, Step::Spoof),
@@ -222,10 +222,10 @@ impl Generator {
     fn error(&mut self) {
         if let Some(talk) = self.dice.pick_if_any(&self.talks) {
             let talk = talk.clone();
-            // More than one at once, for the rate limit.
-            for _ in 0..self.dice.weighted(&[(5, 1), (2, 2), (1, 5)]) {
-                let (direction, frame) = oddities::error(&mut self.dice, &self.scene, &talk);
-                self.send_at(talk.port.clone(), direction, frame);
+            let (direction, frame) = oddities::error(&mut self.dice, &self.scene, &talk);
+            // More than once, for the rate limit.
+            for _ in 0..self.dice.weighted(&[(6, 1), (2, 3), (1, 5)]) {
+                self.send_at(talk.port.clone(), direction, frame.clone());
             }
         }
     }

@@ -3,8 +3,8 @@
 use super::dice::Dice;
 use super::inventory::{self, L4_PORTS, address_pair, here, inside};
 use model::{
-    AddressGroupId, Family, GroupId, HostId, Inventory, L4Match, L4PortRange, Narrowing, Port,
-    PortId, Rule, RuleId, SecurityGroup,
+    AddressGroupId, Budgets, Family, GroupId, HostId, Inventory, L4Match, L4PortRange, Narrowing,
+    Port, PortId, Rule, RuleId, SecurityGroup,
 };
 
 /// What was taken away and can be restored.
@@ -33,6 +33,7 @@ enum Kind {
     Statefulness,
     Elision,
     Narrowing,
+    Budgets,
     AddressGroup,
     Address,
     Pair,
@@ -44,7 +45,7 @@ enum Kind {
     Nothing,
 }
 
-const KINDS: [(usize, Kind); 19] = [
+const KINDS: [(usize, Kind); 20] = [
     (12, Kind::RemoveRule),
     (8, Kind::AddRule),
     (5, Kind::ReplaceRule),
@@ -55,6 +56,7 @@ const KINDS: [(usize, Kind); 19] = [
     (4, Kind::Statefulness),
     (6, Kind::Elision),
     (2, Kind::Narrowing),
+    (2, Kind::Budgets),
     (5, Kind::AddressGroup),
     (5, Kind::Address),
     (3, Kind::Pair),
@@ -162,6 +164,16 @@ impl Changes {
                     host.settings.narrowing = match host.settings.narrowing {
                         Narrowing::Cut => Narrowing::Keep,
                         Narrowing::Keep => Narrowing::Cut,
+                    };
+                }
+            }
+            Kind::Budgets => {
+                let budgets = inventory::budgets(dice);
+                if let Some(host) = made.hosts.get_mut(&here()) {
+                    let half_open_per_port = host.settings.budgets.half_open_per_port;
+                    host.settings.budgets = Budgets {
+                        half_open_per_port,
+                        ..budgets
                     };
                 }
             }

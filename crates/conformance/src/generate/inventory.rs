@@ -75,8 +75,9 @@ pub(super) fn inventory(dice: &mut Dice) -> Inventory {
         made.address_groups.insert(id, group);
     }
     let ids: Vec<GroupId> = made.groups.keys().cloned().collect();
+    let crowded = dice.chance(8);
     for id in ids {
-        let rules = rules(dice, &made);
+        let rules = rules(dice, &made, if crowded { 40 } else { 0 });
         let group = made.groups.get_mut(&id).expect("a key of this map");
         group.rules = rules;
     }
@@ -98,6 +99,20 @@ fn settings(dice: &mut Dice) -> Settings {
             other_s: 900,
         }
     };
+    let mut ethertypes = BTreeSet::new();
+    if dice.chance(25) {
+        ethertypes.insert(*dice.pick(&[0x88cc, 0x8899, 0x0600]));
+    }
+    Settings {
+        elision: elision(dice),
+        narrowing: *dice.pick(&[Narrowing::Cut, Narrowing::Cut, Narrowing::Keep]),
+        timeouts,
+        budgets: budgets(dice),
+        ethertypes,
+    }
+}
+
+pub(super) fn budgets(dice: &mut Dice) -> Budgets {
     let mut budgets = Budgets::default();
     if dice.chance(30) {
         budgets.flows_per_port = *dice.pick(&[0, 1, 2, 4]);
@@ -109,20 +124,10 @@ fn settings(dice: &mut Dice) -> Settings {
         (budgets.flows_per_host, budgets.reserve_per_port) =
             *dice.pick(&[(4, 1), (6, 0), (10, 2), (3, 1)]);
     }
-    if dice.chance(40) {
+    if dice.chance(50) {
         budgets.elided_errors_per_s = *dice.pick(&[0, 1, 2, 3]);
     }
-    let mut ethertypes = BTreeSet::new();
-    if dice.chance(25) {
-        ethertypes.insert(*dice.pick(&[0x88cc, 0x8899, 0x0600]));
-    }
-    Settings {
-        elision: elision(dice),
-        narrowing: *dice.pick(&[Narrowing::Cut, Narrowing::Cut, Narrowing::Keep]),
-        timeouts,
-        budgets,
-        ethertypes,
-    }
+    budgets
 }
 
 pub(super) fn elision(dice: &mut Dice) -> Elision {
@@ -216,7 +221,7 @@ fn port(dice: &mut Dice, made: &Inventory, number: usize) -> Port {
             .map(|_| address_pair(dice, network))
             .collect(),
         groups,
-        port_security: dice.chance(95),
+        port_security: dice.chance(97),
         dhcp_server: dice.chance(12),
         router: dice.chance(12),
     }
@@ -299,7 +304,7 @@ pub(super) fn prefix(dice: &mut Dice, made: &Inventory) -> Prefix {
     Prefix::containing(address, length)
 }
 
-fn rules(dice: &mut Dice, made: &Inventory) -> BTreeMap<RuleId, Rule> {
+fn rules(dice: &mut Dice, made: &Inventory, at_least: usize) -> BTreeMap<RuleId, Rule> {
     let mut rules = Vec::new();
     // What people write: out to everywhere, everything, pings and errors; and what needs no state.
     if dice.chance(50) {
@@ -312,7 +317,7 @@ fn rules(dice: &mut Dice, made: &Inventory) -> BTreeMap<RuleId, Rule> {
         let icmp = L4Match::Icmp { kind: None };
         rules.extend(Direction::BOTH.into_iter().flat_map(|d| for_all(d, icmp)));
     }
-    for _ in 0..dice.weighted(&[(1, 0), (4, 1), (4, 2), (4, 4), (2, 7)]) {
+    for _ in 0..at_least + dice.weighted(&[(1, 0), (4, 1), (4, 2), (4, 4), (2, 7)]) {
         let one = rule(dice, made);
         if dice.chance(25) {
             let back = Rule {

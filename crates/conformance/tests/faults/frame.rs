@@ -266,11 +266,7 @@ pub(crate) fn unicast_mac(frame: &mut Frame, _: Direction, _: Option<&Port>) {
 
 pub(crate) fn far_fragment(frame: &mut Frame, _: Direction, _: Option<&Port>) {
     match frame.get(12..14) {
-        Some([0x08, 0x00]) if frame.len() > 34 && !is(frame, 20, &[0x20, 0]) => {
-            if frame[21] > 0 {
-                put(frame, 21, &[200]);
-            }
-        }
+        Some([0x08, 0x00]) if frame.len() > 34 && frame[21] > 0 => put(frame, 21, &[200]),
         Some([0x86, 0xdd]) if is(frame, 20, &[44]) && frame.len() > 62 && frame[57] > 7 => {
             let more = frame[57] & 1;
             put(frame, 56, &[8, more]);
