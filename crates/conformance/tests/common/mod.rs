@@ -10,11 +10,12 @@ use std::thread;
 /// What the thread that owns the subject is asked: a scenario, and where to answer.
 type Question = (Scenario, Sender<Result<(), Failed>>);
 
+/// Asks the subject all questions there are.
+pub(crate) type Ask = Box<dyn FnOnce(&mut dyn Subject) + Send>;
+
 /// Runs them all, as arguments of the test program say. `with` calls its argument with the subject, on a
 /// thread of its own: subjects need not be able to move.
-pub(crate) fn check_every_scenario(
-    with: impl FnOnce(&mut dyn FnMut(&mut dyn Subject)) + Send + 'static,
-) -> ExitCode {
+pub(crate) fn check_every_scenario(with: impl FnOnce(Ask) + Send + 'static) -> ExitCode {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
     let scenarios = match load(&directory) {
         Ok(scenarios) => scenarios,
@@ -25,12 +26,12 @@ pub(crate) fn check_every_scenario(
     };
     let (ask, questions) = channel::<Question>();
     let judge = thread::spawn(move || {
-        with(&mut |subject| {
+        with(Box::new(move |subject| {
             while let Ok((scenario, answer)) = questions.recv() {
                 let result = run(&scenario, subject).map_err(|failure| Failed::from(*failure));
                 answer.send(result).expect("who asked waits for the answer");
             }
-        });
+        }));
     });
     let trials = scenarios.into_iter().map(|scenario| {
         let ask = ask.clone();
