@@ -208,13 +208,17 @@ fn attach_tcx(object: &Object, hooks: &Hooks, ifindex: u32, end: End) -> io::Res
     pin(link.as_raw_fd(), &path)
 }
 
-/// Removing the last reference to a link ends it.
+/// Ends the links at once; removing the last reference alone would end them some time later.
 fn unlink(object: &Object, ifindex: u32) -> io::Result<()> {
     for end in ENDS {
-        match fs::remove_file(end.pin(object, ifindex)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let path = end.pin(object, ifindex);
+        if !path.try_exists()? {
+            continue;
         }
+        let link = open_pin(&path)?;
+        // SAFETY: the descriptor is open. A link whose device is gone is detached already.
+        let _ = unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
+        fs::remove_file(&path)?;
     }
     Ok(())
 }

@@ -214,6 +214,7 @@ impl Object {
 
     /// What another process pinned, to look at and to ask; loads nothing.
     pub(crate) fn open_pinned(instance: &str) -> Result<Self, OpenError> {
+        quiet();
         let directory = directory(instance)?;
         match pinned_layout(&directory)? {
             Some(layout) if layout == LAYOUT_VERSION.to_string() => {}
@@ -328,13 +329,13 @@ fn load(config: &EbpfConfig, directory: &Path, found: bool) -> Result<Object, Op
     LOG.lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
         .clear();
-    let before = libbpf_rs::set_print(Some((PrintLevel::Warn, |_, text| {
+    libbpf_rs::set_print(Some((PrintLevel::Warn, |_, text| {
         LOG.lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .push_str(&text);
     })));
     let loaded = build(config, directory, found);
-    libbpf_rs::set_print(before);
+    quiet();
     let log = std::mem::take(&mut *LOG.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     let object = loaded.map_err(|error| explain(error, log))?;
     let program = |name: &str| {
@@ -364,6 +365,11 @@ fn load(config: &EbpfConfig, directory: &Path, found: bool) -> Result<Object, Op
         })
     };
     assemble().map_err(|error| OpenError::io("taking over the loaded maps", error))
+}
+
+/// What libbpf would print is in the errors that it returns.
+fn quiet() {
+    libbpf_rs::set_print(None);
 }
 
 fn build(

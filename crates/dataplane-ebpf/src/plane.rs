@@ -68,6 +68,10 @@ impl EbpfPlane {
         Ok(Self::new(config, object, hook))
     }
 
+    pub fn instance(&self) -> &str {
+        &self.config.instance
+    }
+
     /// The names of instances whose enforcement is in place.
     pub fn instances() -> io::Result<Vec<String>> {
         crate::object::instances()

@@ -503,7 +503,7 @@ fn policy_entry(
 
 fn config(settings: &Settings, ports: usize, before: &Config, books: &Books) -> Config {
     let ticks = |seconds: u32| {
-        let ticks = (u64::from(seconds) * 1_000_000_000 >> TICK_SHIFT) + 1;
+        let ticks = ((u64::from(seconds) * 1_000_000_000) >> TICK_SHIFT) + 1;
         u32::try_from(ticks)
             .unwrap_or(u32::MAX / 2)
             .min(u32::MAX / 2)

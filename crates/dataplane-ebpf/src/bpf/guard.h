@@ -142,15 +142,14 @@ static __noinline int guard_arp(struct __sk_buff *skb, struct port *port, struct
 {
 	__u8 target[16] __attribute__((aligned(8))) = {}, sender[16] __attribute__((aligned(8))) = {};
 	struct arp arp;
-	__u16 mac;
+	__u16 mac = mac_number(port, p->source_mac);
 
+	if (direction == DIR_EGRESS && !mac)
+		return SPOOFED_MAC;
 	if (bpf_skb_load_bytes(skb, ETHERNET, &arp, sizeof(arp)))
 		return BAD_HEADER;
 	if (direction == DIR_INGRESS)
 		return PASS_INFRASTRUCTURE;
-	mac = mac_number(port, p->source_mac);
-	if (!mac)
-		return SPOOFED_MAC;
 	__builtin_memcpy(sender, arp.sender_ip, 4);
 	__builtin_memcpy(target, arp.target_ip, 4);
 	if (arp.hardware_be != bpf_htons(1) || arp.protocol_be != bpf_htons(TYPE_IPV4) ||
