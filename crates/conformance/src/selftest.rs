@@ -18,12 +18,13 @@ use crate::generate::{self, Event, Trace};
 use crate::judge::{Answer, Judge, OracleJudge};
 use crate::shrink;
 use model::{Capabilities, Verdict};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Long, since a new inventory costs a plane more than a packet.
 const PACKETS_PER_TRACE: usize = 400;
-/// Mismatches that are shrunk and told in full. One mistake shows many times.
-const FAILURES_TOLD: usize = 3;
+/// Mismatches that are shrunk and told in full, each of another kind: one mistake shows many times.
+const FAILURES_TOLD: usize = 5;
 
 #[derive(Debug, Default)]
 pub struct Report {
@@ -32,6 +33,8 @@ pub struct Report {
     pub open: u64,
     /// Traces in which an answer differed; each ends at its first.
     pub mismatches: u64,
+    /// By what was expected and what was seen, without the rules' names.
+    pub kinds: BTreeMap<(String, String), u64>,
     pub failures: Vec<Failure>,
     /// Why the run ended early: the judge could not go on.
     pub trouble: Option<String>,
@@ -52,6 +55,12 @@ pub struct Mismatch {
     pub at: usize,
     pub expected: Verdict,
     pub seen: Verdict,
+}
+
+impl Mismatch {
+    fn kind(&self) -> (String, String) {
+        (report::kind(&self.expected), report::kind(&self.seen))
+    }
 }
 
 /// Judges this many packets and a few. `progress` is called after each trace.
@@ -92,7 +101,9 @@ fn run_telling(
         }
         if let Some(mismatch) = mismatch {
             report.mismatches += 1;
-            if report.failures.len() < failures_told {
+            let count = report.kinds.entry(mismatch.kind()).or_default();
+            *count += 1;
+            if *count == 1 && report.failures.len() < failures_told {
                 let failure = report::failure(&trace, &mismatch, &mut oracle, judge, capabilities);
                 report.failures.push(failure);
             }
@@ -181,12 +192,11 @@ fn shrunk(
     oracle: &mut OracleJudge,
     judge: &mut dyn Judge,
 ) -> Trace {
-    let kind = |m: &Mismatch| (report::kind(&m.expected), report::kind(&m.seen));
-    let wanted = kind(mismatch);
+    let wanted = mismatch.kind();
     let mut begun = trace.clone();
     begun.events.truncate(mismatch.at + 1);
     shrink::shrink(begun, |candidate| {
         let seen = walk(candidate, oracle, judge, |_, _, _| {});
-        seen.filter(|m| kind(m) == wanted).map(|m| m.at)
+        seen.filter(|m| m.kind() == wanted).map(|m| m.at)
     })
 }
