@@ -50,6 +50,7 @@ enum Command {
     Flows(flows::FlowsArgs),
     Explain(explain::ExplainArgs),
     Detach(detach::DetachArgs),
+    Bench(crate::bench::BenchArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -65,6 +66,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Flows(args) => flows::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Detach(args) => detach::run(args),
+        Command::Bench(args) => Ok(crate::bench::run(&args)?),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

@@ -1,0 +1,314 @@
+//! A test bed: a host with a bridge and two VMs, under one way of filtering. All beds are alike but for
+//! the filter, and stand side by side, so that rounds can alternate between them.
+
+use super::policies::{
+    ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, SINK_B, inventory, source,
+};
+use anyhow::{Context, bail};
+use conformance::lab::load::{Blast, Rate, tcp_bulk, tcp_connections};
+use conformance::lab::{Arrival, Attach, Lab, Vm, probe};
+use dataplane::{DataPlane, Device, Target};
+use dataplane_ebpf::{EbpfConfig, EbpfPlane};
+use model::{Direction, HostId, Verdict};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use wire::build;
+
+/// What stands between the VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filter {
+    Nothing,
+    Ours(Policy),
+    /// iptables with conntrack and this many rules, on bridged packets.
+    Iptables(u32),
+}
+
+/// Which packets are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Traffic {
+    /// UDP, all of one flow.
+    OneFlow,
+    /// UDP, of 4,096 flows in turn.
+    ManyFlows,
+    /// UDP, each packet of another flow.
+    NewFlows,
+    /// UDP, from this many permitted sources in no order.
+    Sources(u32),
+    TcpConnections,
+    TcpBulk,
+}
+
+pub(super) struct Bed {
+    filter: Filter,
+    lab: Lab,
+    a: Vm,
+    b: Vm,
+    plane: Option<EbpfPlane>,
+}
+
+/// Where the sender, and so the whole way of its packets, runs.
+const PROCESSOR: usize = 1;
+
+impl Bed {
+    pub(super) fn build(name: &str, filter: Filter) -> anyhow::Result<Self> {
+        let mut lab = Lab::new(name)?;
+        lab.add_bridge("br0")?;
+        let at = Attach::Bridge("br0");
+        let a = lab.add_vm("a", MAC_A, &[(IpAddr::V4(ADDRESS_A), 8)], at)?;
+        let b = lab.add_vm("b", MAC_B, &[(IpAddr::V4(ADDRESS_B), 8)], at)?;
+        // TIME_WAIT must not run the ports out.
+        for vm in [&a, &b] {
+            vm.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+            vm.namespace()
+                .sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
+        }
+        // Netfilter on a bridge's packets is iptables' way, and costs whoever doesn't need it as well.
+        let netfilter = matches!(filter, Filter::Iptables(_));
+        for tool in ["iptables", "ip6tables", "arptables"] {
+            let value = if netfilter { "1" } else { "0" };
+            lab.host()
+                .sysctl(&format!("net/bridge/bridge-nf-call-{tool}"), value)?;
+        }
+        let mut bed = Self {
+            filter,
+            lab,
+            a,
+            b,
+            plane: None,
+        };
+        match filter {
+            Filter::Nothing => {}
+            Filter::Ours(policy) => bed.plane = Some(bed.enforce(name, policy)?),
+            Filter::Iptables(rules) => bed.install_iptables(rules)?,
+        }
+        bed.check_probes()?;
+        Ok(bed)
+    }
+
+    pub(super) fn filter(&self) -> Filter {
+        self.filter
+    }
+
+    fn enforce(&self, name: &str, policy: Policy) -> anyhow::Result<EbpfPlane> {
+        let config = EbpfConfig {
+            max_ports: 64,
+            max_flows: 1 << 20,
+            ..EbpfConfig::small(format!("pc-bench-{}-{name}", std::process::id()))
+        };
+        let config = EbpfConfig {
+            max_policy: 1 << 18,
+            max_members: 1 << 18,
+            max_rules: 1 << 18,
+            ..config
+        };
+        let inventory = inventory(policy, self.a.device(), self.b.device());
+        let (view, _) = policy::compile(&inventory, &HostId::from(HOST));
+        let mut target = Target {
+            view,
+            ..Target::default()
+        };
+        for vm in [&self.a, &self.b] {
+            let device = Device {
+                name: vm.device().to_owned(),
+                ifindex: self.lab.host().ifindex(vm.device())?,
+            };
+            target.devices.insert(vm.name().into(), device);
+        }
+        self.lab.host().run(|| {
+            let mut plane = EbpfPlane::open(config)?;
+            let report = plane.apply(&target)?;
+            if let Some((port, why)) = report.refused.first_key_value() {
+                bail!("port {port} is not enforced: {why}");
+            }
+            Ok(plane)
+        })
+    }
+
+    /// What a host with a Linux bridge has at the least: bridged packets by way of iptables, replies by
+    /// conntrack, one rule after the other, and a drop.
+    fn install_iptables(&self, rules: u32) -> anyhow::Result<()> {
+        let host = self.lab.host();
+        let mut script = String::from("*filter\n:FORWARD DROP [0:0]\n");
+        script += "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n";
+        for i in 0..rules.saturating_sub(2) {
+            let other = Ipv4Addr::from(0xc633_6400 + i);
+            script += &format!("-A FORWARD -s {other} -p udp --dport {L4_PORT} -j ACCEPT\n");
+        }
+        script += &format!("-A FORWARD -s {ADDRESS_A} -p udp -j ACCEPT\n");
+        script +=
+            &format!("-A FORWARD -s {ADDRESS_A} -p tcp --dport 1000:65535 -j ACCEPT\nCOMMIT\n");
+        host.run(|| {
+            let mut restore = Command::new("iptables-restore")
+                .stdin(Stdio::piped())
+                .spawn()
+                .context("starting iptables-restore")?;
+            let mut stdin = restore.stdin.take().expect("stdin is a pipe");
+            std::io::Write::write_all(&mut stdin, script.as_bytes())?;
+            drop(stdin);
+            match restore.wait()? {
+                status if status.success() => Ok(()),
+                status => bail!("iptables-restore: {status}"),
+            }
+        })
+    }
+
+    /// A bed that doesn't filter as it should is not measured.
+    fn check_probes(&self) -> anyhow::Result<()> {
+        let permitted = self.frame();
+        let to = |l4_port| build::ip(ADDRESS_A.into(), SINK_B.into()).tcp(40_000, l4_port, 2);
+        let forged = build::ip(Ipv4Addr::new(10, 9, 9, 9).into(), SINK_B.into()).udp(1, L4_PORT);
+        let denied = match self.filter {
+            Filter::Nothing => None,
+            Filter::Iptables(_) => Some(to(23).macs(MAC_A, MAC_B).bytes()),
+            Filter::Ours(_) => Some(forged.macs(MAC_A, MAC_B).bytes()),
+        };
+        let frames: Vec<_> = std::iter::once(permitted).chain(denied).collect();
+        let (sender, receiver) = (self.a.open_packets()?, self.b.open_packets()?);
+        let arrivals = probe(&sender, &receiver, &frames, MAC_A)?;
+        if arrivals[0] != Arrival::Arrived {
+            bail!(
+                "{:?}: a packet that is permitted does not arrive",
+                self.filter
+            );
+        }
+        if arrivals.get(1) == Some(&Arrival::Arrived) {
+            bail!("{:?}: a packet that is not permitted arrives", self.filter);
+        }
+        Ok(())
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let from = match self.filter {
+            Filter::Ours(policy) => source(policy, 0),
+            Filter::Nothing | Filter::Iptables(_) => ADDRESS_A,
+        };
+        // No UDP checksum, so that ports may change.
+        let packet = build::ip(from.into(), SINK_B.into())
+            .udp(40_000, L4_PORT)
+            .l4_checksum(0);
+        packet.macs(MAC_A, MAC_B).bytes()
+    }
+
+    pub(super) fn measure(&self, traffic: Traffic, time: Duration) -> anyhow::Result<Rate> {
+        let (client, server) = (self.a.namespace(), self.b.namespace());
+        let at = SocketAddr::from((ADDRESS_B, 5000));
+        let rate = match traffic {
+            Traffic::TcpConnections => tcp_connections(client, server, at, PROCESSOR, time)?,
+            Traffic::TcpBulk => tcp_bulk(client, server, at, time)?,
+            Traffic::OneFlow => self.blast(time, |_, _| {})?,
+            Traffic::ManyFlows => self.blast(time, |n, frame| {
+                frame[34..36].copy_from_slice(&(n as u16 & 0xfff).to_be_bytes());
+            })?,
+            Traffic::NewFlows => {
+                // Both ports, so that no flow comes twice in a run or in the next.
+                let start = self.next_flows();
+                self.blast(time, |n, frame| {
+                    frame[34..38].copy_from_slice(&(start.wrapping_add(n as u32)).to_be_bytes());
+                })?
+            }
+            Traffic::Sources(count) => {
+                let Filter::Ours(policy) = self.filter else {
+                    bail!("{:?} has no list of sources", self.filter);
+                };
+                self.blast(time, |n, frame| {
+                    let i = (n as u32).wrapping_mul(2_654_435_761) % count;
+                    frame[26..30].copy_from_slice(&source(policy, i).octets());
+                })?
+            }
+        };
+        Ok(rate)
+    }
+
+    fn next_flows(&self) -> u32 {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1 << 22, Ordering::Relaxed)
+    }
+
+    fn blast(
+        &self,
+        time: Duration,
+        vary: impl FnMut(u64, &mut [u8]) + Send,
+    ) -> anyhow::Result<Rate> {
+        let blast = Blast {
+            from: self.a.namespace(),
+            to: self.b.namespace(),
+            device: "eth0",
+            frame: &self.frame(),
+            processor: PROCESSOR,
+        };
+        Ok(blast.run(time, vary)?)
+    }
+
+    /// What the hook at a VM's device takes for a packet, the program alone.
+    pub(super) fn time_hook(
+        &self,
+        vm: &str,
+        direction: Direction,
+        frame: &[u8],
+        repeat: u32,
+    ) -> anyhow::Result<Duration> {
+        let plane = self
+            .plane
+            .as_ref()
+            .context("this bed has no plane of ours")?;
+        let vm = if vm == "a" { &self.a } else { &self.b };
+        let ifindex = self.lab.host().ifindex(vm.device())?;
+        let took = self
+            .lab
+            .host()
+            .run(|| plane.time_hook(ifindex, direction, frame, repeat))?;
+        Ok(took)
+    }
+
+    pub(super) fn verdict(
+        &mut self,
+        vm: &str,
+        direction: Direction,
+        frame: &[u8],
+    ) -> anyhow::Result<Verdict> {
+        let plane = self
+            .plane
+            .as_mut()
+            .context("this bed has no plane of ours")?;
+        Ok(plane.judge(&vm.into(), direction, frame)?)
+    }
+
+    /// Flows that the filter keeps state of now.
+    pub(super) fn flow_entries(&mut self) -> anyhow::Result<Option<u64>> {
+        match (&mut self.plane, self.filter) {
+            (Some(plane), _) => Ok(Some(plane.flows(None)?.len() as u64)),
+            (None, Filter::Iptables(_)) => {
+                let count = self.lab.host().run(|| {
+                    std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")
+                })?;
+                Ok(Some(count.trim().parse().context("nf_conntrack_count")?))
+            }
+            (None, Filter::Nothing | Filter::Ours(_)) => Ok(None),
+        }
+    }
+
+    /// Forgets flows, so that one round doesn't fill the tables for the next.
+    pub(super) fn forget_flows(&self) {
+        if matches!(self.filter, Filter::Iptables(_)) {
+            self.lab.host().run(|| {
+                let flush = Command::new("conntrack")
+                    .arg("-F")
+                    .stderr(Stdio::null())
+                    .status();
+                drop(flush);
+            });
+        }
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Some(plane) = &mut self.plane
+            && let Err(error) = self.lab.host().run(|| plane.detach())
+        {
+            eprintln!("removing a bench's data plane: {error}");
+        }
+    }
+}
