@@ -102,7 +102,7 @@ impl EbpfConfig {
             "fragments" | "fragment_places" => Some(places(FRAGMENT_PLACES)),
             "own" => Some(places(64).max(4096)),
             "sets" => Some(self.max_sets),
-            "exact" | "prefixes" => Some(self.max_members),
+            "exact" | "prefixes" | "reserved" => Some(self.max_members),
             "policy" => Some(self.max_policy),
             "ranges" => Some(self.max_ranges),
             "rule_stats" => Some(self.max_rules),
