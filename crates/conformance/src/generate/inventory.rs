@@ -16,8 +16,11 @@ pub(super) const L4_PORTS: [u16; 15] = [
 ];
 
 /// Addresses that are nobody's.
-pub(super) const OUTSIDE: [&str; 6] = [
+pub(super) const OUTSIDE: [&str; 8] = [
     "198.51.100.7",
+    // The same numbers in both families.
+    "::ffff:10.0.0.5",
+    "::10.0.0.5",
     "203.0.113.255",
     "169.254.1.1",
     "2001:db8:ff::1",
@@ -146,6 +149,10 @@ fn network(dice: &mut Dice, n: usize) -> Network {
     if dice.chance(90) {
         subnets.insert(Prefix::containing(v4.into(), v4_length));
     }
+    if dice.chance(15) {
+        let second = Ipv4Addr::new(10, 2, k, 0);
+        subnets.insert(Prefix::containing(second.into(), 29));
+    }
     if dice.chance(85) {
         subnets.insert(Prefix::containing(v6.into(), v6_length));
     }
@@ -253,7 +260,11 @@ pub(super) fn address_pair(dice: &mut Dice, network: &Network) -> AddressPair {
         "10.9.8.0/23",
         "10.9.8.0/24",
         "10.0.0.128/25",
+        "10.0.0.0/24",
+        "10.0.1.0/28",
         "fd00:9::/64",
+        "fd00::/64",
+        "fd00:0:0:1::/112",
         "fd00:8::/63",
         "fd00:8::/63",
         "fe80::/64",
@@ -299,7 +310,7 @@ pub(super) fn prefix(dice: &mut Dice, made: &Inventory) -> Prefix {
     let address = *dice.pick(&addresses);
     let length = match Family::of(address) {
         Family::V4 => *dice.pick(&[0, 1, 8, 16, 24, 25, 28, 30, 31, 32, 32]),
-        Family::V6 => *dice.pick(&[0, 8, 10, 48, 64, 65, 124, 127, 128, 128]),
+        Family::V6 => *dice.pick(&[0, 8, 10, 48, 64, 65, 96, 124, 127, 128, 128]),
     };
     Prefix::containing(address, length)
 }

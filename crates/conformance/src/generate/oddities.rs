@@ -38,7 +38,9 @@ pub(super) fn decorated(dice: &mut Dice, packet: Builder<Ip>, family: Family) ->
             2 => packet.tag(*dice.pick(&[0x8100, 0x88a8]), *dice.pick(&[0, 5])),
             _ => packet.hops(*dice.pick(&[0, 1, 255])),
         },
-        10 => packet.fragment(9, 0, false),
+        10 if dice.chance(50) => packet.fragment(9, 0, false),
+        // Behind a first fragment's header, more of them: its length is what its datagram has.
+        10 => with_headers(dice, packet.fragment(9, 0, true), family),
         _ => packet
             .identification(0xffff)
             .traffic_class(0xff)
