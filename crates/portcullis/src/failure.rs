@@ -50,6 +50,8 @@ impl Failure {
 
     pub(crate) fn tell(&self) {
         match self {
+            // What there was to tell is on stdout.
+            Failure::No(text) if text.is_empty() => {}
             // Complete sentences, with lines of their own.
             Failure::No(text) | Failure::Policy(text) => eprintln!("{text}"),
             Failure::Usage(text) | Failure::System(text) => eprintln!("portcullis: {text}"),

@@ -7,6 +7,7 @@
 mod bench;
 mod commands;
 mod control;
+mod demo;
 mod failure;
 mod logging;
 mod output;

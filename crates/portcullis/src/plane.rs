@@ -93,6 +93,17 @@ pub(crate) fn remove(args: PlaneArgs, instance: &Instance) -> Result<bool, Failu
     }
 }
 
+/// Is anything of this instance in the kernel, be it the rest of a start that failed?
+pub(crate) fn is_there(args: PlaneArgs, instance: &Instance) -> Result<bool, Failure> {
+    match args.plane {
+        PlaneName::Ebpf => {
+            let instances = EbpfPlane::instances();
+            let instances = instances.map_err(asking("listing what is enforced"))?;
+            Ok(instances.iter().any(|name| name == instance.name()))
+        }
+    }
+}
+
 struct Ebpf(EbpfPlane);
 
 impl DataPlane for Ebpf {

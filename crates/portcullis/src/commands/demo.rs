@@ -1,0 +1,40 @@
+//! `demo`: security groups on real packets, on a host made of namespaces.
+
+use crate::demo;
+use crate::failure::Failure;
+use crate::plane::PlaneArgs;
+use clap::Args;
+
+/// See security groups enforced: real machines' packets, every verdict beside the one expected
+///
+/// Builds a host with six machines out of network namespaces, enforces a policy file on them with
+/// `portcullis run`, and sends real packets: who reaches whom, spoofing, rules that change under open
+/// connections, an agent that is killed. Touches nothing of this machine's own network, and removes
+/// what it made.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  portcullis demo
+  portcullis demo --keep       leaves the machines running, and prints how to look around
+  portcullis demo --down       removes what was kept
+
+Exit codes: 0 all verdicts as expected, 1 not all, 4 the system refused (it needs root).")]
+pub(crate) struct DemoArgs {
+    /// Leave the machines and the enforcement in place, and print how to look around
+    #[arg(long, conflicts_with = "down")]
+    keep: bool,
+
+    /// Remove what demos left: kept ones, and killed ones
+    #[arg(long)]
+    down: bool,
+
+    #[command(flatten)]
+    plane: PlaneArgs,
+}
+
+pub(crate) fn run(args: DemoArgs) -> Result<(), Failure> {
+    match args.down {
+        true => demo::take_down(args.plane),
+        false => demo::run(args.plane, args.keep),
+    }
+}

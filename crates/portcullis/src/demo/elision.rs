@@ -1,0 +1,106 @@
+//! Connections that need no tracking, and some that do.
+//!
+//! web admits everybody at 443 and lets everything out: any packet of such a connection passes by the
+//! rules alone. db answers only what app asks: its answers need a flow.
+
+use super::cast::{Role, Service};
+use super::report::{Report, Rows};
+use super::stage::Stage;
+use super::traffic::{Attempt, Conversation, PATIENCE};
+use crate::failure::Failure;
+use model::{Family, FlowKey};
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const UNTRACKED: usize = 100_000;
+const TRACKED: usize = 100;
+
+pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    report.act("Connections that need no tracking")?;
+    let mut rows = Rows::new("FLOW ENTRIES");
+    let before = at_service(stage, Role::Web1, 443)?;
+    report.row(&mut rows, "web1, TCP 443, before", 0, before.len());
+    let took = connect_many(stage)?;
+    let after = at_service(stage, Role::Web1, 443)?;
+    let what = format!("web1, TCP 443, after {UNTRACKED} connections");
+    report.row(&mut rows, what, 0, after.len());
+
+    let before = at_service(stage, Role::Db1, 5432)?;
+    let mut open = Vec::new();
+    for number in 0..TRACKED {
+        let family = [Family::V4, Family::V6][number % 2];
+        let attempt = Attempt {
+            from: Role::App1,
+            to: Role::Db1,
+            service: Service::Db,
+            family,
+        };
+        open.push(Conversation::open(stage, attempt)?);
+    }
+    let after = at_service(stage, Role::Db1, 5432)?;
+    let what = format!("db1, TCP 5432, more after {TRACKED} connections");
+    report.row(&mut rows, what, TRACKED, after.difference(&before).count());
+    report.rows(&rows)?;
+    let rate = UNTRACKED as f64 / took.as_secs_f64();
+    report.line(format!(
+        "\n{UNTRACKED} TCP connections in {:.1} s, {rate:.0}/s, opened, answered and closed",
+        took.as_secs_f64()
+    ))
+}
+
+fn at_service(stage: &Stage, role: Role, port: u16) -> Result<BTreeSet<FlowKey>, Failure> {
+    let flows = stage.enforcement.flows(role)?.into_iter();
+    Ok(flows
+        .filter(|flow| flow.protocol == 6 && flow.local_l4 == port)
+        .collect())
+}
+
+/// The outsider connects, both families at once; web1 answers with the end of the stream.
+fn connect_many(stage: &Stage) -> Result<Duration, Failure> {
+    let failed = |step: &str| {
+        let step = step.to_owned();
+        move |e: io::Error| Failure::System(format!("demo: {step}: {e}"))
+    };
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let halves = [Family::V4, Family::V6].map(|family| {
+            let address = SocketAddr::from((Role::Web1.address(family), 443));
+            // Of its own for each, so that neither gets the other's.
+            let listener = stage.vm(Role::Web1);
+            scope.spawn(move || {
+                let _ = listener;
+                stage.vm(Role::Outsider).run(|| {
+                    for _ in 0..UNTRACKED / 2 {
+                        connect(address).map_err(failed("connecting to web1"))?;
+                    }
+                    Ok(())
+                })
+            })
+        });
+        let listener = stage.listener(Role::Web1, Service::Https);
+        let serving = scope.spawn(move || {
+            for _ in 0..UNTRACKED {
+                drop(listener.accept().map_err(failed("accepting at web1"))?);
+            }
+            Ok(())
+        });
+        let joined: Vec<Result<(), Failure>> = halves
+            .into_iter()
+            .chain([serving])
+            .map(|thread| thread.join().expect("it has nothing to panic about"))
+            .collect();
+        joined.into_iter().collect::<Result<(), Failure>>()
+    })?;
+    Ok(begun.elapsed())
+}
+
+fn connect(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    // The server ends first: the client's port is free at once.
+    match stream.read(&mut [0; 1])? {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

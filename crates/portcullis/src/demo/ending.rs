@@ -1,0 +1,74 @@
+//! The last act: enforcement is removed, or everything is kept to look around.
+
+use super::cast::{Role, Service};
+use super::report::{Report, Rows};
+use super::stage::Stage;
+use super::traffic::{Attempt, PATIENCE};
+use crate::failure::Failure;
+use model::Family;
+use std::path::Path;
+
+/// By the command; what was denied passes then, and nothing is left.
+pub(crate) fn detach(stage: Stage, report: &mut Report) -> Result<(), Failure> {
+    report.act("`portcullis detach`: the end")?;
+    let mut rows = Rows::new("AFTERWARDS");
+    let attempt = Attempt {
+        from: Role::Outsider,
+        to: Role::Db1,
+        service: Service::Db,
+        family: Family::V4,
+    };
+    stage.enforcement.detach()?;
+    let seen = match attempt.make(&stage, PATIENCE)? {
+        true => "passes",
+        false => "dropped",
+    };
+    let what = format!("{attempt}: no longer enforced");
+    report.row(&mut rows, what, "passes", seen);
+    stage.enforcement.remains().clear()?;
+    let left = stage.enforcement.remains().left()?;
+    report.row(&mut rows, "left on this machine", "nothing", left);
+    report.rows(&rows)
+}
+
+/// Everything stays as it is; how to look around.
+pub(crate) fn keep(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    report.act("Everything is kept")?;
+    let kept = stage.lab.keep()?;
+    let names: Vec<String> = kept
+        .iter()
+        .filter_map(|kept| Some(Path::new(&kept.path).file_name()?.to_str()?.to_owned()))
+        .collect();
+    stage.enforcement.remains().keep(&names)?;
+    let program = stage.enforcement.program().display();
+    let exports = stage.enforcement.environment();
+    let exports: Vec<String> = exports.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let path_of = |role: &str| {
+        let of_role = kept.iter().find(|kept| kept.role == role);
+        of_role.map_or("", |kept| kept.path.as_str())
+    };
+    report.line(format!(
+        "export {}\n\
+         {program} status -o wide\n\
+         {program} flows\n\
+         {program} explain --port db1 --ingress 'tcp 10.0.0.12:40000 -> 10.0.0.31:5432'\n\
+         edit {} and save: it is enforced at once\n\
+         follow the agent: tail -f {}\n\n\
+         into the machines:",
+        exports.join(" "),
+        stage.enforcement.policy_path().display(),
+        stage.enforcement.log_path().display(),
+    ))?;
+    for role in Role::ALL.map(Role::name).into_iter().chain(["host"]) {
+        report.line(format!(
+            "  nsenter --net={} bash    # {role}",
+            path_of(role)
+        ))?;
+    }
+    report.line(format!(
+        "such as: nsenter --net={} ping {}\n\n\
+         the end: {program} demo --down",
+        path_of("admin"),
+        Role::App1.v4(),
+    ))
+}

@@ -1,0 +1,74 @@
+//! A machine joins a group by an edit of the file, and leaves it again.
+
+use super::cast::{Role, Service};
+use super::policy::{POLICY, web2_in_app};
+use super::report::{Report, Rows, ms};
+use super::revocation::goes_on;
+use super::stage::Stage;
+use super::traffic::{Attempt, Conversation, IN_VAIN, PATIENCE};
+use crate::failure::Failure;
+use model::Family;
+use std::time::Duration;
+
+pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    report.act("web2 joins the group app, whose members may reach the database, and leaves it")?;
+    let mut rows = Rows::new("ATTEMPT");
+    try_both(stage, report, &mut rows, "before", false)?;
+
+    let joined = stage.enforcement.edit(&web2_in_app())?;
+    try_both(stage, report, &mut rows, "a member", true)?;
+    let mut open = Conversation::open(stage, attempt(Family::V4))?;
+    let first = goes_on(&mut open, PATIENCE);
+    let what = format!("{}: open", attempt(Family::V4));
+    report.row(&mut rows, what, "goes on", first);
+
+    let left = stage.enforcement.edit(POLICY)?;
+    let after = goes_on(&mut open, IN_VAIN);
+    let what = format!("{}: still open, has left", attempt(Family::V4));
+    report.row(&mut rows, what, "is cut", after);
+    try_both(stage, report, &mut rows, "has left", false)?;
+    report.rows(&rows)?;
+    report.line(format!(
+        "\nfile saved -> enforced: {} to join, {} to leave",
+        ms(joined),
+        ms(left)
+    ))
+}
+
+fn attempt(family: Family) -> Attempt {
+    Attempt {
+        from: Role::Web2,
+        to: Role::Db1,
+        service: Service::Db,
+        family,
+    }
+}
+
+fn try_both(
+    stage: &Stage,
+    report: &mut Report,
+    rows: &mut Rows,
+    when: &str,
+    meant: bool,
+) -> Result<(), Failure> {
+    let patience = match meant {
+        true => PATIENCE,
+        false => IN_VAIN,
+    };
+    let attempts: [(Attempt, Duration); 2] =
+        [Family::V4, Family::V6].map(|family| (attempt(family), patience));
+    let reached = Attempt::make_all(stage, &attempts)?;
+    let words = |passes| match passes {
+        true => "passes",
+        false => "dropped",
+    };
+    for ((attempt, _), reached) in attempts.iter().zip(reached) {
+        report.row(
+            rows,
+            format!("{attempt}: {when}"),
+            words(meant),
+            words(reached),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A rule that is removed from the file under open connections, and put back.
+
+use super::cast::{Role, Service};
+use super::policy::{POLICY, without_from_web};
+use super::report::{Report, Rows, ms};
+use super::stage::Stage;
+use super::traffic::{Attempt, Conversation, IN_VAIN, PATIENCE};
+use super::wait_until;
+use crate::failure::Failure;
+use model::{DropReason, Family};
+use std::io;
+use std::time::Duration;
+
+pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    report.act("A rule is removed under open connections: app's `from-web` (TCP 8080)")?;
+    let mut cut = open(
+        stage,
+        &[
+            (Role::Web1, Role::App1, Service::App, Family::V4),
+            (Role::Web1, Role::App1, Service::App, Family::V6),
+            (Role::Web2, Role::App1, Service::App, Family::V4),
+        ],
+    )?;
+    let mut others = open(
+        stage,
+        &[
+            (Role::App1, Role::Db1, Service::Db, Family::V4),
+            (Role::App1, Role::Db1, Service::Db, Family::V6),
+            (Role::Admin, Role::App1, Service::Ssh, Family::V4),
+            (Role::Outsider, Role::Web1, Service::Https, Family::V6),
+        ],
+    )?;
+    let mut rows = Rows::new("CONNECTION");
+    for (attempt, conversation) in cut.iter_mut().chain(&mut others) {
+        let what = format!("{attempt}: open");
+        report.row(&mut rows, what, "goes on", goes_on(conversation, PATIENCE));
+    }
+
+    let removed = stage.enforcement.edit(&without_from_web())?;
+    let seen = talk_in_vain(stage, &mut cut)?;
+    for ((attempt, _), bytes) in cut.iter().zip(seen) {
+        let seen = match bytes {
+            0 => "no byte passes".to_owned(),
+            bytes => format!("{bytes} bytes pass"),
+        };
+        let what = format!("{attempt}: rule removed");
+        report.row(&mut rows, what, "no byte passes", seen);
+    }
+    for (attempt, conversation) in &mut others {
+        let what = format!("{attempt}: not concerned");
+        report.row(&mut rows, what, "goes on", goes_on(conversation, PATIENCE));
+    }
+    let (again, _) = &cut[0];
+    let seen = match again.make(stage, IN_VAIN)? {
+        true => "passes",
+        false => "dropped",
+    };
+    report.row(&mut rows, format!("{again}: a new one"), "dropped", seen);
+
+    let restored = stage.enforcement.edit(POLICY)?;
+    for (attempt, conversation) in &mut cut {
+        let seen = match conversation.all_arrives(PATIENCE) {
+            Ok(true) => "all bytes arrive".to_owned(),
+            Ok(false) => "bytes are missing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let what = format!("{attempt}: rule restored");
+        report.row(&mut rows, what, "all bytes arrive", seen);
+    }
+    report.rows(&rows)?;
+    report.line(format!(
+        "\nfile saved -> enforced: {} to remove the rule, {} to restore it",
+        ms(removed),
+        ms(restored)
+    ))
+}
+
+type Open = (Attempt, Conversation);
+
+fn open(stage: &Stage, which: &[(Role, Role, Service, Family)]) -> Result<Vec<Open>, Failure> {
+    let open = which.iter().map(|&(from, to, service, family)| {
+        let attempt = Attempt {
+            from,
+            to,
+            service,
+            family,
+        };
+        Ok((attempt, Conversation::open(stage, attempt)?))
+    });
+    open.collect()
+}
+
+pub(crate) fn goes_on(conversation: &mut Conversation, patience: Duration) -> String {
+    match conversation.goes_on(patience) {
+        Ok(true) => "goes on".to_owned(),
+        Ok(false) => "is cut".to_owned(),
+        Err(error) => format!("fails: {error}"),
+    }
+}
+
+/// Both ends speak, until drops were counted for each; the bytes of each that still arrived.
+fn talk_in_vain(stage: &Stage, cut: &mut [Open]) -> Result<Vec<u64>, Failure> {
+    let failed = |e: io::Error| Failure::System(format!("demo: an open connection: {e}"));
+    let dropped = || stage.enforcement.dropped(Role::App1, DropReason::NoRule);
+    let before = dropped()?;
+    let mut heard = Vec::new();
+    for (_, conversation) in &mut *cut {
+        heard.push(conversation.received().map_err(failed)?);
+        conversation.speak().map_err(failed)?;
+    }
+    let expected = before + 2 * cut.len() as u64;
+    // If some passes instead, that is seen below.
+    let _ = wait_until("drops to be counted", IN_VAIN, || {
+        Ok((dropped()? >= expected).then_some(()))
+    });
+    let heard = cut.iter_mut().zip(heard);
+    heard
+        .map(|((_, conversation), before)| Ok(conversation.received().map_err(failed)? - before))
+        .collect()
+}
