@@ -13,6 +13,7 @@ use model::{
     Budgets, Capabilities, Direction, DropReason, Elision, Inventory, Narrowing, PassReason, Port,
     PortId, Settings, Timeouts, Verdict,
 };
+use oracle::Oracle;
 use portcullis_conformance::{Answer, Judge, OracleJudge, generate, selftest};
 use std::time::Duration;
 
@@ -26,11 +27,13 @@ enum Fault {
     Timeouts(fn(&mut Timeouts)),
     Budgets(fn(&mut Budgets)),
     Time(fn(Duration) -> Duration),
+    /// After a change of policy its state is another.
+    State(fn(&mut Oracle, &Inventory)),
     Lacks(fn(&mut Capabilities)),
     Verdict(fn(Verdict) -> Verdict),
 }
 
-use Fault::{Frame, Lacks, Policy, Time};
+use Fault::{Frame, Lacks, Policy, State, Time};
 
 /// Cases within which every fault has to show.
 const CASES: u64 = 200_000;
@@ -120,6 +123,29 @@ fn every_fault_in_the_guard_is_found() {
             "an atomic fragment is a fragment",
             Frame(frame::atomic_is_first),
         ),
+        (
+            "unspecified sources are not martian",
+            Frame(frame::no_unspecified),
+        ),
+        (
+            "multicast sources are not martian",
+            Frame(frame::no_multicast_source),
+        ),
+        ("DHCP may go anywhere", Frame(frame::dhcp_anywhere)),
+        ("MLD may speak of any group", Frame(frame::mld_group)),
+        (
+            "hop-by-hop may stand anywhere",
+            Frame(frame::late_hop_by_hop),
+        ),
+        ("datagrams have no end", Frame(frame::endless_datagram)),
+        (
+            "only EUI-64 is link-local",
+            Policy(|i, _| policy::networks(i, |n| n.eui64_only = true)),
+        ),
+        (
+            "ports elsewhere reserve nothing",
+            Policy(|i, _| policy::others_change_mac(i)),
+        ),
     ]);
 }
 
@@ -135,6 +161,16 @@ fn every_fault_in_conntrack_is_found() {
             Frame(|f, _, _| frame::clear_flags(f, frame::FIN)),
         ),
         ("SYN starts nothing", Frame(frame::no_syn)),
+        ("SYN with ACK is ACK", Frame(frame::no_syn_ack)),
+        (
+            "a request's code does not count",
+            Frame(frame::request_code),
+        ),
+        ("a change of policy loses state", State(policy::lose_state)),
+        (
+            "half-open flows have one place less",
+            Fault::Budgets(|b| b.half_open_per_port = (b.half_open_per_port - 1).max(1)),
+        ),
         (
             "nothing is picked up in mid-stream",
             Frame(frame::no_mid_stream),
@@ -235,6 +271,14 @@ fn every_fault_in_policy_is_found() {
         (
             "the first prefix of an address group",
             Policy(|i, _| policy::lose_prefix(i)),
+        ),
+        (
+            "a prefix of the other family is anybody",
+            Policy(|i, _| policy::rules(i, policy::wrong_family_is_any)),
+        ),
+        (
+            "a rule for an extension header is for anything",
+            Policy(|i, _| policy::rules(i, policy::extension_is_any)),
         ),
         (
             "a missing group is anybody",
@@ -359,10 +403,13 @@ impl Judge for Faulty<'_> {
             Fault::Budgets(change) => {
                 policy::settings(&mut inventory, |s| change(&mut s.budgets));
             }
-            Frame(_) | Time(_) | Lacks(_) | Fault::Verdict(_) => {}
+            Frame(_) | State(_) | Time(_) | Lacks(_) | Fault::Verdict(_) => {}
         }
         self.inventory = inventory;
         self.inner.apply(&self.inventory);
+        if let State(change) = self.fault {
+            change(self.inner.oracle(), &self.inventory);
+        }
     }
 
     fn advance(&mut self, by: Duration) {

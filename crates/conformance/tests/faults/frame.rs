@@ -124,6 +124,61 @@ pub(crate) fn no_loopback(frame: &mut Frame, _: Direction, _: Option<&Port>) {
     }
 }
 
+pub(crate) fn no_unspecified(frame: &mut Frame, direction: Direction, _: Option<&Port>) {
+    if direction == Direction::Egress {
+        return;
+    }
+    if is(frame, 12, &[0x08, 0x00]) && is(frame, 26, &[0; 4]) {
+        put(frame, 26, &[198]);
+    }
+    if is(frame, 12, &[0x86, 0xdd]) && is(frame, 22, &[0; 16]) {
+        put(frame, 22, &[0x20]);
+    }
+}
+
+pub(crate) fn no_multicast_source(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    if is(frame, 12, &[0x08, 0x00]) && frame.len() > 26 && frame[26] >> 4 == 0xe {
+        put(frame, 26, &[198]);
+    }
+    if is(frame, 12, &[0x86, 0xdd]) && is(frame, 22, &[0xff]) {
+        put(frame, 22, &[0x20]);
+    }
+}
+
+pub(crate) fn dhcp_anywhere(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    let Some((17, at)) = transport(frame) else {
+        return;
+    };
+    if is(frame, at, &[0, 68, 0, 67]) {
+        put(frame, 30, &[255; 4]);
+    }
+}
+
+/// The address in the message becomes the one that it is sent to.
+pub(crate) fn mld_group(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    if let Some((58, at)) = transport(frame)
+        && matches!(frame[at], 131 | 132)
+    {
+        let dst: Vec<u8> = frame[38..54].to_vec();
+        put(frame, at + 8, &dst);
+    }
+}
+
+pub(crate) fn late_hop_by_hop(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    if is(frame, 12, &[0x86, 0xdd])
+        && (is(frame, 20, &[60]) || is(frame, 20, &[43]))
+        && is(frame, 54, &[0])
+    {
+        put(frame, 54, &[60]);
+    }
+}
+
+pub(crate) fn endless_datagram(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    if is(frame, 12, &[0x08, 0x00]) && is(frame, 20, &[0x1f, 0xff]) {
+        put(frame, 21, &[0xf0]);
+    }
+}
+
 pub(crate) fn no_source_route(frame: &mut Frame, _: Direction, _: Option<&Port>) {
     if is(frame, 12, &[0x08, 0x00]) && (is(frame, 34, &[131]) || is(frame, 34, &[137])) {
         put(frame, 34, &[130]);
@@ -156,6 +211,10 @@ pub(crate) fn clear_flags(frame: &mut [u8], flags: u8) {
 
 pub(crate) fn no_syn(frame: &mut Frame, _: Direction, _: Option<&Port>) {
     with_flags(frame, |old| if old & SYN != 0 { old | ACK } else { old });
+}
+
+pub(crate) fn no_syn_ack(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    with_flags(frame, |old| if old & ACK != 0 { old & !SYN } else { old });
 }
 
 pub(crate) fn no_mid_stream(frame: &mut Frame, _: Direction, _: Option<&Port>) {
@@ -196,6 +255,14 @@ pub(crate) fn no_identifier(frame: &mut Frame, _: Direction, _: Option<&Port>) {
 pub(crate) fn reply_code(frame: &mut Frame, _: Direction, _: Option<&Port>) {
     if let Some(at) = icmp(frame)
         && matches!(frame[at], 0 | 14 | 129)
+    {
+        put(frame, at + 1, &[0]);
+    }
+}
+
+pub(crate) fn request_code(frame: &mut Frame, _: Direction, _: Option<&Port>) {
+    if let Some(at) = icmp(frame)
+        && matches!(frame[at], 8 | 13 | 128)
     {
         put(frame, at + 1, &[0]);
     }

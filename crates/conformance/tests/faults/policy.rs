@@ -4,6 +4,8 @@ use model::{
     AddressPair, Family, GroupId, Inventory, L4Match, L4PortRange, Network, Peer, Port, Prefix,
     Rule, SecurityGroup, Settings,
 };
+use oracle::Oracle;
+use portcullis_conformance::generate;
 
 pub(crate) fn settings(made: &mut Inventory, change: impl Fn(&mut Settings)) {
     made.hosts
@@ -104,6 +106,37 @@ fn for_peers(made: &mut Inventory, is_any: impl Fn(&GroupId) -> bool) {
             rule.peer = Peer::Any;
         }
     }
+}
+
+pub(crate) fn wrong_family_is_any(rule: &mut Rule) {
+    if let Peer::Prefix(prefix) = &rule.peer
+        && prefix.family() != rule.family
+    {
+        rule.peer = Peer::Any;
+    }
+}
+
+pub(crate) fn extension_is_any(rule: &mut Rule) {
+    if let (L4Match::Other(protocol), Family::V6) = (rule.l4, rule.family)
+        && matches!(protocol.number(), 0 | 43 | 44 | 51 | 60)
+    {
+        rule.l4 = L4Match::Any;
+    }
+}
+
+pub(crate) fn others_change_mac(made: &mut Inventory) {
+    let here = generate::host();
+    for port in made.ports.values_mut() {
+        if port.host.as_ref() != Some(&here) {
+            port.mac.0[4] = 0x99;
+        }
+    }
+}
+
+pub(crate) fn lose_state(oracle: &mut Oracle, made: &Inventory) {
+    made.ports
+        .keys()
+        .for_each(|port| oracle.remove_device(port));
 }
 
 /// Each too short pair becomes two that are long enough.
