@@ -67,27 +67,42 @@ struct Module {
     content: Vec<u8>,
 }
 
-/// Writes the RAM disk to `path`, with programs of this host in its /bin. Its init answers commands on the console (`machine`).
+/// What a machine gets besides busybox.
+#[derive(Default)]
+pub(crate) struct Contents<'a> {
+    /// Loaded at the start, with what they need.
+    pub(crate) modules: &'a [&'a str],
+    /// Programs of this host, for /bin, with their libraries.
+    pub(crate) programs: &'a [&'a Path],
+    /// Directories of this host, at the same place there: files one level deep.
+    pub(crate) directories: &'a [&'a Path],
+}
+
+/// Writes the RAM disk to `path`. Its init answers commands on the console (`machine`).
 pub(crate) fn write_initrd(
     path: &Path,
     kernel: &Kernel,
-    modules: &[&str],
-    programs: &[&Path],
+    contents: &Contents<'_>,
 ) -> Result<(), Failure> {
     let mut archive = Archive::default();
-    for directory in ["bin", "dev", "proc", "sys", "modules", "run", "tmp"] {
+    for directory in [
+        "bin", "dev", "proc", "sys", "modules", "run", "tmp", "var/lib",
+    ] {
         archive.directory(directory);
     }
     let busybox = Path::new("/bin/busybox");
     let content = fs::read(busybox).map_err(|e| Failure::at(busybox, e))?;
     archive.file("bin/busybox", 0o755, &content);
     let mut load = String::new();
-    for module in kernel.modules(modules)? {
+    for module in kernel.modules(contents.modules)? {
         archive.file(&format!("modules/{}", module.file), 0o644, &module.content);
         load += &format!("insmod /modules/{}\n", module.file);
     }
-    for program in programs {
+    for program in contents.programs {
         archive.program(program)?;
+    }
+    for directory in contents.directories {
+        archive.copy(directory)?;
     }
     archive.file("init", 0o755, INIT.replace("LOAD\n", &load).as_bytes());
     fs::write(path, archive.finish()).map_err(|e| Failure::at(path, e))
@@ -95,7 +110,7 @@ pub(crate) fn write_initrd(
 
 /// One line in, its output out, and a line with its exit status. The console doesn't echo.
 const INIT: &str = "#!/bin/busybox sh
-/bin/busybox --install -s /bin
+/bin/busybox --install -s /bin 2>/dev/null
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -146,6 +161,22 @@ impl Archive {
             if let Some(library) = library {
                 let content = fs::read(library).map_err(|e| Failure::at(Path::new(library), e))?;
                 self.file(library.trim_start_matches('/'), 0o755, &content);
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, directory: &Path) -> Result<(), Failure> {
+        let name = |path: &Path| path.to_string_lossy().trim_start_matches('/').to_owned();
+        self.directory(&name(directory));
+        for entry in fs::read_dir(directory)
+            .map_err(|e| Failure::at(directory, e))?
+            .flatten()
+        {
+            let path = entry.path();
+            if path.is_file() {
+                let content = fs::read(&path).map_err(|e| Failure::at(&path, e))?;
+                self.file(&name(&path), 0o644, &content);
             }
         }
         Ok(())

@@ -14,18 +14,18 @@ mod guest;
 mod image;
 mod lab;
 mod machine;
+mod older;
 mod soak;
 
 use checks::Tally;
 use command::run;
-use image::{Kernel, write_initrd};
+use image::{Contents, Kernel, write_initrd};
 use lab::Lab;
-use machine::{Config, Machine};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Why the lab itself could not go on. A wrong verdict is none.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl fmt::Display for Failure {
     }
 }
 
-const USAGE: &str = "usage: portcullis-vmlab machines|soak PORTCULLIS DIRECTORY";
+const USAGE: &str = "usage: portcullis-vmlab machines|older|soak PORTCULLIS DIRECTORY";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         ["inside", part, portcullis, cache] => {
             inside(part, Path::new(portcullis), Path::new(cache))
         }
-        [part @ ("machines" | "soak"), portcullis, cache] => {
+        [part @ ("machines" | "older" | "soak"), portcullis, cache] => {
             outside(part, Path::new(portcullis), Path::new(cache))
         }
         _ => Err(Failure::new(USAGE)),
@@ -79,8 +79,9 @@ fn main() -> ExitCode {
 /// What needs the host's network; then all the rest, without it.
 fn outside(part: &str, portcullis: &Path, cache: &Path) -> Result<bool, Failure> {
     std::fs::create_dir_all(cache).map_err(|e| Failure::at(cache, e))?;
-    if part == "machines" {
+    if part != "soak" {
         Kernel::fetch(cache)?;
+        older::build_tests()?;
     }
     let status = Command::new("unshare")
         .args(["--net", "--mount", "--"])
@@ -106,6 +107,7 @@ fn inside(part: &str, portcullis: &Path, cache: &Path) -> Result<bool, Failure> 
     let mut tally = Tally::default();
     match part {
         "soak" => soak::run(portcullis, cache, &mut tally)?,
+        "older" => older::check(portcullis, cache, &Kernel::fetch(cache)?, &mut tally)?,
         _ => machines(portcullis, cache, &mut tally)?,
     }
     let Tally { right, all } = tally;
@@ -118,12 +120,12 @@ fn machines(portcullis: &Path, cache: &Path, tally: &mut Tally) -> Result<(), Fa
     let kernel = Kernel::fetch(cache)?;
     let initrd = cache.join("initrd");
     let program = this_program()?;
-    write_initrd(
-        &initrd,
-        &kernel,
-        &["virtio_mmio", "virtio_net"],
-        &[&program],
-    )?;
+    let contents = Contents {
+        modules: &["virtio_mmio", "virtio_net"],
+        programs: &[&program],
+        ..Contents::default()
+    };
+    write_initrd(&initrd, &kernel, &contents)?;
     for offloads in [true, false] {
         let how = if offloads { "with" } else { "without" };
         println!("two machines on taps, {how} offloads");
@@ -131,38 +133,7 @@ fn machines(portcullis: &Path, cache: &Path, tally: &mut Tally) -> Result<(), Fa
         checks::run(&mut lab, offloads, tally)?;
         lab.end()?;
     }
-    older_kernel(portcullis, cache, &kernel, tally)
-}
-
-/// The very program, in a machine with Debian's kernel: the verifier there takes the object, hooks are
-/// by clsact, and generated cases are judged as the oracle judges them.
-fn older_kernel(
-    portcullis: &Path,
-    cache: &Path,
-    kernel: &Kernel,
-    tally: &mut Tally,
-) -> Result<(), Failure> {
-    println!("one machine that runs the plane itself");
-    let initrd = cache.join("initrd-plane");
-    let modules = ["virtio_mmio", "veth", "bridge", "sch_ingress", "cls_bpf"];
-    write_initrd(&initrd, kernel, &modules, &[portcullis])?;
-    let mut machine = Machine::start(&Config {
-        name: "host",
-        kernel,
-        initrd: &initrd,
-        memory_mb: 1024,
-        card: None,
-    })?;
-    machine.wait_ready()?;
-    let release = machine.must("uname -r")?;
-    let line = "portcullis selftest --plane ebpf --cases 2000 --seed 1";
-    let answer = machine.run_within(line, Duration::from_secs(300))?;
-    let last = answer.text.lines().last().unwrap_or_default();
-    tally.row(&format!("{line} on {release}"), answer.succeeded(), last);
-    if !answer.succeeded() {
-        println!("{}", answer.text);
-    }
-    Ok(())
+    older::check(portcullis, cache, &kernel, tally)
 }
 
 fn this_program() -> Result<PathBuf, Failure> {
