@@ -10,7 +10,7 @@ const SEEDS: [u64; 3] = [1, 2, 0x5eed];
 fn the_plane_in_memory_agrees_with_the_oracle() {
     for seed in SEEDS {
         let mut plane = ModelPlaneJudge::new(generate::host());
-        let report = selftest::run(&mut plane, Capabilities::ALL, 250_000, seed, |_| {});
+        let report = selftest::run(&mut plane, Capabilities::ALL, 250_000, seed, selftest::on);
         let told: Vec<String> = report.failures.iter().map(|f| f.to_string()).collect();
         assert_eq!(report.mismatches, 0, "seed {seed}\n{}", told.join("\n"));
         assert!(
@@ -100,5 +100,5 @@ fn check_invariant(traces: u64, holds: fn(&mut dyn Judge, u64) -> Result<(), Str
 /// Of the oracle against itself, which explains: what passes as live alone shows in its steps.
 fn coverage(capabilities: Capabilities, cases: u64, seed: u64) -> Coverage {
     let mut judge = OracleJudge::new(generate::host(), capabilities).explaining();
-    selftest::run(&mut judge, capabilities, cases, seed, |_| {}).coverage
+    selftest::run(&mut judge, capabilities, cases, seed, selftest::on).coverage
 }

@@ -31,8 +31,14 @@ impl RealPlane for Attached {
         &mut self.0
     }
 
-    fn set_clock_ahead(&mut self, by: Duration) {
-        let set = self.0.set_clock_offset(by);
+    fn forget(&mut self) {
+        self.0.forget_state().expect("flows can be removed");
+    }
+
+    fn set_clock(&mut self, now: Duration) {
+        let set = self.0.set_fixed_clock(now);
         set.expect("the clock can be set");
+        // As an agent does each second.
+        self.0.sweep().expect("flows can be swept");
     }
 }

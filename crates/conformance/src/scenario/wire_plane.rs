@@ -11,9 +11,11 @@
 
 use super::here;
 use super::run::{Seen, Subject};
+use crate::START;
 use crate::lab::{Arrival, Attach, Lab, LabError, PacketSocket, Vm, probe};
 use dataplane::{DataPlane, Device, Target};
 use model::{Direction, Inventory, MacAddr, PortId};
+use policy::HostView;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,8 +25,11 @@ pub trait RealPlane {
 
     fn plane(&mut self) -> &mut dyn DataPlane;
 
-    /// Its clock is ahead of the kernel's by so much from now on; it never goes back.
-    fn set_clock_ahead(&mut self, by: Duration);
+    /// Forgets flows and whatever else packets have left.
+    fn forget(&mut self);
+
+    /// Its clock stands at this time until the next call.
+    fn set_clock(&mut self, now: Duration);
 }
 
 /// A real plane with a lab around it.
@@ -34,7 +39,7 @@ pub struct WirePlane {
     rigs: BTreeMap<PortId, Rig>,
     /// The MACs of the ports as they are now.
     macs: BTreeMap<PortId, MacAddr>,
-    ahead: Duration,
+    now: Duration,
 }
 
 struct Rig {
@@ -63,17 +68,13 @@ impl WirePlane {
                 lab,
                 rigs: BTreeMap::new(),
                 macs: BTreeMap::new(),
-                ahead: Duration::ZERO,
+                now: START,
             };
             let done = work(&mut wire);
-            wire.detach();
+            let detached = wire.plane.plane().detach();
+            detached.expect("a plane that could attach can detach");
             done
         }))
-    }
-
-    fn detach(&mut self) {
-        let detached = self.plane.plane().detach();
-        detached.expect("a plane that could attach can detach");
     }
 
     fn rig(&mut self, port: &PortId) -> Result<(), LabError> {
@@ -103,30 +104,13 @@ impl WirePlane {
         self.rigs.insert(port.clone(), rig);
         Ok(())
     }
-}
 
-impl Subject for WirePlane {
-    fn name(&self) -> String {
-        format!("{} on the wire", self.plane.name())
-    }
-
-    fn reset(&mut self) {
-        self.detach();
-        self.macs.clear();
-    }
-
-    fn apply(&mut self, inventory: &Inventory) {
-        let (view, _) = policy::compile(inventory, &here());
-        let ports = inventory.ports.values();
-        self.macs = ports.map(|port| (port.id.clone(), port.mac)).collect();
-        for port in view.ports.keys() {
-            self.rig(port).expect("the lab has room for another port");
-        }
-        let (known, gone): (Vec<_>, Vec<_>) = self
-            .rigs
-            .iter()
-            .map(|(port, rig)| (port.clone(), rig.device.clone()))
-            .partition(|(port, _)| view.ports.contains_key(port));
+    /// On the ports' devices; those of ports that the view doesn't have are closed.
+    fn enforce(&mut self, view: HostView) {
+        let rigs = self.rigs.iter();
+        let devices = rigs.map(|(port, rig)| (port.clone(), rig.device.clone()));
+        let (known, gone): (Vec<_>, Vec<_>) =
+            devices.partition(|(port, _)| view.ports.contains_key(port));
         let target = Target {
             devices: known.into_iter().collect(),
             view,
@@ -138,10 +122,34 @@ impl Subject for WirePlane {
         };
         assert_eq!(report.refused, BTreeMap::new(), "ports that are refused");
     }
+}
+
+impl Subject for WirePlane {
+    fn name(&self) -> String {
+        format!("{} on the wire", self.plane.name())
+    }
+
+    fn reset(&mut self) {
+        self.enforce(HostView::default());
+        self.plane.forget();
+        self.macs.clear();
+        self.now = START;
+        self.plane.set_clock(self.now);
+    }
+
+    fn apply(&mut self, inventory: &Inventory) {
+        let (view, _) = policy::compile(inventory, &here());
+        let ports = inventory.ports.values();
+        self.macs = ports.map(|port| (port.id.clone(), port.mac)).collect();
+        for port in view.ports.keys() {
+            self.rig(port).expect("the lab has room for another port");
+        }
+        self.enforce(view);
+    }
 
     fn advance(&mut self, by: Duration) {
-        self.ahead += by;
-        self.plane.set_clock_ahead(self.ahead);
+        self.now += by;
+        self.plane.set_clock(self.now);
     }
 
     fn send(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Seen {
