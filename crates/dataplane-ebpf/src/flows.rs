@@ -92,22 +92,15 @@ fn key(flow: &Flow) -> FlowKey {
     }
 }
 
-/// What time the hooks think it is.
-pub(crate) fn now_ns(config: &Config) -> u64 {
-    if config.fixed_clock_ns != 0 {
-        return config.fixed_clock_ns;
-    }
-    let mut now = libc::timespec {
+/// Length of the kernel's tick: the resolution of the clocks that it moves.
+pub(crate) fn jiffy_ns() -> u32 {
+    let mut resolution = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `now` is there to be written; this clock is always there.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64 + config.clock_offset_ns
-}
-
-pub(crate) fn now_ticks(config: &Config) -> u32 {
-    (now_ns(config) >> TICK_SHIFT) as u32
+    // SAFETY: `resolution` is there to be written; this clock is always there.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut resolution) };
+    u32::try_from(resolution.tv_nsec).expect("ticks are shorter than a second")
 }
 
 fn ticks(ticks: u32) -> Duration {

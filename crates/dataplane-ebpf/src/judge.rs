@@ -5,7 +5,7 @@
 
 use crate::layout::{
     Answer, PASS_ELIDED_ERROR, PASS_FRAGMENT, PASS_INFRASTRUCTURE, PASS_LIVE, PASS_RULE,
-    PASS_UNGUARDED, Shared, SweepArgs, WORD_RANK,
+    PASS_UNGUARDED, SWEEP_NOTHING, Shared, SweepArgs, WORD_RANK,
 };
 use crate::object::Object;
 use crate::table::check;
@@ -78,6 +78,11 @@ pub(crate) fn ask_sweep(object: &Object, mode: u32, number: u32) -> io::Result<S
     context[block.clone()].copy_from_slice(arguments.as_bytes());
     run_program(object.sweep.as_raw_fd(), &mut context, &[0; SHORTEST], 1)?;
     Ok(SweepArgs::from_bytes(&context[block]).expect("cut to its size"))
+}
+
+/// What time the hooks think it is, in the ticks of flows.
+pub(crate) fn now_ticks(object: &Object) -> io::Result<u32> {
+    Ok(ask_sweep(object, SWEEP_NOTHING, 0)?.now_ticks)
 }
 
 /// A frame without room for the header that its ethertype announces can't be given to the kernel's

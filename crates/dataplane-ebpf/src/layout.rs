@@ -145,7 +145,7 @@ numbers! {
     TIMEOUT_OTHER = 7;
     TIMEOUTS = 8;
 
-    /// Time in flows is in ticks of 2^28 ns (0.27 s) of the monotonic clock.
+    /// Time in flows is in ticks of 2^28 ns (0.27 s).
     TICK_SHIFT = 28;
 
     FLOW_V6 = 1;
@@ -178,6 +178,8 @@ numbers! {
     SWEEP_EXPIRED = 0;
     /// Also flows that are elidable now.
     SWEEP_ELIDABLE = 1;
+    /// Only says what time it is.
+    SWEEP_NOTHING = 2;
 }
 
 shared! {
@@ -185,7 +187,7 @@ shared! {
     Config as config {
         /// Not 0: the clock stands at this time (tests).
         fixed_clock_ns: u64,
-        /// Added to the monotonic clock (tests of timeouts).
+        /// Added to the clock (tests of timeouts).
         clock_offset_ns: u64,
         /// Secret of the flow hash; guests can't aim for collisions.
         hash_key: [u64; 2],
@@ -201,6 +203,9 @@ shared! {
         elided_errors_per_s: u32,
         ethertypes: [u16; 8],
         ethertypes_len: u32,
+        /// Length of the kernel's tick. Time in flows counts jiffies, which cost nothing to read; clocks do.
+        jiffy_ns: u32,
+        aligned: u32,
     }
     /// `devices`, by the low 16 bits of the ifindex; `devices_more`, by ifindex, where two collide.
     DeviceEntry as device {
@@ -421,6 +426,7 @@ shared! {
         notes: u32,
         /// The set that the word belongs to.
         set: u32,
+        now_ticks: u32,
     }
     /// What `sweep` is asked, and what it answers, in the packet's control block.
     SweepArgs as sweep_args {
@@ -430,6 +436,7 @@ shared! {
         number: u32,
         removed: u32,
         seen: u32,
+        now_ticks: u32,
     }
 }
 

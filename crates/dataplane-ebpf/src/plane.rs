@@ -100,6 +100,7 @@ impl EbpfPlane {
         };
         if self.object.fresh {
             let config = Config {
+                jiffy_ns: flows::jiffy_ns(),
                 hash_key: secret().map_err(trouble("reading random bytes"))?,
                 ..Config::default()
             };
@@ -221,7 +222,7 @@ impl EbpfPlane {
         let names = state.books.numbers.ports();
         let ports = state.contents.ports.clone();
         let config = self.config_now()?;
-        let now = flows::now_ticks(&config);
+        let now = judge::now_ticks(&self.object)?;
         let mut records = Vec::new();
         for (_, flow) in self.object.tables.flows.entries_in_batches()? {
             let slot = u32::from(flow.slot);
@@ -320,8 +321,8 @@ impl EbpfPlane {
 
     fn render(&mut self, target: &Target) -> io::Result<(State, Rendered)> {
         self.state()?;
+        let now = judge::now_ticks(&self.object)?;
         let mut state = self.state.take().expect("read just now");
-        let now = flows::now_ticks(&state.contents.config);
         let old = self.view.as_ref();
         let rendered = render::render(target, old, &state.contents, &mut state.books, now);
         Ok((state, rendered))

@@ -43,10 +43,20 @@ struct quote {
 };
 MAP(quotes, PERCPU_ARRAY, __u32, struct quote, 2, 0);
 
-static __always_inline __u64 clock_ns(struct config *config)
+static __always_inline __u32 now_ticks(struct config *config)
 {
-	return config->fixed_clock_ns ? config->fixed_clock_ns
-				      : bpf_ktime_get_coarse_ns() + config->clock_offset_ns;
+	__u64 ns = config->fixed_clock_ns;
+
+	if (!ns)
+		ns = bpf_jiffies64() * config->jiffy_ns + config->clock_offset_ns;
+	return ns >> TICK_SHIFT;
+}
+
+static __always_inline __u32 clock_second(struct config *config)
+{
+	__u64 ns = config->fixed_clock_ns ?: bpf_ktime_get_coarse_ns();
+
+	return ns / 1000000000;
 }
 
 /* --- names of flows --- */

@@ -42,7 +42,7 @@ static __noinline int judge_elided_error(struct gate *g, struct tuple *t)
 	out = flow_permits(g, t, DIR_EGRESS);
 	if (!in || !out || !((in | out) & WORD_STATEFUL))
 		return NO_RULE;
-	second = clock_ns(g->config) / 1000000000;
+	second = clock_second(g->config);
 	count = g->state->error_second[direction] == second ? g->state->error_count[direction] : 0;
 	if (count >= g->config->elided_errors_per_s)
 		return ERROR_RATE;
@@ -286,7 +286,7 @@ static __always_inline bool open_gate(struct gate *g, __u32 slot, __u32 directio
 	g->set = bpf_map_lookup_elem(&sets, &set);
 	g->slot = slot;
 	g->direction = direction;
-	g->now = clock_ns(g->config) >> TICK_SHIFT;
+	g->now = now_ticks(g->config);
 	g->dry = dry;
 	g->run = run;
 	return g->set;
@@ -302,11 +302,11 @@ static __always_inline void add(void *map, __u32 index, __u32 bytes)
 	}
 }
 
-/* At most 8 events per tick and CPU. */
+/* At most 8 events per 64 jiffies and CPU. */
 static __noinline void report_drop(struct __sk_buff *skb, __u32 slot, __u32 direction, __u32 reason)
 {
 	struct { struct event event; __u8 bytes[EVENT_BYTES]; } *sample;
-	__u32 zero = 0, tick = bpf_ktime_get_coarse_ns() >> TICK_SHIFT, length;
+	__u32 zero = 0, tick = bpf_jiffies64() >> 6, length;
 	struct event_gate *gate = bpf_map_lookup_elem(&event_gates, &zero);
 	struct port *port = port_in(slot);
 
@@ -396,6 +396,7 @@ SEC("tc") int judge(struct __sk_buff *skb)
 	if (open_gate(&gate, slot, direction, dry, true)) {
 		answer.outcome = judge_frame(skb, &gate, &answer);
 		answer.set = gate.port->set;
+		answer.now_ticks = gate.now;
 		if (!dry)
 			count(skb, &gate, answer.outcome, answer.word);
 	} else {
@@ -405,6 +406,7 @@ SEC("tc") int judge(struct __sk_buff *skb)
 	skb->cb[1] = answer.word;
 	skb->cb[2] = answer.notes;
 	skb->cb[3] = answer.set;
+	skb->cb[4] = answer.now_ticks;
 	return answer.outcome < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
@@ -464,15 +466,19 @@ SEC("tc") int sweep(struct __sk_buff *skb)
 {
 	struct sweep_args args = { .mode = skb->cb[0], .number = skb->cb[1] };
 	__u32 zero = 0;
+	struct config *settings = bpf_map_lookup_elem(&config, &zero);
 	struct sweeper *sweeper = bpf_map_lookup_elem(&sweepers, &zero);
 
+	if (!settings || !sweeper)
+		return TC_ACT_UNSPEC;
+	skb->cb[4] = now_ticks(settings);
+	if (args.mode == SWEEP_NOTHING)
+		return TC_ACT_UNSPEC;
 	bpf_for_each_map_elem(&flows, sweep_flow, &args, 0);
-	if (sweeper) {
-		/* Fails from the second time on. */
-		bpf_timer_init(&sweeper->timer, &sweepers, CLOCK_MONOTONIC);
-		bpf_timer_set_callback(&sweeper->timer, sweep_unattended);
-		bpf_timer_start(&sweeper->timer, UNATTENDED_NS, 0);
-	}
+	/* Fails from the second time on. */
+	bpf_timer_init(&sweeper->timer, &sweepers, CLOCK_MONOTONIC);
+	bpf_timer_set_callback(&sweeper->timer, sweep_unattended);
+	bpf_timer_start(&sweeper->timer, UNATTENDED_NS, 0);
 	skb->cb[2] = args.removed;
 	skb->cb[3] = args.seen;
 	return TC_ACT_UNSPEC;
