@@ -87,7 +87,7 @@ const STEPS: [(usize, Step); 11] = [
     (18, Step::Change),
 ];
 
-/// A trace with at least this many packets.
+/// A trace with this many packets.
 pub fn trace(seed: u64, packets: usize) -> Trace {
     let mut dice = Dice::new(seed);
     let inventory = inventory::inventory(&mut dice);
@@ -106,10 +106,12 @@ pub fn trace(seed: u64, packets: usize) -> Trace {
     while generator.packets < packets {
         generator.step();
     }
-    Trace {
-        seed,
-        events: generator.events,
+    let mut events = generator.events;
+    for _ in packets..generator.packets {
+        let last = events.iter().rposition(|e| matches!(e, Event::Packet(_)));
+        events.truncate(last.expect("as many are here as were counted"));
     }
+    Trace { seed, events }
 }
 
 struct Generator {

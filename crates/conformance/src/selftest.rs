@@ -19,6 +19,7 @@ use crate::judge::{Answer, Judge, OracleJudge};
 use crate::shrink;
 use model::{Capabilities, Verdict};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Long, since a new inventory costs a plane more than a packet.
@@ -57,26 +58,31 @@ pub struct Mismatch {
     pub seen: Verdict,
 }
 
+/// The progress of whom it doesn't concern.
+pub fn on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 impl Mismatch {
     fn kind(&self) -> (String, String) {
         (report::kind(&self.expected), report::kind(&self.seen))
     }
 }
 
-/// Judges this many packets and a few. `progress` is called after each trace.
+/// Judges this many packets. `progress` is called after each trace, and may end the run early.
 pub fn run(
     judge: &mut dyn Judge,
     capabilities: Capabilities,
     cases: u64,
     seed: u64,
-    progress: impl FnMut(Progress),
+    progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Report {
     run_telling(FAILURES_TOLD, judge, capabilities, cases, seed, progress)
 }
 
 /// Like [`run`], for who wants to know just whether there are mismatches.
 pub fn count(judge: &mut dyn Judge, capabilities: Capabilities, cases: u64, seed: u64) -> Report {
-    run_telling(0, judge, capabilities, cases, seed, |_| {})
+    run_telling(0, judge, capabilities, cases, seed, on)
 }
 
 fn run_telling(
@@ -85,7 +91,7 @@ fn run_telling(
     capabilities: Capabilities,
     cases: u64,
     seed: u64,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Report {
     let mut oracle = OracleJudge::new(generate::host(), capabilities);
     let mut report = Report::default();
@@ -108,10 +114,13 @@ fn run_telling(
                 report.failures.push(failure);
             }
         }
-        progress(Progress {
+        let so_far = Progress {
             cases: report.cases,
             mismatches: report.mismatches,
-        });
+        };
+        if progress(so_far).is_break() {
+            break;
+        }
     }
     report
 }

@@ -37,7 +37,13 @@ fn the_loaded_program_answers_as_the_oracle_does() {
         number("SEED").unwrap_or(1),
     );
     let mut instance = Instance::new("conformance");
-    let report = selftest::run(&mut instance.0, Capabilities::ALL, cases, seed, |_| {});
+    let report = selftest::run(
+        &mut instance.0,
+        Capabilities::ALL,
+        cases,
+        seed,
+        selftest::on,
+    );
     let told: Vec<String> = report.failures.iter().map(|f| f.to_string()).collect();
     assert_eq!(report.trouble, None);
     assert_eq!(

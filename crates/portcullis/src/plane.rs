@@ -5,6 +5,7 @@
 use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, ValueEnum};
+use conformance::{Judge, PlaneJudge, generate};
 use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
 use dataplane_ebpf::{EbpfConfig, EbpfPlane, FlowRecord, OpenError, Outcome};
 use model::{Direction, PortId};
@@ -100,6 +101,41 @@ pub(crate) fn is_there(args: PlaneArgs, instance: &Instance) -> Result<bool, Fai
             let instances = EbpfPlane::instances();
             let instances = instances.map_err(asking("listing what is enforced"))?;
             Ok(instances.iter().any(|name| name == instance.name()))
+        }
+    }
+}
+
+/// A plane of its own that judges no device: packets are shown to it by hand. Gone with the value.
+pub(crate) struct Trial(PlaneJudge<EbpfPlane>);
+
+pub(crate) fn trial(args: PlaneArgs) -> Result<Trial, Failure> {
+    match args.plane {
+        PlaneName::Ebpf => {
+            let config = EbpfConfig {
+                // The fewer, the faster swept; a generated trace has some hundreds.
+                max_flows: 4_096,
+                ..EbpfConfig::small(format!("selftest-{}", std::process::id()))
+            };
+            let plane = EbpfPlane::open(config).map_err(Failure::system)?;
+            Ok(Trial(PlaneJudge::new(args.name(), generate::host(), plane)))
+        }
+    }
+}
+
+impl Trial {
+    pub(crate) fn judge(&mut self) -> &mut dyn Judge {
+        &mut self.0
+    }
+
+    pub(crate) fn capabilities(&mut self) -> Capabilities {
+        self.0.plane().capabilities()
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.plane().detach() {
+            tracing::warn!(%error, "the selftest's programs and maps are still there");
         }
     }
 }

@@ -119,7 +119,9 @@ impl fmt::Display for Coverage {
         for (reason, count) in self.drops() {
             writeln!(f, "drop {:<20} {count:>9}", reason.name())?;
         }
-        writeln!(f, "live alone                {:>9}", self.live_only)?;
+        if self.live_only > 0 {
+            writeln!(f, "live alone                {:>9}", self.live_only)?;
+        }
         writeln!(f, "live errors               {:>9}", self.live_errors)?;
         writeln!(f, "revocations               {:>9}", self.revocations)?;
         write!(f, "permissions               {:>9}", self.permissions)

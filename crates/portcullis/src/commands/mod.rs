@@ -12,6 +12,7 @@ mod flows;
 mod man;
 mod run;
 mod schema;
+mod selftest;
 mod status;
 
 use crate::failure::Failure;
@@ -52,6 +53,7 @@ enum Command {
     Flows(flows::FlowsArgs),
     Explain(explain::ExplainArgs),
     Detach(detach::DetachArgs),
+    Selftest(selftest::SelftestArgs),
     Bench(crate::bench::BenchArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
@@ -69,6 +71,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Flows(args) => flows::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Detach(args) => detach::run(args),
+        Command::Selftest(args) => selftest::run(args),
         Command::Bench(args) => Ok(crate::bench::run(&args)?),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

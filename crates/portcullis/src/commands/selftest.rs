@@ -1,0 +1,132 @@
+//! `portcullis selftest`: on this kernel, does the data plane answer as the oracle does?
+
+use crate::failure::Failure;
+use crate::output;
+use crate::plane::{self, PlaneArgs};
+use anyhow::Context;
+use clap::Args;
+use conformance::selftest::{self, Progress};
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Prove on this kernel that a data plane does what the contract says
+///
+/// Policies and packets are generated from the seed, with their history: replies, errors, fragments,
+/// changes in mid-flow. Each packet is judged by the contract and by the loaded program. No device is
+/// touched, and an enforcement that is in place goes on. The last line counts the mismatches; the
+/// exit code is 0 if there are none.
+#[derive(Args, Debug)]
+pub(crate) struct SelftestArgs {
+    #[command(flatten)]
+    plane: PlaneArgs,
+
+    /// Packets to judge
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    cases: u64,
+
+    /// The same seed, the same policies and packets
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// Also print which verdicts were met, and how often
+    #[arg(long)]
+    coverage: bool,
+}
+
+pub(crate) fn run(args: SelftestArgs) -> Result<(), Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("watching for signals")?;
+    }
+    let mut trial = plane::trial(args.plane)?;
+    let capabilities = trial.capabilities();
+    let mut ticker = Ticker::new(args.cases);
+    let report = selftest::run(
+        trial.judge(),
+        capabilities,
+        args.cases,
+        args.seed,
+        |progress| {
+            ticker.tell(progress);
+            match stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        },
+    );
+    ticker.end();
+    drop(trial);
+    if let Some(trouble) = report.trouble {
+        return Err(Failure::System(format!(
+            "after {} cases, of which {} were mismatches: {trouble}",
+            report.cases, report.mismatches
+        )));
+    }
+    for failure in &report.failures {
+        output::say(&format!("{failure}\n"));
+    }
+    for ((expected, seen), count) in &report.kinds {
+        output::say(&format!("{count} times expected {expected}, seen {seen}\n"));
+    }
+    if args.coverage {
+        output::say(&format!("{}\n", report.coverage));
+    }
+    let seconds = ticker.began.elapsed().as_secs_f64();
+    output::say(&format!(
+        "seed {}, {:.0} cases/s, {} left open by the contract\n{} cases, {} mismatches\n",
+        args.seed,
+        report.cases as f64 / seconds,
+        report.open,
+        report.cases,
+        report.mismatches
+    ));
+    match (report.mismatches, report.cases < args.cases) {
+        (0, false) => Ok(()),
+        (0, true) => Err(Failure::No("stopped before the end".to_owned())),
+        (_, _) => Err(Failure::No(String::new())),
+    }
+}
+
+/// One line that moves, on a terminal.
+struct Ticker {
+    cases: u64,
+    began: Instant,
+    told: Instant,
+    on_terminal: bool,
+}
+
+impl Ticker {
+    fn new(cases: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            cases,
+            began: now,
+            told: now,
+            on_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        if !self.on_terminal || self.told.elapsed() < Duration::from_millis(200) {
+            return;
+        }
+        self.told = Instant::now();
+        let Progress { cases, mismatches } = progress;
+        let rate = cases as f64 / self.began.elapsed().as_secs_f64();
+        eprint!(
+            "\r{cases} of {} cases, {mismatches} mismatches, {rate:.0} cases/s\x1b[K",
+            self.cases
+        );
+        // Who closed stderr sees no progress; the run goes on.
+        let _ = std::io::stderr().flush();
+    }
+
+    fn end(&self) {
+        if self.on_terminal {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
