@@ -341,6 +341,29 @@ fn a_judge_without_fault_has_no_mismatch() {
     assert_eq!(mismatches(&Fault::Verdict(|v| v)), 0);
 }
 
+#[test]
+fn a_mismatch_is_told_whole_and_small() {
+    let fault = Frame(|f, _, _| frame::clear_flags(f, frame::RST));
+    let mut judge = Faulty::new(&fault);
+    let report = selftest::run(&mut judge, Capabilities::ALL, CASES, 1, selftest::on);
+    let counted: u64 = report.kinds.values().sum();
+    assert_eq!((report.mismatches, report.mismatches > 0), (counted, true));
+    for failure in &report.failures {
+        let text = failure.to_string();
+        // A policy, what opens a flow, its RST, time or a packet, and what else it may take.
+        assert!(failure.trace.events.len() <= 12, "{text}");
+        for part in [
+            "seed 0x",
+            "policy 1.",
+            "    oracle: ",
+            "    faulty: ",
+            "  oracle: Verdict",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}
+
 fn check(faults: &[(&str, Fault)]) {
     let unnoticed = faults.iter().filter(|(_, fault)| mismatches(fault) == 0);
     let unnoticed: Vec<&str> = unnoticed.map(|(name, _)| *name).collect();
