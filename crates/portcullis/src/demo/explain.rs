@@ -42,8 +42,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         report.line(format!(
             "$ portcullis explain --port {port} --ingress '{packet}'"
         ))?;
-        report.line(text(run(stage, &words)?)?)?;
-        report.line("")?;
+        report.line(text(run(stage, &words)?)? + "\n")?;
         let answer = text(run(stage, &[&words[..], &["-o", "json"]].concat())?)?;
         let answer: Value = serde_json::from_str(&answer)
             .map_err(|e| Failure::System(format!("demo: reading the answer of explain: {e}")))?;

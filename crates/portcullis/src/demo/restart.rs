@@ -17,10 +17,11 @@ use std::time::Duration;
 use wire::TcpFlags;
 use wire::build;
 
-const KILLS: usize = 3;
 const CONNECTIONS: usize = 60;
-/// While no agent runs, and again when one does: rounds of each thread at least.
-const ROUNDS: u64 = 5;
+/// Of each thread at least, while no agent runs and again when one does.
+const ROUNDS: u64 = 20;
+/// Between two rounds: it is the agent's start that the demo waits for.
+const PAUSE: Duration = Duration::from_millis(1);
 
 const SENDER: Role = Role::Web1;
 const RECEIVER: Role = Role::App1;
@@ -65,7 +66,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
 
     let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
     let probes = count(&traffic.probe_rounds) * 2;
-    let mut rows = Rows::new(&format!("{KILLS} KILLS, {CONNECTIONS} OPEN CONNECTIONS"));
+    let mut rows = Rows::new(&format!("{CONNECTIONS} OPEN CONNECTIONS"));
     let went_on = match without_agent {
         0 => "stopped",
         _ => "went on",
@@ -95,17 +96,14 @@ fn attempt(family: Family) -> Attempt {
 
 /// How many exchanges there were while no agent ran.
 fn kill_and_start(stage: &Stage, traffic: &Traffic) -> Result<u64, Failure> {
-    let mut without_agent = 0;
     traffic.wait_for_rounds()?;
-    for _ in 0..KILLS {
-        stage.enforcement.kill_agent()?;
-        let begun = traffic.exchanges.load(Ordering::Acquire);
-        traffic.wait_for_rounds()?;
-        without_agent += traffic.exchanges.load(Ordering::Acquire) - begun;
-        stage.enforcement.start_agent()?;
-        stage.enforcement.wait_enforced(POLICY)?;
-        traffic.wait_for_rounds()?;
-    }
+    stage.enforcement.kill_agent()?;
+    let begun = traffic.exchanges.load(Ordering::Acquire);
+    traffic.wait_for_rounds()?;
+    let without_agent = traffic.exchanges.load(Ordering::Acquire) - begun;
+    stage.enforcement.start_agent()?;
+    stage.enforcement.wait_enforced(POLICY)?;
+    traffic.wait_for_rounds()?;
     Ok(without_agent)
 }
 
@@ -123,6 +121,7 @@ impl Traffic {
                 goes_on
             });
             self.talk_rounds.fetch_add(1, Ordering::AcqRel);
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -156,6 +155,7 @@ impl Traffic {
             self.wrongly_dropped.fetch_add(dropped, Ordering::AcqRel);
             self.wrongly_passed.fetch_add(passed, Ordering::AcqRel);
             self.probe_rounds.fetch_add(1, Ordering::AcqRel);
+            std::thread::sleep(PAUSE);
         }
         Ok(())
     }

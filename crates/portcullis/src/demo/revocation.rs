@@ -37,8 +37,15 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     }
 
     let removed = stage.enforcement.edit(&without_from_web())?;
-    let seen = talk_in_vain(stage, &mut cut)?;
-    for ((attempt, _), bytes) in cut.iter().zip(seen) {
+    let (bytes_seen, new_one) = talk_in_vain(stage, &mut cut)?;
+    let new_attempt = cut[0].0;
+    report.row(
+        &mut rows,
+        format!("{new_attempt}: a new one"),
+        "dropped",
+        new_one,
+    );
+    for ((attempt, _), bytes) in cut.iter().zip(bytes_seen) {
         let seen = match bytes {
             0 => "no byte passes".to_owned(),
             bytes => format!("{bytes} bytes pass"),
@@ -50,13 +57,6 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         let what = format!("{attempt}: not concerned");
         report.row(&mut rows, what, "goes on", goes_on(conversation, PATIENCE));
     }
-    let (again, _) = &cut[0];
-    let seen = match again.make(stage, IN_VAIN)? {
-        true => "passes",
-        false => "dropped",
-    };
-    report.row(&mut rows, format!("{again}: a new one"), "dropped", seen);
-
     let restored = stage.enforcement.edit(POLICY)?;
     for (attempt, conversation) in &mut cut {
         let seen = match conversation.all_arrives(PATIENCE) {
@@ -98,8 +98,9 @@ pub(crate) fn goes_on(conversation: &mut Conversation, patience: Duration) -> St
     }
 }
 
-/// Both ends speak, until drops were counted for each; the bytes of each that still arrived.
-fn talk_in_vain(stage: &Stage, cut: &mut [Open]) -> Result<Vec<u64>, Failure> {
+/// Both ends speak while somebody tries to connect anew. How many bytes of each connection still arrived,
+/// and what became of the new one. Nothing counts as silent before drops were counted for it.
+fn talk_in_vain(stage: &Stage, cut: &mut [Open]) -> Result<(Vec<u64>, &'static str), Failure> {
     let failed = |e: io::Error| Failure::System(format!("demo: an open connection: {e}"));
     let dropped = || stage.enforcement.dropped(Role::App1, DropReason::NoRule);
     let before = dropped()?;
@@ -108,13 +109,18 @@ fn talk_in_vain(stage: &Stage, cut: &mut [Open]) -> Result<Vec<u64>, Failure> {
         heard.push(conversation.received().map_err(failed)?);
         conversation.speak().map_err(failed)?;
     }
-    let expected = before + 2 * cut.len() as u64;
-    // If some passes instead, that is seen below.
+    let new_one = match cut[0].0.make(stage, IN_VAIN)? {
+        true => "passes",
+        false => "dropped",
+    };
+    let expected = before + 2 * cut.len() as u64 + 1;
+    // What passes instead is seen below.
     let _ = wait_until("drops to be counted", IN_VAIN, || {
         Ok((dropped()? >= expected).then_some(()))
     });
     let heard = cut.iter_mut().zip(heard);
-    heard
+    let bytes: Result<Vec<u64>, Failure> = heard
         .map(|((_, conversation), before)| Ok(conversation.received().map_err(failed)? - before))
-        .collect()
+        .collect();
+    Ok((bytes?, new_one))
 }
