@@ -451,11 +451,21 @@ static long sweep_flow(void *map, const void *key, void *value, void *context)
 struct sweeper { struct bpf_timer timer; };
 MAP(sweepers, ARRAY, __u32, struct sweeper, 1, 0);
 
+/* An empty table of millions of buckets is not walked. */
+static __always_inline void sweep_flows(struct sweep_args *args)
+{
+	__u32 zero = 0;
+	struct host_state *host = bpf_map_lookup_elem(&host_state, &zero);
+
+	if (host && host->flows)
+		bpf_for_each_map_elem(&flows, sweep_flow, args, 0);
+}
+
 static int sweep_unattended(void *map, __u32 *key, struct sweeper *sweeper)
 {
 	struct sweep_args args = {};
 
-	bpf_for_each_map_elem(&flows, sweep_flow, &args, 0);
+	sweep_flows(&args);
 	bpf_timer_start(&sweeper->timer, BY_ITSELF_NS, 0);
 	return 0;
 }
@@ -474,7 +484,7 @@ SEC("tc") int sweep(struct __sk_buff *skb)
 	skb->cb[4] = now_ticks(settings);
 	if (args.mode == SWEEP_NOTHING)
 		return TC_ACT_UNSPEC;
-	bpf_for_each_map_elem(&flows, sweep_flow, &args, 0);
+	sweep_flows(&args);
 	/* Fails from the second time on. */
 	bpf_timer_init(&sweeper->timer, &sweepers, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&sweeper->timer, sweep_unattended);
