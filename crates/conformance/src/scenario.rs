@@ -38,7 +38,7 @@ mod run;
 mod wire_plane;
 
 pub use parse::{BadScenario, load, parse};
-pub use run::{Failure, Seen, Subject, run};
+pub use run::{Failure, Ran, Seen, Subject, run};
 pub use wire_plane::{RealPlane, WirePlane};
 
 use model::{Direction, Elision, GroupId, Inventory, Narrowing, PassReason, PortId, RuleRef};
@@ -162,3 +162,6 @@ impl Why {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,10 +123,13 @@ fn scenario(
         return Err((line(item), format!("no policy `{begin}` in the file")));
     }
     let steps_node = required(item, &known, "steps")?;
+    let steps_text = string(steps_node)?;
     let mut steps = Vec::new();
-    for (i, text) in string(steps_node)?.lines().enumerate() {
-        // The text of a block begins in the line below its mark.
-        let at = line(steps_node) + 1 + i;
+    let lines = || steps_text.lines();
+    let blank = lines().take_while(|text| text.trim().is_empty()).count();
+    for (i, text) in lines().enumerate() {
+        // A block is where its first words are, not at its mark.
+        let at = (line(steps_node) + i).saturating_sub(blank);
         let text = text.split(" #").next().unwrap_or_default().trim();
         if text.is_empty() || text.starts_with('#') {
             continue;

@@ -3,6 +3,7 @@
 use super::{Action, Change, OUTSIDER, Scenario, Step, here};
 use crate::{Answer, Judge};
 use model::{Direction, Inventory, MacAddr, Peer, PortId, Verdict};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -60,8 +61,17 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What was done of a scenario.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    pub packets: usize,
+    /// Packets that the subject could not be shown, by the reason.
+    pub unshown: BTreeMap<&'static str, usize>,
+}
+
 /// From the scenario's first policy to its last step, or to the first that fails.
-pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<(), Box<Failure>> {
+pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<Ran, Box<Failure>> {
+    let mut ran = Ran::default();
     subject.reset();
     let mut inventory = scenario.policies[&scenario.begin].clone();
     subject.apply(&inventory);
@@ -88,6 +98,10 @@ pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<(), Box<Fai
                         return Err(failure(scenario, step, subject, what, String::new()));
                     };
                     let seen = subject.send(port, *direction, &frame);
+                    ran.packets += 1;
+                    if let Seen::Unshown(why) = &seen {
+                        *ran.unshown.entry(why).or_default() += 1;
+                    }
                     let wrong = match &seen {
                         Seen::Judged(answer) => answer.open || !outcome.allows(&answer.verdict),
                         Seen::Arrived(arrived) => *arrived != outcome.passes(),
@@ -107,7 +121,7 @@ pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<(), Box<Fai
             }
         }
     }
-    Ok(())
+    Ok(ran)
 }
 
 fn make(change: &Change, inventory: &mut Inventory, scenario: &Scenario) -> Result<(), String> {

@@ -1,14 +1,16 @@
 //! A test for each scenario of `scenarios/`, for one subject.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use portcullis_conformance::scenario::{Scenario, Subject, load, run};
+use portcullis_conformance::scenario::{Ran, Scenario, Subject, load, run};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 /// What the thread that owns the subject is asked: a scenario, and where to answer.
-type Question = (Scenario, Sender<Result<(), Failed>>);
+type Question = (Scenario, Sender<Result<Ran, Failed>>);
 
 /// Asks the subject all questions there are.
 pub(crate) type Ask = Box<dyn FnOnce(&mut dyn Subject) + Send>;
@@ -33,8 +35,9 @@ pub(crate) fn check_every_scenario(with: impl FnOnce(Ask) + Send + 'static) -> E
             }
         }));
     });
+    let total: Arc<Mutex<Ran>> = Arc::default();
     let trials = scenarios.into_iter().map(|scenario| {
-        let ask = ask.clone();
+        let (ask, total) = (ask.clone(), total.clone());
         let name = format!(
             "{}: {}",
             scenario.file.trim_end_matches(".yaml"),
@@ -44,15 +47,25 @@ pub(crate) fn check_every_scenario(with: impl FnOnce(Ask) + Send + 'static) -> E
             let (answer, answered) = channel();
             ask.send((scenario, answer))
                 .map_err(|_| "the subject has stopped: see the panic above")?;
-            answered
+            let ran = answered
                 .recv()
-                .map_err(|_| "the subject has stopped: see the panic above")?
+                .map_err(|_| "the subject has stopped: see the panic above")??;
+            let mut total = total.lock().expect("nothing here panics");
+            total.packets += ran.packets;
+            for (why, count) in ran.unshown {
+                *total.unshown.entry(why).or_default() += count;
+            }
+            Ok(())
         })
     });
     let trials: Vec<Trial> = trials.collect();
     drop(ask);
     let done = libtest_mimic::run(&Arguments::from_args(), trials);
     // The last question is answered, or never will be.
+    let total = total.lock().expect("nothing here panics");
+    for (why, count) in &total.unshown {
+        println!("{count} of {} packets not shown: {why}", total.packets);
+    }
     let panicked = judge.join().is_err();
     match done.has_failed() || panicked {
         true => ExitCode::FAILURE,
