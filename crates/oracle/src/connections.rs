@@ -19,7 +19,7 @@ pub(crate) struct Connections {
     next_place: u32,
     /// The newest last. A place whose datagram was denied afterwards stays taken.
     datagrams: VecDeque<Option<Datagram>>,
-    /// By direction: a second of the clock, and the errors about elided flows in it.
+    /// By direction: a second of the clock, and the errors about elided flows that passed in it.
     errors: [(u64, u32); 2],
     held_since: Option<Duration>,
     /// Flows that a plane may still take for live, and until when.
@@ -342,14 +342,15 @@ impl DatagramName {
 
 /// Errors about elided flows, and the hold.
 impl Connections {
-    /// Counts one more error about an elided flow. False: it is one too many in this second.
+    /// One more error about an elided flow, counted if it passes. False: too many did in this second.
     pub(crate) fn count_error(&mut self, direction: Direction, now: Duration, limit: u32) -> bool {
         let (second, count) = &mut self.errors[direction as usize];
         if *second != now.as_secs() {
             (*second, *count) = (now.as_secs(), 0);
         }
-        *count = count.saturating_add(1);
-        *count <= limit
+        let passes = *count < limit;
+        *count += u32::from(passes);
+        passes
     }
 
     pub(crate) fn hold(&mut self, now: Duration) {
