@@ -167,6 +167,8 @@ impl Changes {
                     };
                 }
             }
+            // Not timeouts and not half-open places: what these mean for flows that are there already,
+            // the contract doesn't say.
             Kind::Budgets => {
                 let budgets = inventory::budgets(dice);
                 if let Some(host) = made.hosts.get_mut(&here()) {
