@@ -66,7 +66,7 @@ fn run(object: &Object, hook: &Hook, step: &Step) -> io::Result<()> {
         },
         Step::Attach(ifindex, _) => hook.attach(object, *ifindex),
         Step::Detach(ifindex) => hook.detach(object, *ifindex),
-        Step::Sweep(mode, number) => sweep(object, *mode, *number).map(|_| ()),
+        Step::Sweep(mode, ports) => sweep_ports(object, *mode, ports),
     }
 }
 
@@ -74,6 +74,23 @@ fn write<K: Shared, V: Shared>(table: &Table<K, V>, change: &Change<K, V>) -> io
     match change {
         Change::Put(entries) => table.put_all(entries),
         Change::Delete(keys) => table.delete_all(keys),
+    }
+}
+
+/// Looks through all flows at most once, and only if one of the ports has any.
+fn sweep_ports(object: &Object, mode: u32, ports: &[(u32, u32)]) -> io::Result<()> {
+    let mut with_flows = Vec::new();
+    for (slot, number) in ports {
+        let state = object.tables.port_state.get(slot)?.unwrap_or_default();
+        // A slot that is somebody else's already doesn't tell.
+        if state.number != *number || state.established + state.half_open > 0 {
+            with_flows.push(*number);
+        }
+    }
+    match with_flows.as_slice() {
+        [] => Ok(()),
+        [one] => sweep(object, mode, *one).map(|_| ()),
+        _ => sweep(object, mode, 0).map(|_| ()),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::table::Name;
 use model::{AddressGroupId, GroupId, NetworkId, PortId, Prefix, ScopeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 /// Whom a rule's peer number stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,11 +39,23 @@ enum Kind {
     Scope = 2,
     Network = 3,
     Peer = 4,
+    /// Peers that are prefixes, several in an entry: there may be a hundred thousand of them.
+    Prefixes = 5,
 }
+
+/// An entry of prefixes: for each of so many numbers in a row its prefix, or zeros.
+const PREFIXES: u32 = 7;
+/// Family (4 or 6), length, address.
+const PREFIX_BYTES: usize = 18;
 
 trait Named: Ord + Clone {
     const KIND: Kind;
     fn text(&self) -> String;
+
+    /// Names that go into entries of prefixes.
+    fn prefix(&self) -> Option<Prefix> {
+        None
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +78,9 @@ struct Known<N> {
     found: BTreeMap<String, u32>,
     next: u32,
 }
+
+/// What `names` holds, by key.
+pub(crate) type Names = BTreeMap<u64, Name>;
 
 impl<N: Named> Known<N> {
     fn new() -> Self {
@@ -97,18 +113,18 @@ impl<N: Named> Known<N> {
         self.found.retain(|_, number| used.contains(number));
     }
 
-    fn names(&self) -> impl Iterator<Item = (u64, Name)> + '_ {
-        let known = self
-            .numbers
-            .iter()
-            .map(|(name, number)| (*number, name.text()));
-        let found = self
-            .found
-            .iter()
-            .map(|(text, number)| (*number, text.clone()));
-        known
-            .chain(found)
-            .map(|(number, text)| (key(N::KIND, number), Name::new(&text)))
+    fn names(&self, names: &mut Names) {
+        for (name, number) in &self.numbers {
+            match name.prefix() {
+                Some(prefix) => put_prefix(names, *number, &prefix),
+                None => {
+                    names.insert(key(N::KIND, *number), Name::new(&name.text()));
+                }
+            }
+        }
+        for (text, number) in &self.found {
+            names.insert(key(N::KIND, *number), Name::new(text));
+        }
     }
 }
 
@@ -149,6 +165,12 @@ impl Numbers {
                 k if k == Kind::Scope as u32 => &mut numbers.scopes.found,
                 k if k == Kind::Network as u32 => &mut numbers.networks.found,
                 k if k == Kind::Peer as u32 => &mut numbers.peers.found,
+                k if k == Kind::Prefixes as u32 => {
+                    let found = prefixes(number, name);
+                    let found = found.map(|(number, prefix)| (PeerName::Prefix(prefix), number));
+                    numbers.peers.numbers.extend(found);
+                    continue;
+                }
                 _ => continue,
             };
             found.insert(text, number);
@@ -188,22 +210,18 @@ impl Numbers {
         ))
     }
 
-    pub(crate) fn names(&self) -> BTreeMap<u64, Name> {
-        let slots = self.slots.taken.iter().map(|(id, slot)| (*slot, id.text()));
-        let found = self
-            .slots
-            .found
-            .iter()
-            .map(|(text, slot)| (*slot, text.clone()));
-        let ports = slots.chain(found);
-        let ports = ports.map(|(slot, text)| (key(Kind::Port, slot), Name::new(&text)));
-        let own = [(META, self.meta())];
-        own.into_iter()
-            .chain(ports)
-            .chain(self.scopes.names())
-            .chain(self.networks.names())
-            .chain(self.peers.names())
-            .collect()
+    pub(crate) fn names(&self) -> Names {
+        let mut names = Names::from([(META, self.meta())]);
+        for (id, slot) in &self.slots.taken {
+            names.insert(key(Kind::Port, *slot), Name::new(&id.text()));
+        }
+        for (text, slot) in &self.slots.found {
+            names.insert(key(Kind::Port, *slot), Name::new(text));
+        }
+        self.scopes.names(&mut names);
+        self.networks.names(&mut names);
+        self.peers.names(&mut names);
+        names
     }
 
     pub(crate) fn scope(&mut self, scope: &ScopeId) -> u32 {
@@ -312,6 +330,39 @@ fn key(kind: Kind, number: u32) -> u64 {
     u64::from(kind as u32) << 32 | u64::from(number)
 }
 
+fn put_prefix(names: &mut Names, number: u32, prefix: &Prefix) {
+    let name = names
+        .entry(key(Kind::Prefixes, number / PREFIXES))
+        .or_default();
+    let at = (number % PREFIXES) as usize * PREFIX_BYTES;
+    let place = &mut name.0[at..at + PREFIX_BYTES];
+    place[1] = prefix.length();
+    match prefix.network() {
+        IpAddr::V4(address) => {
+            place[0] = 4;
+            place[2..6].copy_from_slice(&address.octets());
+        }
+        IpAddr::V6(address) => {
+            place[0] = 6;
+            place[2..18].copy_from_slice(&address.octets());
+        }
+    }
+}
+
+/// The prefixes of one entry, with their numbers.
+fn prefixes(entry: u32, name: &Name) -> impl Iterator<Item = (u32, Prefix)> + '_ {
+    let places = name.0.chunks_exact(PREFIX_BYTES);
+    let numbers = entry * PREFIXES..(entry + 1) * PREFIXES;
+    numbers.zip(places).filter_map(|(number, place)| {
+        let address = match place[0] {
+            4 => IpAddr::from([place[2], place[3], place[4], place[5]]),
+            6 => IpAddr::from(<[u8; 16]>::try_from(&place[2..18]).expect("16 bytes")),
+            _ => return None,
+        };
+        Some((number, Prefix::new(address, place[1]).ok()?))
+    })
+}
+
 /// Text that fits into a `Name` and is another for another id.
 fn short(text: &str) -> String {
     const ROOM: usize = 120;
@@ -359,6 +410,14 @@ impl Named for NetworkName {
 
 impl Named for PeerName {
     const KIND: Kind = Kind::Peer;
+
+    fn prefix(&self) -> Option<Prefix> {
+        match self {
+            PeerName::Prefix(prefix) => Some(*prefix),
+            PeerName::Group(_) | PeerName::AddressGroup(_) | PeerName::Union(_) => None,
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             PeerName::Group(id) => short(&format!("group {id}")),

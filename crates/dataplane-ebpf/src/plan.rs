@@ -58,8 +58,8 @@ pub(crate) enum Step {
     Device(u32, Option<DevicePlace>, bool),
     Attach(u32, String),
     Detach(u32),
-    /// Mode, and a port's number or 0.
-    Sweep(u32, u32),
+    /// Mode, and the ports by slot and number; those without flows are not looked for.
+    Sweep(u32, Vec<(u32, u32)>),
 }
 
 impl<K, V> Change<K, V> {
@@ -309,19 +309,21 @@ fn clear(
     steps: &mut Vec<Step>,
 ) {
     let desired = &rendered.desired;
+    let mut gone = Vec::new();
     for (slot, port) in &actual.ports {
         let stays = desired.ports.get(slot);
         if stays.is_none() {
             put_in_force(*slot, PortRecord::default(), indices, steps);
         }
         if stays.is_none_or(|p| p.record.number != port.record.number) {
-            steps.push(Step::Sweep(SWEEP_EXPIRED, port.record.number));
+            gone.push((*slot, port.record.number));
         }
     }
-    match rendered.becoming_elidable.as_slice() {
-        [] => {}
-        [one] => steps.push(Step::Sweep(SWEEP_ELIDABLE, *one)),
-        _ => steps.push(Step::Sweep(SWEEP_ELIDABLE, 0)),
+    if !rendered.becoming_elidable.is_empty() {
+        gone.extend(&rendered.becoming_elidable);
+        steps.push(Step::Sweep(SWEEP_ELIDABLE, gone));
+    } else if !gone.is_empty() {
+        steps.push(Step::Sweep(SWEEP_EXPIRED, gone));
     }
     clear_sets(actual, rendered, steps);
     for (number, block) in &actual.addresses {

@@ -39,7 +39,12 @@ pub struct EbpfPlane {
     closed: BTreeSet<Device>,
     past: Past,
     detached: bool,
+    /// Not before this is the next look at all flows.
+    next_sweep: Instant,
 }
+
+/// A look at all flows may take this part of the time.
+const SWEEP_SHARE: u32 = 100;
 
 struct State {
     contents: Contents,
@@ -88,6 +93,7 @@ impl EbpfPlane {
             closed: BTreeSet::new(),
             past: Past::new(),
             detached: false,
+            next_sweep: Instant::now(),
         }
     }
 
@@ -239,7 +245,7 @@ impl EbpfPlane {
         Ok(records)
     }
 
-    /// Removes expired flows. To be called each second; how many went.
+    /// Removes expired flows now; how many went. `tend` does so now and then.
     pub fn sweep(&mut self) -> io::Result<u32> {
         execute::sweep(&self.object, SWEEP_EXPIRED, 0).map(|answer| answer.removed)
     }
@@ -442,6 +448,16 @@ impl DataPlane for EbpfPlane {
         let state = self.state.as_ref().expect("read just now");
         counters::read(&self.object, &state.contents, &state.books, &self.past)
             .map_err(failed("reading counters"))
+    }
+
+    /// Removes expired flows, each second or, where the table is large, as often as costs little.
+    fn tend(&mut self) -> Result<(), ApplyError> {
+        let began = Instant::now();
+        if began >= self.next_sweep {
+            self.sweep().map_err(failed("removing expired flows"))?;
+            self.next_sweep = began + began.elapsed() * SWEEP_SHARE;
+        }
+        Ok(())
     }
 
     fn detach(&mut self) -> Result<(), ApplyError> {

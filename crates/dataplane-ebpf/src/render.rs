@@ -75,8 +75,8 @@ pub(crate) struct Rendered {
     /// Runs of `rule_stats` that count somebody else's packets still.
     pub(crate) reused_rules: Vec<(u32, u32)>,
     pub(crate) device_names: BTreeMap<u32, String>,
-    /// Numbers of ports whose flows that need no tracking any more are to go.
-    pub(crate) becoming_elidable: Vec<u32>,
+    /// Ports, by slot and number, whose flows that need no tracking any more are to go.
+    pub(crate) becoming_elidable: Vec<(u32, u32)>,
     pub(crate) refused: BTreeMap<PortId, String>,
 }
 
@@ -604,35 +604,36 @@ fn elision_changes(
     desired: &mut Contents,
     slots: &BTreeMap<PortId, u32>,
     now_ticks: u32,
-) -> (BTreeMap<u32, u32>, Vec<u32>) {
+) -> (BTreeMap<u32, u32>, Vec<(u32, u32)>) {
     let (mut holds, mut becoming) = (BTreeMap::new(), Vec::new());
     let mut change = old.map(|old| ElisionChange::between(old, view));
+    let mut ports = std::mem::take(&mut desired.ports);
     let until =
         now_ticks.wrapping_add(desired.config.timeouts_ticks[TIMEOUT_TCP_ESTABLISHED as usize]);
     for (id, slot) in slots {
-        let (Some(before), Some(now)) = (actual.ports.get(slot), desired.ports.get_mut(slot))
-        else {
+        let (Some(before), Some(now)) = (actual.ports.get(slot), ports.get_mut(slot)) else {
             continue;
         };
         if before.record.number != now.record.number {
             continue;
         }
+        // Without rules of both directions nothing is elidable: a cheap answer for most.
+        let may = |number: u32, sets: &BTreeMap<u32, SetState>, mode: u32| {
+            let flags = sets.get(&number).map(|set| set.record.flags[0]);
+            let both_ways = flags.is_some_and(|f| f.iter().any(|f| f & SET_MAY_ELIDE != 0));
+            both_ways && mode != ELISION_OFF
+        };
+        let could = may(before.record.set, &actual.sets, actual.config.elision);
+        let can = may(now.record.set, &desired.sets, desired.config.elision);
         let (stops, becomes) = match &mut change {
-            Some(change) => (change.stops(id), change.becomes(id)),
+            Some(change) => (could && change.stops(id), can && change.becomes(id)),
             // The old view is not known: whatever may have changed, has.
             None => {
-                let may = actual
-                    .sets
-                    .get(&before.record.set)
-                    .is_some_and(|set| set.record.flags[0].iter().any(|f| f & SET_MAY_ELIDE != 0));
                 let changed = before.record.set != now.record.set
                     || before.record.scope != now.record.scope
                     || actual.lists != desired.lists
                     || actual.config.elision != desired.config.elision;
-                (
-                    changed && may && actual.config.elision != ELISION_OFF,
-                    changed,
-                )
+                (could && changed, can && changed)
             }
         };
         if stops && view.settings.narrowing == Narrowing::Cut {
@@ -641,9 +642,10 @@ fn elision_changes(
             holds.insert(*slot, now.record.hold_until);
         }
         if becomes {
-            becoming.push(now.record.number);
+            becoming.push((*slot, now.record.number));
         }
     }
+    desired.ports = ports;
     (holds, becoming)
 }
 

@@ -165,7 +165,7 @@ impl DataPlane for Ebpf {
             let step = step.to_owned();
             move |source| ApplyError { step, source }
         };
-        self.0.sweep().map_err(failed("removing expired flows"))?;
+        self.0.tend()?;
         for sample in self.0.events().map_err(failed("reading drop samples"))? {
             let port = sample.port.as_ref().map_or("-", PortId::as_str);
             let packet = wire::words::describe(&sample.frame);
