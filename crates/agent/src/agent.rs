@@ -35,7 +35,11 @@ pub enum Event {
     PolicyInvalid(Vec<String>),
     /// All devices, at the start and whenever single messages may have been lost.
     DevicesListed(Vec<Link>),
-    DeviceSeen(Link),
+    /// `at`: when the kernel told it; not later than now, and perhaps before the last step.
+    DeviceSeen {
+        link: Link,
+        at: Duration,
+    },
     DeviceGone {
         ifindex: u32,
     },
@@ -215,7 +219,7 @@ impl Agent {
             Event::PolicyRead(policy) => self.policy_read(policy, &mut effects),
             Event::PolicyInvalid(errors) => self.policy_invalid(errors, &mut effects),
             Event::DevicesListed(links) => self.devices_listed(now, links, &mut effects),
-            Event::DeviceSeen(link) => self.device_seen(now, link),
+            Event::DeviceSeen { link, at } => self.device_seen(at, link),
             Event::DeviceGone { ifindex } => self.device_gone(ifindex, &mut effects),
             Event::Applied(report) => self.applied(now, report, &mut effects),
             Event::ApplyFailed(error) => self.apply_failed(error, &mut effects),
@@ -395,7 +399,7 @@ impl Agent {
         }
     }
 
-    fn device_seen(&mut self, now: Duration, link: Link) {
+    fn device_seen(&mut self, at: Duration, link: Link) {
         // Before the first list: the list will have it.
         let Some(links) = &mut self.links else {
             return;
@@ -408,7 +412,7 @@ impl Agent {
             self.arming.appeared(link.ifindex);
         }
         if link.up {
-            self.arming.up(link.ifindex, now);
+            self.arming.up(link.ifindex, at);
         } else {
             self.arming.down(link.ifindex);
         }

@@ -32,9 +32,13 @@ pub struct LinkError {
     source: io::Error,
 }
 
+/// Room for changes that wait to be read: a host that starts a thousand VMs sends bursts. Capped at the
+/// kernel's rmem_max; beyond it changes are dropped, and everything is listed anew.
+pub const ROOM_BYTES: usize = 4 << 20;
+
 /// Tells all devices, then each change, until `tell` says `false`. Doesn't return otherwise unless
 /// netlink fails.
-pub fn follow(mut tell: impl FnMut(LinkEvent) -> bool) -> Result<(), LinkError> {
+pub fn follow(room_bytes: usize, mut tell: impl FnMut(LinkEvent) -> bool) -> Result<(), LinkError> {
     let failed = |step| {
         move |e: Errno| LinkError {
             step,
@@ -42,9 +46,7 @@ pub fn follow(mut tell: impl FnMut(LinkEvent) -> bool) -> Result<(), LinkError> 
         }
     };
     let subscription = open(RTMGRP_LINK).map_err(failed("subscribing to device changes"))?;
-    // A host that starts a thousand VMs sends bursts. Capped at the kernel's rmem_max; beyond it
-    // changes are dropped and the list is read again.
-    rustix::net::sockopt::set_socket_recv_buffer_size(&subscription, 4 << 20)
+    rustix::net::sockopt::set_socket_recv_buffer_size(&subscription, room_bytes)
         .map_err(failed("making room for device changes"))?;
     let mut events = vec![LinkEvent::Listed(list()?)];
     let mut buffer = vec![0; RECEIVE_BYTES];
@@ -64,7 +66,15 @@ pub fn follow(mut tell: impl FnMut(LinkEvent) -> bool) -> Result<(), LinkError> 
                     }
                 }
             }
-            Err(Errno::NOBUFS) => events.push(LinkEvent::Listed(list()?)),
+            Err(Errno::NOBUFS) => {
+                // What still waits is older than what was lost: told after the list, it could bring
+                // back a device that is gone.
+                while !matches!(
+                    rustix::net::recv(&subscription, buffer.as_mut_slice(), RecvFlags::DONTWAIT),
+                    Err(Errno::WOULDBLOCK)
+                ) {}
+                events.push(LinkEvent::Listed(list()?));
+            }
             Err(Errno::INTR) => {}
             Err(e) => return Err(failed("reading device changes")(e)),
         }

@@ -11,7 +11,7 @@
 //! lists anew. Nothing is lost for good.
 //! Knows nothing of: what the events mean, how a plane works, the syntax of policies.
 
-use crate::agent::{Agent, Config, Effect, Event, Exit, PolicyText, Timer};
+use crate::agent::{Agent, Config, Effect, Event, Exit, GuardState, PolicyText, Timer};
 use crate::cache;
 use crate::devices::{self, LinkEvent};
 use crate::guard::{Guard, GuardError};
@@ -36,8 +36,9 @@ pub struct Setup {
     pub policy_path: PathBuf,
     pub parse: Parse,
     pub confirm: Option<Duration>,
-    /// With the names of devices to guard beside those that the policy names.
-    pub guard: Option<(Guard, BTreeSet<String>)>,
+    /// Drop at the bridge what is not armed: devices that the policy names, and these. `None`: no
+    /// guard, also none that an earlier agent has left.
+    pub guard: Option<BTreeSet<String>>,
 }
 
 /// Something for the agent: from its threads, from signals, from people who ask.
@@ -113,7 +114,8 @@ pub fn drive(
     inputs: &Receiver<Input>,
     on_ready: impl FnOnce(Poke),
 ) -> Result<Outcome, SetupError> {
-    if let Some((guard, _)) = &setup.guard {
+    let guard = Guard::new(setup.instance.name());
+    if setup.guard.is_some() {
         guard.check()?;
     }
     let confirmed = setup.instance.is_confirmed();
@@ -121,15 +123,14 @@ pub fn drive(
         host: setup.host.clone(),
         ours: setup.instance.ours(),
         confirm: setup.confirm.filter(|_| !confirmed),
-        guard_names: setup
-            .guard
-            .as_ref()
-            .map_or_else(BTreeSet::new, |g| g.1.clone()),
+        guard_names: setup.guard.clone().unwrap_or_default(),
     });
     let mut driver = Driver {
         agent,
         plane,
         setup,
+        guard,
+        guard_in_place: true,
         started: Instant::now(),
         timers: BTreeMap::new(),
         results: VecDeque::new(),
@@ -145,6 +146,9 @@ struct Driver<'a> {
     agent: Agent,
     plane: &'a mut dyn DataPlane,
     setup: Setup,
+    guard: Guard,
+    /// There may be one of an earlier agent.
+    guard_in_place: bool,
     started: Instant,
     timers: BTreeMap<Timer, Instant>,
     /// What the plane answered; told after everything that waits in the mailbox.
@@ -278,10 +282,7 @@ impl Driver<'_> {
 
     fn detach(&mut self) -> Result<(), String> {
         let plane = self.plane.detach().map_err(|e| e.to_string());
-        let guard = match &self.setup.guard {
-            Some((guard, _)) => guard.remove().map_err(|e| e.to_string()),
-            None => Ok(()),
-        };
+        let guard = self.guard.remove().map_err(|e| e.to_string());
         let result = plane.and(guard);
         if result.is_ok() {
             self.warn_of(self.setup.instance.forget());
@@ -292,14 +293,20 @@ impl Driver<'_> {
         result
     }
 
-    fn guard(&self, state: &crate::agent::GuardState) {
-        let Some((guard, _)) = &self.setup.guard else {
+    fn guard(&mut self, state: &GuardState) {
+        if self.setup.guard.is_none() {
+            if self.guard_in_place {
+                match self.guard.remove() {
+                    Ok(()) => self.guard_in_place = false,
+                    Err(error) => tracing::warn!(%error, "an earlier guard may be left"),
+                }
+            }
             return;
-        };
+        }
         for name in Guard::unguarded(state) {
             tracing::warn!(%name, "the guard can't hold devices of this name; use an exact one, or a * at the end");
         }
-        if let Err(error) = guard.set(state) {
+        if let Err(error) = self.guard.set(state) {
             tracing::error!(%error, armed = state.armed.len(), "guard not changed: devices that came since pass nothing on a bridge");
         }
     }
@@ -352,11 +359,15 @@ impl Driver<'_> {
             }
         };
         let (to, lost) = (mailbox.clone(), mailbox.clone());
+        let started = self.started;
         let follow_links = move || {
-            let result = devices::follow(|event| {
+            let result = devices::follow(devices::ROOM_BYTES, |event| {
                 to.send(Input::Event(match event {
                     LinkEvent::Listed(links) => Event::DevicesListed(links),
-                    LinkEvent::Seen(link) => Event::DeviceSeen(link),
+                    LinkEvent::Seen(link) => Event::DeviceSeen {
+                        link,
+                        at: started.elapsed(),
+                    },
                     LinkEvent::Gone { ifindex } => Event::DeviceGone { ifindex },
                 }))
             });

@@ -9,8 +9,9 @@ use model::{
     DeviceMatch, Host, HostId, Inventory, Network, NetworkId, PeerTrust, Port, PortId, ScopeId,
     Settings,
 };
+use portcullis_agent::devices::{self, LinkEvent};
 use portcullis_agent::{
-    Ask, Event, Guard, Input, Instance, Link, Mailbox, Outcome, Setup, Snapshot, Source, drive,
+    Ask, Event, Input, Instance, Link, Mailbox, Outcome, Setup, Snapshot, Source, drive,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -185,7 +186,7 @@ impl Bed {
             policy_path: self.policy(),
             parse: Arc::new(parse),
             confirm,
-            guard: guard.then(|| (Guard::new(instance.name()), BTreeSet::new())),
+            guard: guard.then(BTreeSet::new),
             instance,
         };
         let to = mailbox.clone();
@@ -297,7 +298,10 @@ fn a_thousand_changes_during_an_apply_make_one_more() {
             kind: None,
             up: true,
         };
-        assert!(agent.mailbox.send(Input::Event(Event::DeviceSeen(link))));
+        assert!(agent.mailbox.send(Input::Event(Event::DeviceSeen {
+            link,
+            at: Duration::ZERO,
+        })));
     }
     release.send(()).expect("the plane waits for it");
     let Told::Apply(words) = agent.next() else {
@@ -464,11 +468,59 @@ fn the_guard_drops_on_the_bridge_until_a_device_is_armed() {
     agent.expect(&format!("a b a={} b={late}", one.device()));
     agent.status_until(|s| s.applied.is_some());
     assert!(reaches(&two), "it is armed now");
-    assert_eq!(agent.ask(Ask::Detach), Ok(()));
+    agent.stop();
+    // An agent without a guard takes it away, too: it would arm nothing for it.
+    let agent = bed.start();
+    agent.expect(&format!("a b a={} b={late}", one.device()));
+    agent.status_until(|s| s.applied.is_some());
     bed.lab.remove_vm(&two).expect("it is there");
     let two = bed
         .lab
         .add_vm("b", mac(2), &address(2), attach)
         .expect("a VM");
-    assert!(reaches(&two), "the guard goes with detach");
+    agent.expect_in_the_end(&format!("a b a={} b={late}", one.device()));
+    agent.stop();
+    bed.lab.remove_vm(&two).expect("it is there");
+    let two = bed
+        .lab
+        .add_vm("b", mac(2), &address(2), attach)
+        .expect("a VM");
+    assert!(reaches(&two), "there is no guard any more");
+}
+
+#[test]
+fn devices_are_listed_anew_when_messages_were_lost() {
+    const ROOM_BYTES: usize = 4_096;
+    /// More than there is room for.
+    const PAIRS: usize = 100;
+    let bed = Bed::new();
+    let (tell, told) = std::sync::mpsc::sync_channel(0);
+    let thread = bed
+        .lab
+        .host()
+        .spawn(move || devices::follow(ROOM_BYTES, |event| tell.send(event).is_ok()));
+    let LinkEvent::Listed(first) = told.recv().expect("a list") else {
+        panic!("the list comes first");
+    };
+    let known: Vec<&str> = first.iter().map(|l| l.name.as_str()).collect();
+    assert_eq!(known, ["lo"]);
+    let lines: String = (0..PAIRS)
+        .map(|i| format!("link add pc-a{i} type veth peer name pc-b{i}\n"))
+        .collect();
+    // Nobody takes an event meanwhile.
+    bed.ip(&lines);
+    let listed = told
+        .iter()
+        .find_map(|event| match event {
+            LinkEvent::Listed(links) => Some(links),
+            LinkEvent::Seen(_) | LinkEvent::Gone { .. } => None,
+        })
+        .expect("another list");
+    assert_eq!(listed.len(), 2 * PAIRS + 1);
+    drop(told);
+    bed.ip("link set lo up");
+    thread
+        .join()
+        .expect("it doesn't panic")
+        .expect("it ends when no one listens");
 }

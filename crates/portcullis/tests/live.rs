@@ -7,7 +7,7 @@ use conformance::lab::{Attach, EchoServer, Lab, Vm};
 use model::MacAddr;
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -460,4 +460,49 @@ fn a_guarded_device_is_never_open() {
     assert!(!ping(SHORT));
     says(&bed.portcullis(&["detach"]), 0, "enforcement removed");
     assert!(ping(PATIENCE), "the guard goes with detach");
+}
+
+/// Agents are killed at every stage of their work, under open connections: none is cut, and nothing
+/// that is closed opens. `make soak` makes it many.
+#[test]
+fn killed_agents_cut_no_connection_and_open_nothing() {
+    let number = |name: &str, otherwise: usize| {
+        let value = std::env::var(name).ok();
+        value.map_or(otherwise, |v| v.parse().expect("a number"))
+    };
+    let kills = number("PORTCULLIS_TEST_KILLS", 8);
+    let connections = number("PORTCULLIS_TEST_CONNECTIONS", 100);
+    let stages = ["policy read", "policy compiled", "policy applied"];
+
+    let bed = Bed::new();
+    bed.allow(80);
+    drop(bed.start());
+    let mut open: Vec<TcpStream> = (0..connections)
+        .map(|_| bed.connect(80, PATIENCE).expect("80 is open"))
+        .collect();
+    for kill in 0..kills {
+        // Something to do for each agent: the same policy in other words, then a rule more or less.
+        bed.allow(80);
+        let mut text = fs::read_to_string(bed.policy()).expect("it is there");
+        if kill % 2 == 0 {
+            text = text.replace(
+                "rules: [",
+                "rules: [{ name: more, from: any, protocol: tcp, ports: 82 }, ",
+            );
+        }
+        bed.write(&format!("{text}# {kill}\n"));
+        let mut agent = bed.spawn(&[]);
+        let child = agent.0.as_mut().expect("it runs");
+        let log = BufReader::new(child.stderr.take().expect("it is piped"));
+        let stage = stages[kill % stages.len()];
+        let reached = log
+            .lines()
+            .any(|line| line.is_ok_and(|line| line.contains(stage)));
+        assert!(reached, "the agent ended before {stage:?}");
+        drop(agent);
+        for stream in &mut open {
+            assert!(echoes(stream), "kill {kill} cut a connection");
+        }
+        bed.check([true, false]);
+    }
 }

@@ -75,6 +75,16 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
         understand(&read_file(&args.policy)?, &file, &host).map_err(without_policy)?;
     }
     let _lock = instance.lock().map_err(Failure::system)?;
+    let guard: Option<BTreeSet<String>> = args
+        .guard_bridge
+        .as_ref()
+        .map(|names| names.iter().filter(|n| !n.is_empty()).cloned().collect());
+    if guard.is_some() {
+        // What can't be had is said before anything is loaded.
+        Guard::new(instance.name())
+            .check()
+            .map_err(Failure::system)?;
+    }
     let mut plane = plane::open(args.plane, &instance, args.max_ports)?;
     if let Some((policy, _)) = cached
         && !plane.ports()?.is_empty()
@@ -83,18 +93,14 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
         // for what it changes.
         plane.recognize(&policy::compile(&policy.inventory, &host).0)?;
     }
-    let guard = args.guard_bridge.as_ref().map(|names| {
-        let names: BTreeSet<String> = names.iter().filter(|n| !n.is_empty()).cloned().collect();
-        (Guard::new(instance.name()), names)
-    });
-
     let (mailbox, inputs) = Mailbox::new();
     let (view_of, file) = (instance.clone(), args.policy.clone());
     let name = args.plane.name();
     let status = move |status: &agent::Status| status_view::of_agent(status, &view_of, &file, name);
-    control::serve(&instance, mailbox.clone(), status, host.clone()).map_err(|e| {
-        Failure::System(format!("opening {}: {e}", instance.socket_path().display()))
-    })?;
+    let answering =
+        control::serve(&instance, mailbox.clone(), status, host.clone()).map_err(|e| {
+            Failure::System(format!("opening {}: {e}", instance.socket_path().display()))
+        })?;
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("waiting for signals")?;
 
     let setup = Setup {
@@ -112,6 +118,9 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     let outcome = drive(plane.as_plane(), setup, &mailbox, &inputs, on_ready);
     // The next agent makes its own; a client must not wait for one that is gone.
     let _ = std::fs::remove_file(instance.socket_path());
+    // What is asked from now on finds nobody.
+    drop(inputs);
+    answering.finish();
     match outcome.map_err(Failure::system)? {
         Outcome::Stopped => {
             eprintln!(

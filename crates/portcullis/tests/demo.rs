@@ -1,0 +1,121 @@
+//! `portcullis demo` as a newcomer runs it. Needs root.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+struct Demo {
+    child: Child,
+}
+
+impl Demo {
+    fn start(arguments: &[&str]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .arg("demo")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn();
+        Self {
+            child: child.expect("the binary is there"),
+        }
+    }
+
+    /// Reads until a line begins so; ends with what it printed otherwise.
+    fn read_until(&mut self, beginning: &str) {
+        let mut reader = BufReader::new(self.child.stdout.as_mut().expect("it is piped"));
+        let mut all = String::new();
+        while reader.read_line(&mut all).expect("it prints text") > 0 {
+            if all.lines().last().is_some_and(|l| l.starts_with(beginning)) {
+                return;
+            }
+        }
+        panic!("no line begins with {beginning:?}:\n{all}");
+    }
+
+    /// Its instance, how it ended, and everything that it printed since.
+    fn end(mut self) -> (String, ExitStatus, String) {
+        let mut text = String::new();
+        let stdout = self.child.stdout.as_mut().expect("it is piped");
+        stdout.read_to_string(&mut text).expect("it prints text");
+        let instance = format!("demo-{}", self.child.id());
+        (instance, self.child.wait().expect("it ends"), text)
+    }
+}
+
+/// The last line says of one number twice that all was as expected, and no escapes are in a pipe.
+fn check_all_as_expected(status: ExitStatus, text: &str) {
+    assert_eq!(status.code(), Some(0), "{text}");
+    let last = text.lines().last().expect("it prints something");
+    let count = last.strip_suffix(" verdicts as expected");
+    let (good, all) = count
+        .and_then(|count| count.split_once(" of "))
+        .unwrap_or_else(|| panic!("the last line is {last:?}"));
+    let all: u32 = all.parse().expect("a number");
+    assert_eq!(good.parse(), Ok(all));
+    assert!(all > 300, "{all}");
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+/// What there still is of an instance: files, enforcement, processes.
+fn left_of(instance: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for path in [
+        format!("/run/portcullis-{instance}"),
+        format!("/sys/fs/bpf/portcullis/{instance}"),
+    ] {
+        if Path::new(&path).exists() {
+            left.push(path);
+        }
+    }
+    let mark = format!("PORTCULLIS_INSTANCE={instance}");
+    for entry in fs::read_dir("/proc").expect("it is mounted").flatten() {
+        // Most are none of a process, or of one that ends just now.
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        if variables.any(|variable| variable == mark.as_bytes()) {
+            left.push(entry.path().display().to_string());
+        }
+    }
+    left
+}
+
+const NOTHING: [String; 0] = [];
+
+#[test]
+fn all_verdicts_are_as_expected_and_nothing_is_left() {
+    let (instance, status, text) = Demo::start(&[]).end();
+    check_all_as_expected(status, &text);
+    assert_eq!(left_of(&instance), NOTHING);
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let mut demo = Demo::start(&[]);
+    demo.read_until("3 ");
+    let kill = format!("kill -INT {}", demo.child.id());
+    let killed = Command::new("sh").args(["-c", &kill]).status();
+    assert!(killed.expect("there is a shell").success());
+    let (instance, status, _) = demo.end();
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(left_of(&instance), NOTHING);
+}
+
+#[test]
+fn a_kept_demo_stays_until_it_is_taken_down() {
+    let (instance, status, text) = Demo::start(&["--keep"]).end();
+    check_all_as_expected(status, &text);
+    let namespaces: Vec<&str> = text
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("--net="))
+        .collect();
+    assert_eq!(left_of(&instance).len(), 3, "{:?}", left_of(&instance));
+    assert!(namespaces.iter().all(|path| Path::new(path).exists()));
+
+    let (_, status, text) = Demo::start(&["--down"]).end();
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains(&format!("{instance} is removed")), "{text}");
+    assert_eq!(left_of(&instance), NOTHING);
+    assert!(namespaces.len() > 6, "{namespaces:?}");
+    assert!(!namespaces.iter().any(|path| Path::new(path).exists()));
+}
