@@ -10,7 +10,7 @@ const SEEDS: [u64; 3] = [1, 2, 0x5eed];
 fn the_plane_in_memory_agrees_with_the_oracle() {
     for seed in SEEDS {
         let mut plane = ModelPlaneJudge::new(generate::host());
-        let report = selftest::run(&mut plane, Capabilities::ALL, 250_000, seed, selftest::on);
+        let report = selftest::run(&mut plane, Capabilities::ALL, 150_000, seed, selftest::on);
         let told: Vec<String> = report.failures.iter().map(|f| f.to_string()).collect();
         assert_eq!(report.mismatches, 0, "seed {seed}\n{}", told.join("\n"));
         assert!(
