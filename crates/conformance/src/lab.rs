@@ -22,7 +22,7 @@ mod tap;
 
 pub use kept::{Kept, kept, remove_kept};
 pub use namespace::{Namespace, Offload};
-pub use packets::{Arrival, PacketSocket, probe};
+pub use packets::{Arrival, FrameEnd, PacketSocket, probe};
 pub use sockets::EchoServer;
 pub use tap::Tap;
 

@@ -39,7 +39,7 @@ mod wire_plane;
 
 pub use parse::{BadScenario, load, parse};
 pub use run::{Failure, Ran, Seen, Subject, run};
-pub use wire_plane::{RealPlane, WirePlane};
+pub use wire_plane::{DeviceKind, RealPlane, WirePlane};
 
 use model::{Direction, Elision, GroupId, Inventory, Narrowing, PassReason, PortId, RuleRef};
 use model::{DropReason, HostId, MacAddr, Verdict};

@@ -17,6 +17,16 @@ pub struct PacketSocket {
     device: String,
 }
 
+/// An end of a line, where frames are sent and received exactly as they are.
+pub trait FrameEnd {
+    fn device(&self) -> &str;
+
+    fn send(&self, frame: &[u8]) -> Result<(), LabError>;
+
+    /// The next frame that came in; `None` when none comes in time.
+    fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError>;
+}
+
 /// What became of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -33,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// The marker is a RARP announcement of `marker_mac`: for what a port sends, a MAC of the port.
 pub fn probe(
-    sender: &PacketSocket,
-    receiver: &PacketSocket,
+    sender: &dyn FrameEnd,
+    receiver: &dyn FrameEnd,
     frames: &[Vec<u8>],
     marker_mac: MacAddr,
 ) -> Result<Vec<Arrival>, LabError> {
@@ -49,7 +59,8 @@ pub fn probe(
     }
     let mut arrivals = vec![Arrival::Missing; frames.len()];
     let deadline = Instant::now() + PATIENCE;
-    while let Some(seen) = receiver.receive_until(deadline)? {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    while let Some(seen) = receiver.receive(left())? {
         if seen == marker {
             return Ok(arrivals);
         }
@@ -60,7 +71,8 @@ pub fn probe(
     }
     let step = format!(
         "the marker from {} to {}: nothing arrives at all",
-        sender.device, receiver.device
+        sender.device(),
+        receiver.device()
     );
     Err(failed(step)(io::ErrorKind::TimedOut.into()))
 }
@@ -139,6 +151,20 @@ impl PacketSocket {
                 }
             }
         }
+    }
+}
+
+impl FrameEnd for PacketSocket {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn send(&self, frame: &[u8]) -> Result<(), LabError> {
+        self.send(frame)
+    }
+
+    fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError> {
+        self.receive(timeout)
     }
 }
 

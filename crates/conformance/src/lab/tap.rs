@@ -1,5 +1,6 @@
 //! Tap devices: the VM's end is a file, as an emulator has it.
 
+use super::packets::FrameEnd;
 use super::{LabError, failed};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -81,5 +82,19 @@ impl Tap {
             // SAFETY: one entry, which lives through the call.
             unsafe { libc::poll(&mut poll, 1, left.as_millis().min(60_000) as i32 + 1) };
         }
+    }
+}
+
+impl FrameEnd for Tap {
+    fn device(&self) -> &str {
+        self.device()
+    }
+
+    fn send(&self, frame: &[u8]) -> Result<(), LabError> {
+        self.send(frame)
+    }
+
+    fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError> {
+        self.receive(timeout)
     }
 }

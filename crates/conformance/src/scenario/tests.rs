@@ -143,5 +143,9 @@ fn mistakes_in_a_file_are_named_with_their_line() {
         3,
         "unknown field `more`",
     );
-    check_bad("policies:\n  main: |\n    nonsense\nscenarios: []", 2, "");
+    check_bad(
+        "policies:\n  main: |\n    nonsense\nscenarios: []",
+        3,
+        "a policy file is a map",
+    );
 }

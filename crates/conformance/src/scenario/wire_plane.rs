@@ -12,7 +12,7 @@
 use super::here;
 use super::run::{Seen, Subject};
 use crate::START;
-use crate::lab::{Arrival, Attach, Lab, LabError, PacketSocket, Vm, probe};
+use crate::lab::{Arrival, Attach, FrameEnd, Lab, LabError, probe};
 use dataplane::{DataPlane, Device, Target};
 use model::{Direction, Inventory, MacAddr, PortId};
 use policy::HostView;
@@ -35,6 +35,7 @@ pub trait RealPlane {
 /// A real plane with a lab around it.
 pub struct WirePlane {
     plane: Box<dyn RealPlane>,
+    kind: DeviceKind,
     lab: Lab,
     rigs: BTreeMap<PortId, Rig>,
     /// The MACs of the ports as they are now.
@@ -42,11 +43,17 @@ pub struct WirePlane {
     now: Duration,
 }
 
+/// What the devices of ports are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    Veth,
+    Tap,
+}
+
 struct Rig {
     device: Device,
-    inside: PacketSocket,
-    outside: PacketSocket,
-    _vms: [Vm; 2],
+    inside: Box<dyn FrameEnd>,
+    outside: Box<dyn FrameEnd>,
 }
 
 /// On a VM that nobody addresses, any MAC does; those of the packets are in the packets.
@@ -57,6 +64,7 @@ impl WirePlane {
     /// Makes a lab and, in its host namespace, the plane; `work` runs there too. A plane need not be
     /// able to move between threads.
     pub fn run<T: Send>(
+        kind: DeviceKind,
         make: impl FnOnce() -> Box<dyn RealPlane> + Send,
         work: impl FnOnce(&mut WirePlane) -> T + Send,
     ) -> Result<T, LabError> {
@@ -65,6 +73,7 @@ impl WirePlane {
         Ok(host.run(move || {
             let mut wire = WirePlane {
                 plane: make(),
+                kind,
                 lab,
                 rigs: BTreeMap::new(),
                 macs: BTreeMap::new(),
@@ -84,22 +93,30 @@ impl WirePlane {
         let bridge = format!("br{}", self.rigs.len());
         self.lab.add_bridge(&bridge)?;
         let attach = Attach::Bridge(&bridge);
-        let inside = self.lab.add_vm(port.as_str(), SILENT, &[], attach)?;
+        let (device, inside): (String, Box<dyn FrameEnd>) = match self.kind {
+            DeviceKind::Veth => {
+                let vm = self.lab.add_vm(port.as_str(), SILENT, &[], attach)?;
+                (vm.device().to_owned(), Box::new(vm.open_packets()?))
+            }
+            DeviceKind::Tap => {
+                let tap = self.lab.add_tap(port.as_str(), Some(&bridge))?;
+                (tap.device().to_owned(), Box::new(tap))
+            }
+        };
         let name = format!("o{}", self.rigs.len());
         let outside = self.lab.add_vm(&name, SILENT_OUTSIDE, &[], attach)?;
         // A bridge that learns would keep to itself what seems to come from where it is.
-        for device in [inside.device(), outside.device()] {
-            let host = self.lab.host();
+        let host = self.lab.host();
+        for device in [&device, outside.device()] {
             host.ip(&format!("link set {device} type bridge_slave learning off"))?;
         }
         let rig = Rig {
             device: Device {
-                name: inside.device().to_owned(),
-                ifindex: self.lab.host().ifindex(inside.device())?,
+                ifindex: host.ifindex(&device)?,
+                name: device,
             },
-            inside: inside.open_packets()?,
-            outside: outside.open_packets()?,
-            _vms: [inside, outside],
+            inside,
+            outside: Box::new(outside.open_packets()?),
         };
         self.rigs.insert(port.clone(), rig);
         Ok(())
@@ -163,7 +180,7 @@ impl Subject for WirePlane {
             Direction::Egress => (&rig.inside, &rig.outside),
             Direction::Ingress => (&rig.outside, &rig.inside),
         };
-        match probe(sender, receiver, &[frame.to_vec()], *mac) {
+        match probe(&**sender, &**receiver, &[frame.to_vec()], *mac) {
             Ok(arrivals) => Seen::Arrived(arrivals == [Arrival::Arrived]),
             Err(error) => panic!("port {port}: {error}"),
         }

@@ -1,0 +1,47 @@
+//! The eBPF plane on the devices of a lab. Needs root.
+
+use super::common::check_every_scenario;
+use dataplane::DataPlane;
+use dataplane_ebpf::{Attach, EbpfConfig, EbpfPlane};
+use portcullis_conformance::scenario::{DeviceKind, RealPlane, WirePlane};
+use std::process::ExitCode;
+use std::time::Duration;
+
+struct Attached(EbpfPlane);
+
+pub(crate) fn check_every_scenario_on(devices: DeviceKind, attach: Attach) -> ExitCode {
+    check_every_scenario(move |ask| {
+        let make = || -> Box<dyn RealPlane> {
+            let instance = format!("pc-wire-{}", std::process::id());
+            let config = EbpfConfig {
+                attach,
+                ..EbpfConfig::small(instance)
+            };
+            let plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
+            Box::new(Attached(plane))
+        };
+        let ran = WirePlane::run(devices, make, |wire| ask(wire));
+        ran.unwrap_or_else(|error| panic!("{error}"));
+    })
+}
+
+impl RealPlane for Attached {
+    fn name(&self) -> &str {
+        "ebpf"
+    }
+
+    fn plane(&mut self) -> &mut dyn DataPlane {
+        &mut self.0
+    }
+
+    fn forget(&mut self) {
+        self.0.forget_state().expect("flows can be removed");
+    }
+
+    fn set_clock(&mut self, now: Duration) {
+        let set = self.0.set_fixed_clock(now);
+        set.expect("the clock can be set");
+        // As an agent does each second.
+        self.0.sweep().expect("flows can be swept");
+    }
+}

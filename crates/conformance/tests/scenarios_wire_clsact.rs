@@ -1,0 +1,13 @@
+//! Every scenario on the wire, with the plane attached by clsact, as on kernels without tcx.
+
+#[path = "common/attached.rs"]
+mod attached;
+mod common;
+
+use dataplane_ebpf::Attach;
+use portcullis_conformance::scenario::DeviceKind;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    attached::check_every_scenario_on(DeviceKind::Veth, Attach::Clsact)
+}

@@ -1,0 +1,13 @@
+//! Every scenario on taps, as virtual machines have them.
+
+#[path = "common/attached.rs"]
+mod attached;
+mod common;
+
+use dataplane_ebpf::Attach;
+use portcullis_conformance::scenario::DeviceKind;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    attached::check_every_scenario_on(DeviceKind::Tap, Attach::Auto)
+}
