@@ -16,7 +16,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// A large apply may be in the way of an answer.
@@ -24,13 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests are single words.
 const MAX_REQUEST: u64 = 64;
 
+/// Who asked last may still be waiting for the answer to be written.
+pub(crate) struct Answering(Arc<Mutex<()>>);
+
+impl Answering {
+    /// Waits for that; the agent has ended, so that nothing new is answered.
+    pub(crate) fn finish(self) {
+        drop(self.0.lock());
+    }
+}
+
 /// Answers until the agent ends. `status` makes a status of what the agent says.
 pub(crate) fn serve(
     instance: &Instance,
     mailbox: Mailbox,
     status: impl Fn(&agent::Status) -> Value + Send + 'static,
     host: HostId,
-) -> io::Result<()> {
+) -> io::Result<Answering> {
     let path = instance.socket_path();
     // The lock says that whoever made it is gone.
     match std::fs::remove_file(&path) {
@@ -39,10 +49,13 @@ pub(crate) fn serve(
     }
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let busy = Arc::new(Mutex::new(()));
+    let answering = Answering(Arc::clone(&busy));
     let serve = move || {
         for stream in listener.incoming() {
             // One that can't be accepted, or goes away, concerns only who asked.
             let Ok(stream) = stream else { continue };
+            let _busy = busy.lock();
             if let Err(error) = answer(stream, &mailbox, &status, &host) {
                 tracing::debug!(%error, "control request not answered");
             }
@@ -51,7 +64,7 @@ pub(crate) fn serve(
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(serve)
-        .map(drop)
+        .map(|_| answering)
 }
 
 fn answer(

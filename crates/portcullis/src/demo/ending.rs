@@ -48,13 +48,13 @@ pub(crate) fn keep(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         of_role.map_or("", |kept| kept.path.as_str())
     };
     report.line(format!(
-        "export {}\n\
+        "export {}\n\n\
          {program} status -o wide\n\
          {program} flows\n\
-         {program} explain --port db1 --ingress 'tcp 10.0.0.12:40000 -> 10.0.0.31:5432'\n\
-         edit {} and save: it is enforced at once\n\
-         follow the agent: tail -f {}\n\n\
-         into the machines:",
+         {program} explain --port db1 --ingress 'tcp 10.0.0.12:40000 -> 10.0.0.31:5432'\n\n\
+         Edit {} and save: it is enforced at once.\n\
+         Follow the agent: tail -f {}\n\n\
+         The machines:",
         exports.join(" "),
         stage.enforcement.policy_path().display(),
         stage.enforcement.log_path().display(),
@@ -65,10 +65,20 @@ pub(crate) fn keep(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
             path_of(role)
         ))?;
     }
+    let connect = |role: Role, port| {
+        format!(
+            "  nsenter --net={} timeout 2 bash -c '</dev/tcp/{}/{port}'",
+            path_of(role.name()),
+            Role::App1.v4(),
+        )
+    };
     report.line(format!(
-        "such as: nsenter --net={} ping {}\n\n\
-         the end: {program} demo --down",
-        path_of("admin"),
-        Role::App1.v4(),
+        "\nNobody listens in them any more: a connection that passes is refused, one that is dropped\n\
+         hears nothing. This one passes, the next one doesn't:\n\
+         {}\n\
+         {}\n\n\
+         The end: {program} demo --down",
+        connect(Role::Admin, 22),
+        connect(Role::Web1, 22),
     ))
 }
