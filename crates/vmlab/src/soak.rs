@@ -60,7 +60,7 @@ pub(crate) fn run(portcullis: &Path, directory: &Path, tally: &mut Tally) -> Res
         },
     )?;
 
-    for kill in 0..KILLS {
+    for kill in 1..=KILLS {
         if kill % 2 == 0 {
             // Killed when all is done.
             enforcement.enforce(&rules(kill))?;
@@ -72,7 +72,7 @@ pub(crate) fn run(portcullis: &Path, directory: &Path, tally: &mut Tally) -> Res
         }
         enforcement.kill_agent();
     }
-    enforcement.enforce(&rules(KILLS))?;
+    enforcement.enforce(&rules(KILLS + 1))?;
 
     let before = numbers(&held).unwrap_or_default();
     let [up, _, _] = before;
