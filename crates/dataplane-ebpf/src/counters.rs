@@ -6,7 +6,7 @@
 use crate::contents::{Contents, SetState};
 use crate::layout::{STAT_PASSED_EGRESS, STAT_PASSED_INGRESS, STATS_PER_PORT, Stat};
 use crate::object::Object;
-use crate::render::Books;
+use crate::render::books::Books;
 use crate::table::Table;
 use dataplane::{Count, Counters, PortCounters};
 use model::{DropReason, RuleRef};

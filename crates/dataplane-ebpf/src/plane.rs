@@ -11,7 +11,8 @@ use crate::layout::{
     Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED, WORD_RANK,
 };
 use crate::object::{Attach, EbpfConfig, META, Object};
-use crate::render::{Books, Rendered};
+use crate::render::Rendered;
+use crate::render::books::Books;
 use crate::{execute, plan, readback, render};
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, Drift, Target,

@@ -9,8 +9,8 @@
 //! missing for a moment: a drop that is allowed, never a pass that is not.
 //! A prefix that is not there stands for the longest one around it, which is.
 
+use super::books::{Books, New};
 use super::peers::{self, Lists};
-use super::{Books, New};
 use crate::contents::{Contents, SetState, merge_sorted};
 use crate::layout::{ExactKey, Peers, PrefixKey};
 use crate::numbers::Numbers;
