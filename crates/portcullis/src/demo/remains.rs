@@ -1,7 +1,7 @@
 //! What a demo has on the machine outside of its namespaces, and how it goes again.
 //!
 //! ```text
-//! /run/portcullis-demo-N/lock         held while the demo runs
+//! /run/portcullis-demo-N/demo/lock    held while the demo runs
 //!                       /policy.yaml  the policy file
 //!                       /agent.log    what `portcullis run` says
 //!                       /run, /state  where the agent of instance demo-N keeps its things
@@ -15,9 +15,9 @@ use super::wait_until;
 use crate::control;
 use crate::failure::Failure;
 use crate::plane::{self, PlaneArgs};
-use agent::Instance;
+use agent::{Instance, InstanceError, Lock};
 use conformance::lab::Namespace;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -41,15 +41,12 @@ struct State {
     agent: Option<Child>,
     /// Nothing is there any more, or it is meant to stay.
     over: bool,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Remains {
     pub(crate) fn new(plane: PlaneArgs, host: &Namespace) -> Result<Self, Failure> {
-        let (name, directory) = make_directory().map_err(failed("making a directory in /run"))?;
-        let lock = File::create(directory.join("lock"))
-            .and_then(|file| file.try_lock().map_err(io::Error::from).map(|()| file))
-            .map_err(failed("locking the demo's directory"))?;
+        let (name, directory, lock) = make_directory()?;
         Ok(Self(Arc::new(Mutex::new(State {
             instance: instance(&name, &directory)?,
             directory,
@@ -169,16 +166,14 @@ pub(crate) fn take_down(plane: PlaneArgs) -> Result<(), Failure> {
     let mut found = 0;
     for (name, directory) in directories().map_err(failed("looking into /run"))? {
         found += 1;
-        let lock = File::create(directory.join("lock"))
-            .map_err(failed(format!("opening {}/lock", directory.display())))?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                crate::output::say(&format!("{name} is running; Ctrl-C ends it\n"));
+        let _lock = match lock(&directory) {
+            Ok(lock) => lock,
+            Err(InstanceError::Running { pid, .. }) => {
+                crate::output::say(&format!("{name} is running (pid {pid}); Ctrl-C ends it\n"));
                 continue;
             }
-            Err(TryLockError::Error(e)) => return Err(failed(format!("locking {name}"))(e)),
-            Ok(()) => {}
-        }
+            Err(error) => return Err(Failure::system(error)),
+        };
         let instance = instance(&name, &directory)?;
         end_agent(&instance)?;
         remove_enforcement(plane, &instance)?;
@@ -198,31 +193,44 @@ pub(crate) fn take_down(plane: PlaneArgs) -> Result<(), Failure> {
 /// Is there something that a demo left? Of one that runs this can't be said.
 pub(crate) fn left_behind() -> Vec<String> {
     let directories = directories().unwrap_or_default();
-    let free = |directory: &Path| {
-        let lock = File::open(directory.join("lock"));
-        lock.is_ok_and(|file| file.try_lock().is_ok())
-    };
-    let left = directories.into_iter().filter(|(_, path)| free(path));
+    let left = directories
+        .into_iter()
+        .filter(|(_, path)| lock(path).is_ok());
     left.map(|(name, _)| name).collect()
 }
 
-/// The first free one of `demo-PID`, `demo-PID-1` ...: a killed demo may have had our number.
-fn make_directory() -> io::Result<(String, PathBuf)> {
+/// The first free one of `demo-PID`, `demo-PID-1` ...: a killed demo may have had our number. It is
+/// locked before it has its name, so that nobody takes it for one that was left.
+fn make_directory() -> Result<(String, PathBuf, Lock), Failure> {
     const TRIES: u32 = 100;
     let pid = std::process::id();
+    let new = Path::new(ROOT).join(format!(".{PREFIX}demo-{pid}"));
+    let mut builder = DirBuilder::new();
+    let made = builder.mode(0o700).recursive(true).create(&new);
+    made.map_err(failed(format!("making {}", new.display())))?;
+    let lock = lock(&new).map_err(Failure::system)?;
     for attempt in 0..TRIES {
         let name = match attempt {
             0 => format!("demo-{pid}"),
             attempt => format!("demo-{pid}-{attempt}"),
         };
         let directory = Path::new(ROOT).join(format!("{PREFIX}{name}"));
-        match DirBuilder::new().mode(0o700).create(&directory) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-            Ok(()) => return Ok((name, directory)),
+        match fs::rename(&new, &directory) {
+            Ok(()) => return Ok((name, directory, lock)),
+            Err(e) => match e.kind() {
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {}
+                _ => return Err(failed(format!("making {}", directory.display()))(e)),
+            },
         }
     }
-    Err(io::ErrorKind::AlreadyExists.into())
+    Err(Failure::System(format!(
+        "{TRIES} demos of process {pid} were left in {ROOT}; `portcullis demo --down` removes them"
+    )))
+}
+
+/// The same kind of lock that keeps agents apart.
+fn lock(directory: &Path) -> Result<Lock, InstanceError> {
+    Instance::new("demo", directory, directory)?.lock()
 }
 
 fn directories() -> io::Result<Vec<(String, PathBuf)>> {
@@ -246,10 +254,9 @@ fn instance(name: &str, directory: &Path) -> Result<Instance, Failure> {
 
 /// Asks an agent that still runs to remove its enforcement and end, and waits until it has.
 fn end_agent(instance: &Instance) -> Result<(), Failure> {
-    match control::request(instance, "detach") {
-        Ok(None) => return Ok(()),
-        // One that could not answer may have ended all the same.
-        Ok(Some(_)) | Err(_) => {}
+    // One that could not answer may have ended all the same.
+    if let Ok(None) = control::request(instance, "detach") {
+        return Ok(());
     }
     let what = format!("the agent of {} to end", instance.name());
     wait_until(&what, Duration::from_secs(10), || Ok(instance.lock().ok())).map(drop)
