@@ -11,7 +11,7 @@ const KINDS: &str = "tcp, udp, udplite, sctp, dccp, icmp, protocol, arp, rarp, n
 
 const KEYS: &str = "one of src-mac, dst-mac, frag, ttl, vlan, qinq, len, data, options, hop-by-hop, \
                     dest-options, long-options, routing, ah, extension, router-alert, code, id, about, sender-mac, \
-                    target-mac, lladdr, nd-option, target, destination, group, arp-header, opcode, \
+                    target-mac, lladdr, nd-option, nd-options, target, destination, group, arp-header, opcode, \
                     version, header-words, ip-length, next-header, cut, pad, tail";
 
 struct Reader<'a> {
@@ -339,6 +339,10 @@ fn extra(reader: &mut Reader<'_>, words: &mut Words) -> Result<(), WordsError> {
             _ => Extra::LinkLayer(Some(reader.mac("a MAC, or none")?)),
         },
         "nd-option" => Extra::NdOption(reader.hex()?),
+        "nd-options" => {
+            let count: u8 = reader.number("how many options of 8 bytes")?;
+            Extra::NdOption([14, 1, 0, 0, 0, 0, 0, 0].repeat(count.into()))
+        }
         "destination" => Extra::Destination(reader.parsed("an IPv6 address")?),
         "group" => Extra::Group(reader.parsed("a multicast address")?),
         "arp-header" => Extra::ArpHeader((
