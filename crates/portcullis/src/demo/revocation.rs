@@ -47,11 +47,11 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     );
     for ((attempt, _), bytes) in cut.iter().zip(bytes_seen) {
         let seen = match bytes {
-            0 => "no byte passes".to_owned(),
-            bytes => format!("{bytes} bytes pass"),
+            0 => "no byte".to_owned(),
+            bytes => format!("{bytes} bytes"),
         };
         let what = format!("{attempt}: rule removed");
-        report.row(&mut rows, what, "no byte passes", seen);
+        report.row(&mut rows, what, "no byte", seen);
     }
     for (attempt, conversation) in &mut others {
         let what = format!("{attempt}: not concerned");
@@ -60,12 +60,12 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let restored = stage.enforcement.edit(POLICY)?;
     for (attempt, conversation) in &mut cut {
         let seen = match conversation.all_arrives(PATIENCE) {
-            Ok(true) => "all bytes arrive".to_owned(),
-            Ok(false) => "bytes are missing".to_owned(),
+            Ok(true) => "all bytes".to_owned(),
+            Ok(false) => "not all".to_owned(),
             Err(error) => error.to_string(),
         };
         let what = format!("{attempt}: rule restored");
-        report.row(&mut rows, what, "all bytes arrive", seen);
+        report.row(&mut rows, what, "all bytes", seen);
     }
     report.rows(&rows)?;
     report.line(format!(

@@ -56,13 +56,13 @@ impl Spoofing {
     }
 
     pub(crate) fn play(&self, stage: &Stage, report: &mut Report) -> Result<(), Failure> {
-        report.act("Spoofing: frames that web1 may not send, and two that it may")?;
+        report.act("Spoofing: frames that web1 may not send (dropped, and counted by reason), and two that it may")?;
         let mut columns = Columns::new(&["web1 SENDS", "UNENFORCED", "EXPECTED", "SEEN"]);
         for (attempt, unenforced) in self.attempts.iter().zip(&self.unenforced) {
             let what = attempt.what;
             let expected = match attempt.reason {
                 None => "passes".to_owned(),
-                Some(reason) => format!("dropped: {reason}"),
+                Some(reason) => reason.name().to_owned(),
             };
             let seen = self.seen(stage, &attempt.frame)?;
             let tone = report.verdict(format!("web1 sends {what}"), &expected, &seen);
@@ -79,7 +79,7 @@ impl Spoofing {
         report.table(&columns)
     }
 
-    /// Whether it arrived, and which counters say why not.
+    /// That it arrived, or for which reason it was counted as dropped.
     fn seen(&self, stage: &Stage, frame: &[u8]) -> Result<String, Failure> {
         let before = stage.enforcement.drops(SENDER)?;
         let frames = [frame.to_vec()];
@@ -87,11 +87,13 @@ impl Spoofing {
         let after = stage.enforcement.drops(SENDER)?;
         let grown = before.iter().zip(&after).filter(|(b, a)| a.1 > b.1);
         let reasons: Vec<&str> = grown.map(|(_, (reason, _))| reason.name()).collect();
-        let mut seen = arrivals.into_iter().map(arrival).collect::<String>();
-        if !reasons.is_empty() {
-            seen += &format!(": {}", reasons.join(", "));
-        }
-        Ok(seen)
+        let reasons = reasons.join(", ");
+        Ok(match (arrivals.as_slice(), reasons.as_str()) {
+            ([Arrival::Missing], "") => "dropped, not counted".to_owned(),
+            ([Arrival::Missing], reasons) => reasons.to_owned(),
+            (_, "") => "passes".to_owned(),
+            (_, reasons) => format!("passes, counted as {reasons}"),
+        })
     }
 }
 
