@@ -12,9 +12,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Levels as in PORTCULLIS_LOG (`debug`, `agent=trace,info`), else `info`.
-pub(crate) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| "info".into());
+pub(crate) fn start(format: LogFormat, filter: EnvFilter) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

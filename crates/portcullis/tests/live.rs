@@ -439,6 +439,24 @@ fn flows_and_explanations_are_of_what_is_loaded() {
 }
 
 #[test]
+fn dropped_packets_are_sampled_into_the_log() {
+    let bed = Bed::new();
+    bed.allow(80);
+    let mut agent = bed.start_with(&["--log-level", "debug"]);
+    assert!(bed.connect(81, SHORT).is_none());
+    let child = agent.0.as_mut().expect("it runs");
+    let log = BufReader::new(child.stderr.take().expect("it is piped"));
+    let line = log
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains("packet dropped") && line.contains("no-rule"))
+        .expect("a line about it");
+    for part in ["web", "ingress", "-> 10.9.0.1:81"] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+}
+
+#[test]
 fn a_guarded_device_is_never_open() {
     let mut bed = Bed::new();
     let stem = bed

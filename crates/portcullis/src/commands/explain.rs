@@ -310,7 +310,9 @@ fn table(answer: &Value, _wide: bool) -> String {
         text(answer, "port"),
         text(answer, "packet")
     );
-    for stage in answer["stages"].as_array().into_iter().flatten() {
+    let stages = answer["stages"].as_array().into_iter().flatten();
+    // The verdict has lines of its own.
+    for stage in stages.filter(|stage| stage["stage"] != "verdict") {
         let name = text(stage, "stage");
         let _ = writeln!(out, "  {name:<10} {}", text(stage, "says"));
     }

@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
 
 /// Enforce a policy file on this host, and follow its edits
 ///
@@ -58,13 +59,22 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     max_ports: u32,
 
-    /// How the log looks; PORTCULLIS_LOG sets its level (`debug`)
+    /// How the log looks
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+
+    /// How much is logged: error, warn, info, debug (each device, samples of dropped packets), trace
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "PORTCULLIS_LOG"
+    )]
+    log_level: EnvFilter,
 }
 
 pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
-    logging::start(args.log_format);
+    logging::start(args.log_format, args.log_level.clone());
     let instance = args.instance.instance()?;
     let host = this_host(args.host.as_deref())?;
     let parse = parser(&args.policy, &host);
