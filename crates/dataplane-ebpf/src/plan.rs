@@ -408,3 +408,6 @@ fn delete<K, V>(
         steps.push(step(Change::Delete(keys)));
     }
 }
+
+#[cfg(test)]
+mod tests;
