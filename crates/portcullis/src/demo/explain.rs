@@ -31,7 +31,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
             reason: "rule",
         },
     ];
-    for question in questions {
+    for (number, question) in questions.into_iter().enumerate() {
         let Question {
             port,
             packet,
@@ -39,10 +39,11 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
             reason,
         } = question;
         let words = ["explain", "--port", port.name(), "--ingress", &packet];
+        let apart = if number > 0 { "\n" } else { "" };
         report.line(format!(
-            "$ portcullis explain --port {port} --ingress '{packet}'"
+            "{apart}$ portcullis explain --port {port} --ingress '{packet}'"
         ))?;
-        report.line(text(run(stage, &words)?)? + "\n")?;
+        report.line(text(run(stage, &words)?)?)?;
         let answer = text(run(stage, &[&words[..], &["-o", "json"]].concat())?)?;
         let answer: Value = serde_json::from_str(&answer)
             .map_err(|e| Failure::System(format!("demo: reading the answer of explain: {e}")))?;

@@ -50,8 +50,14 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     ))?;
 
     let mut oracle = Meaning::of_policy()?;
-    let agrees = attempts.iter().filter(|a| oracle.passes(**a) == meant(a));
-    let (all, agrees) = (attempts.len(), agrees.count());
+    let (all, mut agrees) = (attempts.len(), 0);
+    for attempt in &attempts {
+        let says = oracle.passes(*attempt);
+        match says == meant(attempt) {
+            true => agrees += 1,
+            false => report.line(format!("the oracle says of {attempt}: {}", passes(says)))?,
+        }
+    }
     report.verdict("the oracle about the policy file", all, agrees);
     report.line(format!(
         "the oracle says of {agrees} of {all} what is expected here by hand"

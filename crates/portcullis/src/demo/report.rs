@@ -130,3 +130,18 @@ fn print(text: &str) -> Result<(), Failure> {
         .and_then(|()| out.flush())
         .map_err(|e| Failure::System(format!("printing: {e}; the demo has ended early")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_verdict_that_is_not_as_expected_fails_the_demo() {
+        let mut report = Report::new();
+        assert_eq!(report.verdict("a", "passes", "passes"), Tone::Good);
+        assert!(report.end(Duration::ZERO).is_ok());
+        assert_eq!(report.verdict("b", "dropped", "passes"), Tone::Bad);
+        assert!(matches!(report.end(Duration::ZERO), Err(Failure::No(_))));
+        assert_eq!(report.unexpected, ["b: expected dropped, seen passes"]);
+    }
+}
