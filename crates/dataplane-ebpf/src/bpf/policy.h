@@ -16,10 +16,24 @@ static __always_inline __u32 merge(__u32 a, __u32 b)
 	return (rank_a < rank_b ? rank_a : rank_b) | ((a | b) & WORD_STATEFUL);
 }
 
-/* The word of one policy entry for an L4 value. */
-PROVEN_ONCE __u32 entry_word(struct policy_key *key, __u32 l4)
+/* What is asked of the policy map beside set and peer: protocol, direction, family, as in its key. */
+static __always_inline __u32 kind_of(__u32 protocol, __u32 direction, __u32 family)
 {
-	struct policy_entry *entry = key ? bpf_map_lookup_elem(&policy, key) : NULL;
+	return protocol | direction << 16 | family << 24;
+}
+
+/* The word of one policy entry for an L4 value. The key comes in parts, for the stack's sake, and
+ * because kernels before 6.2 take no key that a global function was given a pointer to. */
+PROVEN_ONCE __u32 entry_word(__u32 set, __u32 peer, __u32 kind, __u32 l4)
+{
+	struct policy_key key = {
+		.set = set,
+		.peer = peer,
+		.protocol = kind & 0xffff,
+		.direction = kind >> 16 & 1,
+		.family = kind >> 24,
+	};
+	struct policy_entry *entry = bpf_map_lookup_elem(&policy, &key);
 	__u32 low, high;
 
 	if (!entry)
@@ -58,7 +72,7 @@ struct question {
 	__u8 pad[3];
 };
 
-static __always_inline __u32 peers_word(struct peers *peers, struct policy_key *key,
+static __always_inline __u32 peers_word(struct peers *peers, __u32 direction, __u32 family,
 					struct question *q, bool any_protocol)
 {
 	__u32 word = 0;
@@ -67,13 +81,11 @@ static __always_inline __u32 peers_word(struct peers *peers, struct policy_key *
 	for (int i = 0; i < 4; i++) {
 		if (!peers->peer[i])
 			break;
-		key->peer = peers->peer[i];
-		key->protocol = q->protocol;
-		word = merge(word, entry_word(key, q->l4));
-		if (any_protocol) {
-			key->protocol = PROTOCOL_ANY;
-			word = merge(word, entry_word(key, 0));
-		}
+		word = merge(word, entry_word(q->set, peers->peer[i],
+					      kind_of(q->protocol, direction, family), q->l4));
+		if (any_protocol)
+			word = merge(word, entry_word(q->set, peers->peer[i],
+						      kind_of(PROTOCOL_ANY, direction, family), 0));
 	}
 	return word;
 }
@@ -106,33 +118,29 @@ static __always_inline bool settled(__u32 word, __u32 least)
 /* The least rule that permits, or 0. */
 PROVEN_ONCE __u32 permits(struct set *set, struct question *q, const struct address *remote)
 {
-	struct policy_key key = {};
 	__u32 direction, family, flags, word;
 	struct peers *peers;
 
 	if (!set || !q || !remote)
 		return 0;
-	direction = key.direction = q->direction & 1;
-	family = key.family = q->family & 1;
-	key.set = q->set;
+	direction = q->direction & 1;
+	family = q->family & 1;
 	flags = set->flags[direction][family];
 	word = set->all[direction][family];
 	if (word && flags & SET_ALL_IS_LEAST)
 		return word;
-	if (flags & SET_ANY) {
-		key.peer = PEER_ANY;
-		key.protocol = q->protocol;
-		word = merge(word, entry_word(&key, q->l4));
-	}
+	if (flags & SET_ANY)
+		word = merge(word, entry_word(q->set, PEER_ANY,
+					      kind_of(q->protocol, direction, family), q->l4));
 	if (flags & SET_EXACT && !settled(word, set->least_exact[direction][family])) {
 		peers = exact_peers(q, remote);
 		if (peers)
-			word = merge(word, peers_word(peers, &key, q, flags & SET_EXACT_ANY_PROTOCOL));
+			word = merge(word, peers_word(peers, direction, family, q, flags & SET_EXACT_ANY_PROTOCOL));
 	}
 	if (flags & SET_PREFIX && !settled(word, set->least_prefix[direction][family])) {
 		peers = prefix_peers(q, remote);
 		if (peers)
-			word = merge(word, peers_word(peers, &key, q, flags & SET_PREFIX_ANY_PROTOCOL));
+			word = merge(word, peers_word(peers, direction, family, q, flags & SET_PREFIX_ANY_PROTOCOL));
 	}
 	return word;
 }
