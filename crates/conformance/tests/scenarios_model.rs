@@ -7,5 +7,7 @@ use portcullis_conformance::scenario::here;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    common::check_every_scenario(|ask| ask(&mut ModelPlaneJudge::new(here())))
+    common::exit(common::check_scenarios(common::every, |ask| {
+        ask(&mut ModelPlaneJudge::new(here()));
+    }))
 }

@@ -1,16 +1,16 @@
 //! The eBPF plane on the devices of a lab. Needs root.
 
-use super::common::check_every_scenario;
+use super::common::{check_scenarios, every};
 use dataplane::DataPlane;
 use dataplane_ebpf::{Attach, EbpfConfig, EbpfPlane};
 use portcullis_conformance::scenario::{DeviceKind, RealPlane, WirePlane};
-use std::process::ExitCode;
 use std::time::Duration;
 
 struct Attached(EbpfPlane);
 
-pub(crate) fn check_every_scenario_on(devices: DeviceKind, attach: Attach) -> ExitCode {
-    check_every_scenario(move |ask| {
+pub(crate) fn check_scenarios_on(devices: DeviceKind, attach: Attach) -> bool {
+    println!("\n{devices:?}, attached by {attach:?}");
+    check_scenarios(every, move |ask| {
         let make = || -> Box<dyn RealPlane> {
             let instance = format!("pc-wire-{}", std::process::id());
             let config = EbpfConfig {
