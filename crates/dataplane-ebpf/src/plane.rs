@@ -500,3 +500,6 @@ fn secret() -> io::Result<[u64; 2]> {
     let half = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8 of 16 bytes"));
     Ok([half(a), half(b)])
 }
+
+#[cfg(test)]
+mod tests;

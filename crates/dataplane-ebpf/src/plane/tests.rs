@@ -1,0 +1,103 @@
+//! An apply that is cut off, and what the next one finds.
+
+use super::*;
+use conformance::generate::{self, Event};
+use dataplane::Target;
+
+fn targets(seeds: std::ops::Range<u64>) -> Vec<Target> {
+    let first_policy = |seed| {
+        let events = generate::trace(seed, 1).events.into_iter();
+        let mut policies = events.filter_map(|event| match event {
+            Event::Policy(inventory) => Some(inventory),
+            Event::Advance(_) | Event::Packet(_) => None,
+        });
+        let inventory = policies.next().expect("a policy comes first");
+        let (view, _) = policy::compile(&inventory, &generate::host());
+        Target {
+            view,
+            ..Target::default()
+        }
+    };
+    seeds.map(first_policy).collect()
+}
+
+/// As after a crash and a new start, but for loading the programs.
+fn forget_everything(plane: &mut EbpfPlane) {
+    plane.state = None;
+    plane.view = None;
+}
+
+#[test]
+fn after_a_crash_between_any_two_steps_the_next_apply_gets_there() {
+    let config = EbpfConfig::small(format!("pc-crash-{}", std::process::id()));
+    let mut plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
+    let targets = targets(0..6);
+    for pair in targets.windows(2) {
+        let [from, to] = pair else {
+            continue;
+        };
+        let mut done = 0;
+        loop {
+            plane.apply(from).expect("a generated policy applies");
+            let (state, rendered) = plane.render(to).expect("read");
+            let (steps, _) = plan::plan(&state.contents, &rendered);
+            if done > steps.len() {
+                break;
+            }
+            execute::execute(&plane.object, &plane.hook, &steps[..done]).expect("written");
+            forget_everything(&mut plane);
+            plane.apply(to).expect("a generated policy applies");
+            assert_eq!(
+                plane.audit().expect("an audit"),
+                [],
+                "cut off after {done} steps"
+            );
+            forget_everything(&mut plane);
+            let again = plane.apply(to).expect("a generated policy applies");
+            assert_eq!(
+                again.writes, 0,
+                "nothing is left over; cut off after {done} steps"
+            );
+            done += 3;
+        }
+    }
+    plane.detach().expect("nothing is attached");
+}
+
+#[test]
+fn a_set_too_large_costs_its_ports_alone() {
+    let config = EbpfConfig {
+        max_rules: 8,
+        ..EbpfConfig::small(format!("pc-full-{}", std::process::id()))
+    };
+    let mut plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
+    let mut target = targets(3..4).remove(0);
+    let group = target
+        .view
+        .groups
+        .values_mut()
+        .find(|g| !g.rules.is_empty());
+    let group = group.expect("a group with rules");
+    let (_, rule) = group.rules.first_key_value().expect("a rule");
+    let rule = rule.clone();
+    for number in 0..20u32 {
+        let id = model::RuleId::new(format!("more{number}"));
+        group.rules.insert(id, rule.clone());
+    }
+    let report = plane.apply(&target).expect("the others are served");
+    assert!(
+        !report.refused.is_empty() && !report.applied.is_empty(),
+        "{report:?}"
+    );
+    assert!(
+        report.refused.values().all(|why| why.contains("counters")),
+        "{report:?}"
+    );
+    for port in report.refused.keys() {
+        let verdict = plane
+            .judge(port, Direction::Ingress, &[0; 60])
+            .expect("an answer");
+        assert_eq!(verdict, Verdict::Drop(model::DropReason::NotReady));
+    }
+    plane.detach().expect("nothing is attached");
+}
