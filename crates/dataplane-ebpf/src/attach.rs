@@ -422,6 +422,6 @@ fn look_clsact(ifindex: u32, end: End) -> io::Result<Found> {
     }
 }
 
-fn is_no_device(error: &io::Error) -> bool {
+pub(crate) fn is_no_device(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }

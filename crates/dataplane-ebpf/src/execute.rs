@@ -3,7 +3,7 @@
 //! Place on the line: plan -> **execute**. The first step that fails ends it: what was done stays,
 //! and each port is under its old or its new policy; the next apply reads back first.
 
-use crate::attach::Hook;
+use crate::attach::{Hook, is_no_device};
 use crate::layout::{DeviceEntry, STATS_PER_PORT, Shared, Stat, SweepArgs};
 use crate::object::Object;
 use crate::plan::{Change, Step};
@@ -11,16 +11,40 @@ use crate::table::Table;
 use dataplane::ApplyError;
 use std::io;
 
-pub(crate) fn execute(object: &Object, hook: &Hook, steps: &[Step]) -> Result<u64, ApplyError> {
-    let mut writes = 0;
+/// What was done.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) writes: u64,
+    /// Devices that our hooks could not get onto: their packets pass unseen. (A device that is gone
+    /// is none of them.)
+    pub(crate) unattached: Vec<(u32, io::Error)>,
+}
+
+pub(crate) fn execute(object: &Object, hook: &Hook, steps: &[Step]) -> Result<Done, ApplyError> {
+    let mut done = Done::default();
     for (number, step) in steps.iter().enumerate() {
-        run(object, hook, step).map_err(|source| ApplyError {
-            step: format!("step {} of {}: {}", number + 1, steps.len(), describe(step)),
-            source,
-        })?;
-        writes += step.writes();
+        let failed = match run(object, hook, step) {
+            Ok(()) => None,
+            // One device's trouble must not keep the others from their policy.
+            Err(source) => match step {
+                Step::Attach(ifindex, _) => {
+                    if !is_no_device(&source) {
+                        done.unattached.push((*ifindex, source));
+                    }
+                    None
+                }
+                _ => Some(source),
+            },
+        };
+        if let Some(source) = failed {
+            return Err(ApplyError {
+                step: format!("step {} of {}: {}", number + 1, steps.len(), describe(step)),
+                source,
+            });
+        }
+        done.writes += step.writes();
     }
-    Ok(writes)
+    Ok(done)
 }
 
 fn run(object: &Object, hook: &Hook, step: &Step) -> io::Result<()> {

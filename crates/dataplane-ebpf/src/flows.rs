@@ -2,7 +2,8 @@
 
 use crate::layout::{
     Config, FLOW_ASKED_BY_LOCAL, FLOW_EGRESS, FLOW_REPLIED, FLOW_V6, Flow, TCP_CLOSING,
-    TCP_ESTABLISHED, TCP_OPENING, TICK_SHIFT,
+    TCP_ESTABLISHED, TCP_OPENING, TICK_SHIFT, TIMEOUT_ICMP, TIMEOUT_OTHER, TIMEOUT_UDP,
+    TIMEOUT_UDP_REPLIED,
 };
 use model::{Direction, FlowKey, FlowState, IcmpRequest, PortId, RuleRef};
 use std::net::IpAddr;
@@ -65,6 +66,25 @@ pub(crate) fn record(
         idle: ticks(idle_ticks.max(0) as u32),
         standing,
     }
+}
+
+/// conntrack.h, `is_expired`.
+pub(crate) fn is_expired(flow: &Flow, config: &Config, now_ticks: u32) -> bool {
+    let opening = u32::from(flow.state) == TCP_OPENING;
+    let icmp = if u32::from(flow.kind) & FLOW_V6 != 0 {
+        58
+    } else {
+        1
+    };
+    let timeout = match flow.protocol {
+        6 => u32::from(flow.state) & 3,
+        17 if opening => TIMEOUT_UDP,
+        17 => TIMEOUT_UDP_REPLIED,
+        protocol if protocol == icmp => TIMEOUT_ICMP,
+        _ => TIMEOUT_OTHER,
+    };
+    let idle = now_ticks.wrapping_sub(flow.seen_ticks) as i32;
+    idle > config.timeouts_ticks[timeout as usize] as i32
 }
 
 fn key(flow: &Flow) -> FlowKey {

@@ -93,9 +93,11 @@ impl EbpfConfig {
     }
 
     fn size(&self, map: &str) -> Option<u32> {
-        let places = |per_port: u32| self.max_ports.saturating_mul(per_port);
+        // Flows name slots in 16 bits.
+        let max_ports = self.max_ports.clamp(1, 0xffff);
+        let places = |per_port: u32| max_ports * per_port;
         match map {
-            "port_index" | "port_state" => Some(self.max_ports),
+            "port_index" | "port_state" => Some(max_ports),
             "ports" => Some(places(PORT_RECORDS)),
             "port_stats" => Some(places(STATS_PER_PORT)),
             "half_open" => Some(places(HALF_OPEN_PLACES)),

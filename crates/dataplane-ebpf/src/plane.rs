@@ -223,7 +223,7 @@ impl EbpfPlane {
         rule.cloned().unwrap_or_else(|| judge::nameless(set, word))
     }
 
-    /// All tracked flows, or one port's. Expired ones that no one asked for may be among them.
+    /// All tracked flows, or one port's.
     pub fn flows(&mut self, of: Option<&PortId>) -> io::Result<Vec<FlowRecord>> {
         let state = self.state()?;
         let names = state.books.numbers.ports();
@@ -232,6 +232,9 @@ impl EbpfPlane {
         let now = judge::now_ticks(&self.object)?;
         let mut records = Vec::new();
         for (_, flow) in self.object.tables.flows.entries_in_batches()? {
+            if flows::is_expired(&flow, &config, now) {
+                continue;
+            }
             let slot = u32::from(flow.slot);
             let Some(port) = ports.get(&slot).filter(|p| p.record.number == flow.number) else {
                 continue;
@@ -370,8 +373,8 @@ impl DataPlane for EbpfPlane {
             }
         }
         // From the first write on, until all is done, the books don't tell what is in the kernel.
-        let writes = match execute::execute(&self.object, &self.hook, &steps) {
-            Ok(writes) => writes,
+        let done = match execute::execute(&self.object, &self.hook, &steps) {
+            Ok(done) => done,
             Err(error) => {
                 self.view = None;
                 return Err(error);
@@ -381,13 +384,29 @@ impl DataPlane for EbpfPlane {
             .books
             .settle(&state.contents, &rendered.passing_sets, &after);
         state.contents = after;
+        for (ifindex, _) in &done.unattached {
+            state.contents.attached.remove(ifindex);
+        }
         self.state = Some(state);
         if self.view.as_ref() != Some(&target.view) {
             self.view = Some(target.view.clone());
         }
         self.devices = target.devices.clone();
         self.closed = target.closed.clone();
-        let refused = rendered.refused;
+        let mut refused = rendered.refused;
+        for (ifindex, error) in done.unattached {
+            let of = |(_, device): &(&PortId, &Device)| device.ifindex == ifindex;
+            let Some((port, device)) = target.devices.iter().find(of) else {
+                return Err(failed(&format!("closing device {ifindex}, which is open"))(
+                    error,
+                ));
+            };
+            let why = format!(
+                "device {} is open: attaching to it failed: {error}",
+                device.name
+            );
+            refused.insert(port.clone(), why);
+        }
         let ports = target.view.ports.keys();
         Ok(ApplyReport {
             revision: target.view.revision,
@@ -396,7 +415,7 @@ impl DataPlane for EbpfPlane {
                 .cloned()
                 .collect(),
             refused,
-            writes,
+            writes: done.writes,
             took: began.elapsed(),
         })
     }

@@ -348,6 +348,48 @@ fn audit_tells_a_lost_hook_and_the_next_apply_repairs_it() {
     assert_eq!(host.reached(&[22, 5000]), [5000]);
 }
 
+#[test]
+fn without_privilege_it_says_so() {
+    let config = EbpfConfig::small(format!("pc-kernel-{}-nobody", std::process::id()));
+    let refused = std::thread::spawn(move || {
+        let nobody: libc::c_long = 65534;
+        // SAFETY: no pointers; the plain system call changes just this thread, which ends here.
+        let answer = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+        assert_eq!(answer, 0, "the test begins with privilege");
+        EbpfPlane::open(config).err()
+    });
+    let refused = refused.join().expect("an answer");
+    assert!(
+        matches!(refused, Some(OpenError::NoPrivilege { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_device_that_is_taken_is_named_and_the_others_are_served() {
+    let mut host = Host::new(Attach::Clsact);
+    let device = host.app.device().to_owned();
+    // A classic filter of someone else, in the very place that we use.
+    let filter = ["bpf", "bytecode", "1,6 0 0 0,", "classid", "1:1"];
+    let ran = host.lab.host().run(|| {
+        let tc = |arguments: &[&str]| {
+            let words = arguments[0]
+                .split(' ')
+                .chain(arguments[1..].iter().copied());
+            let status = std::process::Command::new("tc").args(words).status();
+            status.expect("iproute2 is there").success()
+        };
+        let place = format!("filter add dev {device} ingress pref 1 handle 1");
+        tc(&[&format!("qdisc add dev {device} clsact")])
+            && tc(&[&[place.as_str()], filter.as_slice()].concat())
+    });
+    assert!(ran, "tc");
+    let report = host.apply(POLICY);
+    let refused: Vec<&str> = report.refused.keys().map(PortId::as_str).collect();
+    assert_eq!(refused, ["app1"], "{report:?}");
+    assert_eq!(host.reached(&[22, 5000]), [5000], "db1's device is guarded");
+}
+
 /// A group of so many members, named by one port's rule.
 fn members(count: u32) -> String {
     let mut policy = POLICY.replace(
