@@ -228,3 +228,32 @@ fn mistakes_are_named() {
     check_error("ethertype 0x12345", Some("0x12345"), "an ethertype");
     check_error("frame data 012", Some("012"), "pairs");
 }
+
+#[test]
+fn no_words_are_too_odd() {
+    let words: Vec<&str> =
+        "tcp udp icmp arp rarp ns na redirect mld igmp dhcp protocol ethertype frame \
+        query report3 client who-has tell reply to 47 0 255 65535 70000 10.0.0.5:1 10.0.0.9 -> \
+        [fd00::1]:2 fd00::2 fd00::3 echo-request port-unreachable about ( ) [syn|ack] [] [ frag \
+        7@0+ 7@65528 7@9 @+ len data options 00 0 routing ah dest-options hop-by-hop extension \
+        long-options src-mac 52:54:00:00:00:01 target group cut pad tail vlan version ip-length \
+        header-words next-header nd-options lladdr none é :: : ]:1"
+            .split_whitespace()
+            .collect();
+    let mut state = 1u64;
+    let mut dice = |sides: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % sides
+    };
+    let mut made = 0;
+    for _ in 0..100_000 {
+        let text: Vec<&str> = (0..dice(14)).map(|_| words[dice(words.len())]).collect();
+        if let Ok(words) = text.join(" ").parse::<Words>() {
+            describe(&words.frame(SRC, DST));
+            made += 1;
+        }
+    }
+    assert!(made > 100, "{made}");
+}
