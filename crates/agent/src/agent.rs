@@ -13,12 +13,16 @@
 //! ```
 //! Knows nothing of: clocks, threads, files, netlink; it is told the time and makes no I/O.
 
+mod applied;
+mod edits;
+mod links;
+
 use crate::arming::Arming;
 use crate::devices::Link;
 use crate::matching::{DeviceFinding, match_devices};
 use crate::report::{PortState, PortStatus, Report, Snapshot, Source};
 use dataplane::{ApplyReport, Device, Drift, Target};
-use model::{DeviceMatch, HostId, Inventory, PortId, Revision};
+use model::{HostId, Inventory, PortId, Revision};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -181,7 +185,6 @@ impl Agent {
     const TEND_EVERY: Duration = Duration::from_secs(1);
     const RETRY_FIRST: Duration = Duration::from_millis(500);
     const RETRY_LAST: Duration = Duration::from_secs(60);
-
     pub fn new(config: Config) -> Self {
         Self {
             ours: config.ours.clone(),
@@ -291,336 +294,6 @@ impl Agent {
         }
     }
 
-    /// The newest valid policy, as its file says it.
-    pub fn policy(&self) -> Option<(Revision, Arc<[u8]>)> {
-        let policy = self.policy.as_ref()?;
-        Some((policy.revision, policy.text.clone()))
-    }
-
-    fn policy_read(&mut self, read: PolicyText, effects: &mut Vec<Effect>) {
-        self.policy_errors.clear();
-        // Numbers go on where the last agent stopped; the same text keeps its number.
-        let last = self.policy.as_ref().map(|p| (p.revision, &p.text));
-        let cached = self
-            .cached
-            .as_ref()
-            .map(|(c, revision)| (*revision, &c.text));
-        let revision = match last.or(cached) {
-            Some((revision, text)) if *text == read.text => revision,
-            Some((revision, _)) => Revision {
-                commit: revision.commit + 1,
-                ..revision
-            },
-            None => Revision {
-                epoch: 0,
-                commit: 1,
-            },
-        };
-        let known = self.policy.as_ref().is_some_and(|p| p.revision == revision);
-        if known {
-            if let Some(policy) = &mut self.policy {
-                policy.source = Source::File;
-            }
-            return;
-        }
-        let mut inventory = read.inventory;
-        inventory.revision = revision;
-        effects.push(Effect::Report(Report::PolicyRead {
-            revision,
-            ports: inventory.ports.len(),
-        }));
-        self.adopt(Policy {
-            revision,
-            source: Source::File,
-            text: read.text,
-            inventory,
-        });
-    }
-
-    /// Keeps what is in force. At the start nothing is: then the cached policy, loudly, or nothing.
-    fn policy_invalid(&mut self, errors: Vec<String>, effects: &mut Vec<Effect>) {
-        self.policy_errors.clone_from(&errors);
-        let invalid = |enforced| {
-            Effect::Report(Report::PolicyInvalid {
-                errors: errors.clone(),
-                enforced,
-            })
-        };
-        if let Some(policy) = &self.policy {
-            effects.push(invalid(Some(policy.revision)));
-            return;
-        }
-        match self.cached.take() {
-            Some((cached, revision)) => {
-                effects.push(invalid(Some(revision)));
-                effects.push(Effect::Report(Report::EnforcingCached { revision }));
-                let mut inventory = cached.inventory;
-                inventory.revision = revision;
-                self.adopt(Policy {
-                    revision,
-                    source: Source::Cache,
-                    text: cached.text,
-                    inventory,
-                });
-            }
-            None => {
-                effects.push(invalid(None));
-                self.end(Exit::NoPolicy(errors.clone()), effects);
-            }
-        }
-    }
-
-    fn adopt(&mut self, policy: Policy) {
-        self.policy = Some(policy);
-        self.compiled = None;
-        self.stale = true;
-    }
-
-    fn devices_listed(&mut self, now: Duration, listed: Vec<Link>, effects: &mut Vec<Effect>) {
-        let listed: BTreeMap<u32, Link> = listed.into_iter().map(|l| (l.ifindex, l)).collect();
-        let Some(before) = &self.links else {
-            // An index that now means another device is not ours any more.
-            self.ours
-                .retain(|d| listed.get(&d.ifindex).is_some_and(|l| l.name == d.name));
-            self.links = Some(listed);
-            self.stale = true;
-            return;
-        };
-        let gone: Vec<u32> = before
-            .keys()
-            .filter(|i| !listed.contains_key(i))
-            .copied()
-            .collect();
-        for ifindex in gone {
-            self.device_gone(ifindex, effects);
-        }
-        for link in listed.into_values() {
-            self.device_seen(now, link);
-        }
-    }
-
-    fn device_seen(&mut self, at: Duration, link: Link) {
-        // Before the first list: the list will have it.
-        let Some(links) = &mut self.links else {
-            return;
-        };
-        let before = links.get(&link.ifindex);
-        if before == Some(&link) {
-            return;
-        }
-        if before.is_none() {
-            self.arming.appeared(link.ifindex);
-        }
-        if link.up {
-            self.arming.up(link.ifindex, at);
-        } else {
-            self.arming.down(link.ifindex);
-        }
-        // A renamed device stays ours: it is still the same VM behind it.
-        if let Some(old) = before.filter(|b| b.name != link.name)
-            && self.ours.remove(&old.device())
-        {
-            self.ours.insert(link.device());
-        }
-        self.stale |= before.is_none_or(|b| b.name != link.name || b.mac != link.mac);
-        links.insert(link.ifindex, link);
-    }
-
-    fn device_gone(&mut self, ifindex: u32, effects: &mut Vec<Effect>) {
-        let Some(link) = self.links.as_mut().and_then(|l| l.remove(&ifindex)) else {
-            return;
-        };
-        self.arming.gone(ifindex);
-        self.stale = true;
-        if self.ours.remove(&link.device()) {
-            effects.push(Effect::Report(Report::DeviceGone {
-                device: link.name,
-                ifindex,
-            }));
-        }
-    }
-
-    fn applied(&mut self, now: Duration, report: ApplyReport, effects: &mut Vec<Effect>) {
-        let Some(target) = self.applying.take() else {
-            return;
-        };
-        let revision = target.view.revision;
-        self.apply_error = None;
-        effects.push(Effect::Report(Report::Applied {
-            revision,
-            ports: report.applied.len(),
-            devices: target.devices.len(),
-            closed: target.closed.len(),
-            writes: report.writes,
-            took: report.took,
-        }));
-        let refused_before = self.enforced.take().map(|e| e.refused).unwrap_or_default();
-        for (port, why) in &report.refused {
-            if refused_before.get(port) != Some(why) {
-                effects.push(Effect::Report(Report::Refused {
-                    revision,
-                    port: port.clone(),
-                    why: why.clone(),
-                }));
-            }
-        }
-        if report.refused.is_empty() {
-            self.failures = 0;
-        } else {
-            effects.push(Effect::StartTimer(Timer::Retry, self.backoff()));
-        }
-
-        self.arm(now, &target, &report, effects);
-        self.guard(&target, &report, effects);
-        self.enforced = Some(Enforced {
-            revision,
-            target,
-            refused: report.refused,
-        });
-        if !self.auditing {
-            self.auditing = true;
-            effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
-            effects.push(Effect::StartTimer(Timer::Tend, Self::TEND_EVERY));
-        }
-        if self.confirmed {
-            effects.push(Effect::MarkConfirmed);
-            self.save(effects);
-        } else if let (None, Some(time)) = (self.confirm_until, self.config.confirm) {
-            self.confirm_until = Some(now + time);
-            effects.push(Effect::StartTimer(Timer::Confirm, time));
-            effects.push(Effect::Report(Report::ConfirmWithin(time)));
-        }
-    }
-
-    /// Says which devices were armed or closed just now, and remembers that they are ours.
-    fn arm(
-        &mut self,
-        now: Duration,
-        target: &Target,
-        report: &ApplyReport,
-        effects: &mut Vec<Effect>,
-    ) {
-        let mut ours = self.ours.clone();
-        for (port, device) in &target.devices {
-            if !report.refused.contains_key(port) {
-                self.arming.armed(device.ifindex, now);
-                if ours.insert(device.clone()) {
-                    effects.push(Effect::Report(Report::DeviceArmed {
-                        port: port.clone(),
-                        device: device.name.clone(),
-                        ifindex: device.ifindex,
-                    }));
-                }
-            }
-        }
-        for device in &target.closed {
-            let already = self
-                .enforced
-                .as_ref()
-                .is_some_and(|e| e.target.closed.contains(device));
-            ours.insert(device.clone());
-            if !already {
-                effects.push(Effect::Report(Report::DeviceClosed {
-                    device: device.name.clone(),
-                    ifindex: device.ifindex,
-                }));
-            }
-        }
-        // A device that went while the plane was at it has been taken out by its own event.
-        let links = self.links.as_ref();
-        ours.retain(|d| links.is_some_and(|l| l.contains_key(&d.ifindex)));
-        if ours != self.ours || self.ours != self.config.ours {
-            self.ours.clone_from(&ours);
-            self.config.ours.clone_from(&ours);
-            effects.push(Effect::RememberOurs(ours));
-        }
-    }
-
-    /// Opens the bridge-level drop for what is armed, after it is armed.
-    fn guard(&mut self, target: &Target, report: &ApplyReport, effects: &mut Vec<Effect>) {
-        let named = target.view.ports.values().filter_map(|p| match &p.device {
-            DeviceMatch::Name(name) | DeviceMatch::Pattern(name) => Some(name.clone()),
-            DeviceMatch::Mac => None,
-        });
-        let armed = target
-            .devices
-            .iter()
-            .filter(|(port, d)| {
-                // A refused port keeps its last policy if it had one: it stays as it was.
-                !report.refused.contains_key(*port) || self.guard.armed.contains(&d.ifindex)
-            })
-            .map(|(_, d)| d.ifindex)
-            .collect();
-        let guard = GuardState {
-            names: named
-                .chain(self.config.guard_names.iter().cloned())
-                .collect(),
-            armed,
-        };
-        if guard != self.guard {
-            self.guard = guard.clone();
-            effects.push(Effect::Guard(guard));
-        }
-    }
-
-    fn apply_failed(&mut self, error: String, effects: &mut Vec<Effect>) {
-        let Some(target) = self.applying.take() else {
-            return;
-        };
-        // Some of it may have landed, so nothing is known to be enforced; the revision in force is
-        // still the last whole one.
-        self.repair = false;
-        let retry_after = self.backoff();
-        effects.push(Effect::StartTimer(Timer::Retry, retry_after));
-        if self.apply_error.as_ref() != Some(&error) {
-            effects.push(Effect::Report(Report::ApplyFailed {
-                revision: target.view.revision,
-                error: error.clone(),
-                retry_after,
-            }));
-        }
-        self.apply_error = Some(error);
-    }
-
-    fn audited(&mut self, drift: Vec<Drift>, effects: &mut Vec<Effect>) {
-        effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
-        // Who stands before us stays there whatever we write; people have to know.
-        self.repair |= drift.iter().any(|d| match d {
-            Drift::Detached { .. } | Drift::Changed { .. } => true,
-            Drift::NotFirst { .. } => false,
-        });
-        if drift != self.drift {
-            if !drift.is_empty() {
-                effects.push(Effect::Report(Report::Drifted(drift.clone())));
-            }
-            self.drift = drift;
-        }
-    }
-
-    fn confirm(&mut self, effects: &mut Vec<Effect>) {
-        if self.confirm_until.take().is_some() {
-            effects.push(Effect::Report(Report::Confirmed));
-            effects.push(Effect::MarkConfirmed);
-            self.confirmed = true;
-            self.save(effects);
-        } else {
-            self.confirmed = true;
-        }
-    }
-
-    /// Only what is enforced and stands is worth coming back to.
-    fn save(&self, effects: &mut Vec<Effect>) {
-        if let (Some(policy), Some(enforced)) = (&self.policy, &self.enforced)
-            && policy.revision == enforced.revision
-            && policy.source == Source::File
-        {
-            effects.push(Effect::SaveCache {
-                revision: policy.revision,
-                text: policy.text.clone(),
-            });
-        }
-    }
-
     fn end(&mut self, exit: Exit, effects: &mut Vec<Effect>) {
         self.ended = true;
         effects.push(Effect::Exit(exit));
@@ -689,12 +362,6 @@ impl Agent {
         });
         self.applying = Some(target.clone());
         effects.push(Effect::Apply(target));
-    }
-
-    fn backoff(&mut self) -> Duration {
-        let wait = Self::RETRY_FIRST.saturating_mul(1 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
-        wait.min(Self::RETRY_LAST)
     }
 
     fn port_status(&self, id: &PortId) -> PortStatus {

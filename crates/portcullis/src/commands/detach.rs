@@ -3,10 +3,11 @@
 use super::InstanceArgs;
 use crate::control;
 use crate::failure::Failure;
-use crate::output::say;
+use crate::output::{FormatArgs, print};
 use crate::plane::{self, PlaneArgs};
-use agent::Guard;
+use agent::{Guard, Instance};
 use clap::Args;
+use serde_json::json;
 
 /// Remove enforcement: every port of this host is open afterwards
 ///
@@ -23,6 +24,9 @@ pub(crate) struct DetachArgs {
 
     #[command(flatten)]
     plane: PlaneArgs,
+
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 pub(crate) fn run(args: DetachArgs) -> Result<(), Failure> {
@@ -30,7 +34,7 @@ pub(crate) fn run(args: DetachArgs) -> Result<(), Failure> {
     if let Some(answer) = control::request(&instance, "detach")? {
         return match answer["error"].as_str() {
             None => {
-                say("enforcement removed; the agent has ended\n");
+                tell(&args, &instance, true, true);
                 Ok(())
             }
             Some(error) => Err(Failure::System(format!(
@@ -45,9 +49,22 @@ pub(crate) fn run(args: DetachArgs) -> Result<(), Failure> {
         .remove()
         .map_err(Failure::system)?;
     instance.forget().map_err(Failure::system)?;
-    say(match removed {
-        true => "enforcement removed\n",
-        false => "nothing was enforced here\n",
-    });
+    tell(&args, &instance, removed, false);
     Ok(())
+}
+
+fn tell(args: &DetachArgs, instance: &Instance, removed: bool, agent_ended: bool) {
+    let value = json!({
+        "instance": instance.name(),
+        "removed": removed,
+        "agent_ended": agent_ended,
+    });
+    print(args.format.output, &value, |_, _| {
+        match (removed, agent_ended) {
+            (_, true) => "enforcement removed; the agent has ended\n",
+            (true, false) => "enforcement removed\n",
+            (false, false) => "nothing was enforced here\n",
+        }
+        .to_owned()
+    });
 }

@@ -45,7 +45,7 @@ Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system 
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::DemoArgs),
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     Confirm(confirm::ConfirmArgs),
     Check(check::CheckArgs),
     Schema(schema::SchemaArgs),
@@ -63,7 +63,7 @@ enum Command {
 pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Demo(args) => demo::run(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Confirm(args) => confirm::run(args),
         Command::Check(args) => check::run(args),
         Command::Schema(args) => schema::run(args),
