@@ -16,6 +16,13 @@ fn main() -> ExitCode {
         (DeviceKind::Tap, Attach::Tcx),
         (DeviceKind::Veth, Attach::Clsact),
     ];
-    let all = kinds.map(|(devices, attach)| check_scenarios_on(devices, attach));
-    common::exit(all == [true; 3])
+    // A kernel without tcx is asked for less, by name: `make test-vm`.
+    let only = std::env::var("ONLY_ATTACH").unwrap_or_default();
+    let asked = |attach: Attach| only.is_empty() || only == format!("{attach:?}");
+    let asked: Vec<_> = kinds.into_iter().filter(|kind| asked(kind.1)).collect();
+    assert!(!asked.is_empty(), "ONLY_ATTACH={only} names none");
+    let all = asked
+        .into_iter()
+        .map(|(devices, attach)| check_scenarios_on(devices, attach));
+    common::exit(all.fold(true, |good, now| now && good))
 }
