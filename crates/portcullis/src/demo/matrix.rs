@@ -13,6 +13,7 @@ use crate::output::{Columns, Tone};
 use crate::policy_source::understand;
 use model::{Capabilities, Direction, DropReason, Family, HostId, PortId};
 use oracle::Oracle;
+use std::net::SocketAddr;
 use std::time::Duration;
 use wire::words::Words;
 
@@ -174,8 +175,7 @@ impl Meaning {
         let (a, b) = (from.address(family), to.address(family));
         let (asks, answers) = match service.l4_port() {
             Some(port) => {
-                let (a, b) = ((a, 40_000).into(), (b, port).into());
-                let (a, b): (std::net::SocketAddr, std::net::SocketAddr) = (a, b);
+                let (a, b) = (SocketAddr::new(a, 40_000), SocketAddr::new(b, port));
                 (
                     format!("tcp {a} -> {b}"),
                     format!("tcp {b} -> {a} [syn|ack]"),
@@ -194,8 +194,10 @@ impl Meaning {
         let frame = words.frame(from.mac(), to.mac());
         let mut at = |role: Role, direction| {
             let port = PortId::new(role.name());
-            let decide = || self.0.decide(&port, direction, &frame, Duration::ZERO);
-            !role.is_protected() || { decide }().verdict.passes()
+            !role.is_protected() || {
+                let decision = self.0.decide(&port, direction, &frame, Duration::ZERO);
+                decision.verdict.passes()
+            }
         };
         at(from, Direction::Egress) && at(to, Direction::Ingress)
     }

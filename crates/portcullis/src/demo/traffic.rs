@@ -108,6 +108,12 @@ impl Conversation {
         Ok(Self { client, server })
     }
 
+    /// The client's end.
+    pub(crate) fn client(&self) -> Result<SocketAddr, Failure> {
+        let here = self.client.stream.local_addr();
+        here.map_err(|e| Failure::System(format!("demo: a connection's own address: {e}")))
+    }
+
     /// Something more to send, both ways.
     pub(crate) fn speak(&mut self) -> io::Result<()> {
         self.client.send()?;
