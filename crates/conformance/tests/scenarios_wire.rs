@@ -21,8 +21,9 @@ fn main() -> ExitCode {
     let asked = |attach: Attach| only.is_empty() || only == format!("{attach:?}");
     let asked: Vec<_> = kinds.into_iter().filter(|kind| asked(kind.1)).collect();
     assert!(!asked.is_empty(), "ONLY_ATTACH={only} names none");
-    let all = asked
+    let all: Vec<bool> = asked
         .into_iter()
-        .map(|(devices, attach)| check_scenarios_on(devices, attach));
-    common::exit(all.fold(true, |good, now| now && good))
+        .map(|(devices, attach)| check_scenarios_on(devices, attach))
+        .collect();
+    common::exit(all.iter().all(|good| *good))
 }
