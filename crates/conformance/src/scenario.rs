@@ -25,6 +25,7 @@
 //! wait 31s                       time goes by; `ms` too
 //! policy NAME                    another policy of the file is in force
 //! join PORT GROUP, leave PORT GROUP, remove GROUP/RULE, forget GROUP, unplug PORT
+//! family GROUP/RULE ipv4|ipv6    the rule is of this family, whatever its remote or protocol is of
 //! set elision on|strict|off, set narrowing cut|keep
 //! ```
 //! An outcome is `pass`, perhaps with `rule [GROUP/RULE]`, `live [GROUP/RULE]`, `elided-error`,
@@ -41,7 +42,9 @@ pub use parse::{BadScenario, load, parse};
 pub use run::{Failure, Ran, Seen, Subject, run};
 pub use wire_plane::{DeviceKind, RealPlane, WirePlane};
 
-use model::{Direction, Elision, GroupId, Inventory, Narrowing, PassReason, PortId, RuleRef};
+use model::{
+    Direction, Elision, Family, GroupId, Inventory, Narrowing, PassReason, PortId, RuleRef,
+};
 use model::{DropReason, HostId, MacAddr, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,6 +97,8 @@ pub enum Change {
     Join(PortId, GroupId),
     Leave(PortId, GroupId),
     RemoveRule(RuleRef),
+    /// May break the rule: no policy file says such a thing, but an inventory can.
+    Family(RuleRef, Family),
     /// The group is gone, and what names it names nothing.
     Forget(GroupId),
     Unplug(PortId),

@@ -2,7 +2,7 @@
 
 use super::{Action, Change, Outcome, Scenario, Step, Why, here};
 use model::{
-    Direction, DropReason, Elision, GroupId, Inventory, Narrowing, PortId, RuleId, RuleRef,
+    Direction, DropReason, Elision, Family, GroupId, Inventory, Narrowing, PortId, RuleId, RuleRef,
 };
 use saphyr::{LoadableYamlNode, MarkedYaml};
 use std::collections::BTreeMap;
@@ -178,6 +178,8 @@ fn action(text: &str) -> Result<Action, String> {
         ("remove", [rule]) => Change::RemoveRule(rule_ref(rule)?),
         ("forget", [group]) => Change::Forget(GroupId::from(*group)),
         ("unplug", [port]) => Change::Unplug(PortId::from(*port)),
+        ("family", [rule, "ipv4"]) => Change::Family(rule_ref(rule)?, Family::V4),
+        ("family", [rule, "ipv6"]) => Change::Family(rule_ref(rule)?, Family::V6),
         ("set", ["elision", "on"]) => Change::Elision(Elision::On),
         ("set", ["elision", "strict"]) => Change::Elision(Elision::Strict),
         ("set", ["elision", "off"]) => Change::Elision(Elision::Off),

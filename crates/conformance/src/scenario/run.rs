@@ -149,6 +149,14 @@ fn make(change: &Change, inventory: &mut Inventory, scenario: &Scenario) -> Resu
             gone.map(|_| ())
                 .ok_or_else(|| format!("there is no rule {rule}"))
         }
+        Change::Family(rule, family) => {
+            let group = inventory.groups.get_mut(&rule.group);
+            let found = group.and_then(|group| group.rules.get_mut(&rule.rule));
+            let found = found.filter(|rule| rule.family != *family);
+            found
+                .map(|rule| rule.family = *family)
+                .ok_or_else(|| format!("there is no rule {rule} of another family"))
+        }
         Change::Forget(group) => {
             let known = inventory.groups.remove(group).is_some();
             let named = inventory.groups.values().any(|other| {
