@@ -65,13 +65,23 @@ enum Module {
     At(String),
 }
 
-/// Line by line: `mod x;` with whatever visibility, `#[path = "..."]` before it, `include!("...rs")`.
-/// A module that stands inside another one's braces is looked for at the outer one's place.
+/// Line by line, as rustfmt sets them: `mod x;` with whatever visibility, inside `mod y { }` too,
+/// `#[path = "..."]` before it, `include!("...rs")`.
 fn modules(text: &str) -> Vec<Module> {
     let mut found = Vec::new();
     let mut path = None;
-    for line in text.lines().map(str::trim) {
-        if let Some(rest) = line.strip_prefix("#[path = \"") {
+    // Modules whose braces are open, with the indentation that closes them.
+    let mut around: Vec<(usize, String)> = Vec::new();
+    for line in text.lines() {
+        let indentation = line.len() - line.trim_start().len();
+        let line = line.trim();
+        if around
+            .last()
+            .is_some_and(|(closing, _)| *closing == indentation)
+            && line == "}"
+        {
+            around.pop();
+        } else if let Some(rest) = line.strip_prefix("#[path = \"") {
             path = rest.split('"').next().map(str::to_owned);
         } else if let Some((_, rest)) = line.split_once("include!(\"") {
             found.extend(
@@ -79,14 +89,19 @@ fn modules(text: &str) -> Vec<Module> {
                     .next()
                     .map(|file| Module::At(file.to_owned())),
             );
-        } else if let Some(name) = declared(line) {
-            found.push(path.take().map_or(Module::Named(name), Module::At));
+        } else if let Some(name) = declared(line, ";") {
+            let outer: String = around.iter().map(|(_, name)| format!("{name}/")).collect();
+            let named = Module::Named(format!("{outer}{name}"));
+            found.push(path.take().map_or(named, Module::At));
+        } else if let Some(name) = declared(line, " {") {
+            around.push((indentation, name));
         }
     }
     found
 }
 
-fn declared(line: &str) -> Option<String> {
+/// The name in `pub(...) mod name` with this end.
+fn declared(line: &str, end: &str) -> Option<String> {
     let line = match line.strip_prefix("pub") {
         Some(rest) => {
             rest.split_once("mod ")
@@ -99,10 +114,7 @@ fn declared(line: &str) -> Option<String> {
         }
         None => line.strip_prefix("mod ")?,
     };
-    let name = line
-        .split(';')
-        .next()
-        .filter(|name| line.len() > name.len())?;
+    let name = line.strip_suffix(end)?;
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     name.chars().all(is_name).then(|| name.to_owned())
 }
@@ -161,6 +173,18 @@ mod tests {
                 ("crates/a/src/c.rs", ""),
             ],
             &["crates/a/src/b.rs", "crates/a/src/c.rs"],
+        );
+    }
+
+    #[test]
+    fn a_module_in_braces_has_its_modules_in_a_directory_of_its_name() {
+        check_files(
+            &[
+                ("crates/a/src/lib.rs", "mod b {\n    mod c;\n}\nmod d;\n"),
+                ("crates/a/src/b/c.rs", ""),
+                ("crates/a/src/d.rs", ""),
+            ],
+            &[],
         );
     }
 
