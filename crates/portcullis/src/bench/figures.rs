@@ -38,7 +38,7 @@ fn outside(count: usize) -> usize {
     let mut chance = 0.5f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
     let mut below = chance;
     // `below`: the chance that at most `cut` samples are below the median.
-    while cut + 1 <= (count - 1) / 2 {
+    while cut < (count - 1) / 2 {
         chance *= (count - cut) as f64 / (cut + 1) as f64;
         if below + chance > 0.025 {
             break;
