@@ -79,10 +79,7 @@ impl WirePlane {
                 macs: BTreeMap::new(),
                 now: START,
             };
-            let done = work(&mut wire);
-            let detached = wire.plane.plane().detach();
-            detached.expect("a plane that could attach can detach");
-            done
+            work(&mut wire)
         }))
     }
 
@@ -138,6 +135,15 @@ impl WirePlane {
             Err(error) => panic!("{} refuses the policy: {error}", self.plane.name()),
         };
         assert_eq!(report.refused, BTreeMap::new(), "ports that are refused");
+    }
+}
+
+/// Also after a failure nothing stays behind.
+impl Drop for WirePlane {
+    fn drop(&mut self) {
+        if let Err(error) = self.plane.plane().detach() {
+            eprintln!("{} is left behind: {error}", self.plane.name());
+        }
     }
 }
 
