@@ -349,6 +349,48 @@ fn audit_tells_a_lost_hook_and_the_next_apply_repairs_it() {
 }
 
 #[test]
+fn audit_tells_who_is_first_and_leaves_it_there() {
+    let mut host = Host::new(Attach::Tcx);
+    host.apply(POLICY);
+    let mut other = host.config.clone();
+    other.instance += "-other";
+    let target = host.target(POLICY);
+    // Another program of the same kind, put before ours.
+    let mut second = host.lab.host().run(|| {
+        let mut plane = EbpfPlane::open(other).unwrap_or_else(|error| panic!("{error}"));
+        plane.apply(&target).expect("applied");
+        plane
+    });
+    let drift = host.with(|plane| plane.audit()).expect("an audit");
+    let first =
+        |drift: &Drift| matches!(drift, Drift::NotFirst { first, .. } if first.contains("_port"));
+    assert!(drift.len() == 2 && drift.iter().all(first), "{drift:?}");
+    assert_eq!(host.apply(POLICY).writes, 0);
+    host.lab.host().run(|| second.detach()).expect("detached");
+    assert_eq!(host.with(|plane| plane.audit()).expect("an audit"), []);
+}
+
+#[test]
+fn devices_whose_numbers_collide_are_told_apart() {
+    let mut host = Host::new(Attach::Auto);
+    let indices = [4_464, 70_000, 135_536];
+    let mut target = host.target(POLICY);
+    for ifindex in indices {
+        let name = format!("pc-d{ifindex}");
+        let line = format!("link add {name} index {ifindex} type bridge");
+        host.lab.host().ip(&line).expect("a device");
+        target.closed.insert(Device { name, ifindex });
+    }
+    let applied = host.with(|plane| plane.apply(&target)).expect("applied");
+    assert!(applied.refused.is_empty());
+    assert_eq!(host.with(|plane| plane.audit()).expect("an audit"), []);
+    host.apply(POLICY);
+    assert_eq!(host.with(|plane| plane.audit()).expect("an audit"), []);
+    host.open().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(host.apply(POLICY).writes, 0, "nothing of theirs is left");
+}
+
+#[test]
 fn without_privilege_it_says_so() {
     let config = EbpfConfig::small(format!("pc-kernel-{}-nobody", std::process::id()));
     let refused = std::thread::spawn(move || {
