@@ -1,7 +1,11 @@
 //! Real sockets through the eBPF plane, under a bridge and when routed. Needs root.
 
+#[path = "common/leftovers.rs"]
+mod leftovers;
+
 use dataplane::{DataPlane, Device, Target};
 use dataplane_ebpf::{EbpfConfig, EbpfPlane};
+use leftovers::instance;
 use model::{MacAddr, PortId};
 use portcullis_conformance::lab::{Attach, EchoServer, Lab, Offload, Vm};
 use portcullis_conformance::scenario::here;
@@ -60,7 +64,7 @@ fn staged(name: &str, attach: Attach<'static>, check: impl FnOnce(&Stage) + Send
     }
     let host = lab.host().clone();
     host.run(move || {
-        let config = EbpfConfig::small(format!("pc-{name}-{}", std::process::id()));
+        let config = EbpfConfig::small(instance(name));
         let mut plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
         let devices = [&web, &app].map(|vm| {
             let device = Device {

@@ -1,8 +1,12 @@
 //! The eBPF plane on the devices of a lab. Needs root.
 
+#[path = "leftovers.rs"]
+mod leftovers;
+
 use super::common::{check_scenarios, every};
 use dataplane::DataPlane;
 use dataplane_ebpf::{Attach, EbpfConfig, EbpfPlane};
+use leftovers::instance;
 use portcullis_conformance::scenario::{DeviceKind, RealPlane, WirePlane};
 use std::time::Duration;
 
@@ -12,7 +16,7 @@ pub(crate) fn check_scenarios_on(devices: DeviceKind, attach: Attach) -> bool {
     println!("\n{devices:?}, attached by {attach:?}");
     check_scenarios(every, move |ask| {
         let make = || -> Box<dyn RealPlane> {
-            let instance = format!("pc-wire-{}", std::process::id());
+            let instance = instance("wire");
             let config = EbpfConfig {
                 attach,
                 ..EbpfConfig::small(instance)

@@ -1,9 +1,13 @@
 //! The eBPF programs as the kernel has loaded them, without devices: they are asked about packets one by
 //! one. Needs root.
 
+#[path = "leftovers.rs"]
+mod leftovers;
+
 use super::common::check_scenarios;
 use dataplane::{DataPlane, Target};
 use dataplane_ebpf::{EbpfConfig, EbpfPlane};
+use leftovers::instance;
 use model::{Direction, Inventory, PortId};
 use policy::HostView;
 use portcullis_conformance::START;
@@ -30,7 +34,7 @@ struct Loaded {
 pub(crate) fn check_scenarios_under(control: Control, wanted: fn(&Scenario) -> bool) -> bool {
     println!("\nthe process in control: {control:?}");
     check_scenarios(wanted, move |ask| {
-        let config = EbpfConfig::small(format!("pc-scenarios-{}", std::process::id()));
+        let config = EbpfConfig::small(instance("scenarios"));
         ask(&mut Loaded {
             plane: Some(open(&config)),
             config,
