@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod execute;
 mod flows;
+mod hurry;
 mod judge;
 pub mod layout;
 mod numbers;

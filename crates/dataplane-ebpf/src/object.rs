@@ -514,9 +514,19 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Removes an instance's pins, also after a failure.
+    struct Pins(PathBuf);
+
+    impl Drop for Pins {
+        fn drop(&mut self) {
+            let _ = remove_tree(&self.0);
+        }
+    }
+
     #[test]
     fn loads_and_is_found_again() {
         let config = EbpfConfig::small(format!("pc-load-{}", std::process::id()));
+        let _pins = Pins(directory(&config.instance).expect("a good name"));
         let first = Object::open(&config).unwrap_or_else(|error| panic!("{error}"));
         assert!(first.fresh);
         let meta = Name::new(&format!("{LAYOUT_VERSION} 0"));

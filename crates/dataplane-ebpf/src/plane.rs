@@ -6,6 +6,7 @@ use crate::counters::{self, Past};
 use crate::error::OpenError;
 use crate::events::{self, DropSample};
 use crate::flows::{self, FlowRecord};
+use crate::hurry::Hurry;
 use crate::judge::{self, Outcome};
 use crate::layout::{
     Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED, WORD_RANK,
@@ -132,6 +133,7 @@ impl EbpfPlane {
             .map_err(trouble("reading links"))?;
         let filtered = Hook::Clsact.attached(&self.object, &known);
         let filtered = filtered.map_err(trouble("reading tc filters"))?;
+        let _hurry = Hurry::for_devices(linked.len() + filtered.len());
         for ifindex in linked.union(&filtered) {
             self.hook
                 .take_over(&self.object, *ifindex)
@@ -484,6 +486,7 @@ impl DataPlane for EbpfPlane {
         let contents = self.read().map_err(failed("reading back"))?.contents;
         let mut devices: BTreeSet<u32> = contents.devices.keys().copied().collect();
         devices.extend(contents.attached);
+        let _hurry = Hurry::for_devices(devices.len());
         for ifindex in devices {
             let tried = format!("detaching from device {ifindex}");
             self.hook

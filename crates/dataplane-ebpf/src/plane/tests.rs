@@ -21,6 +21,21 @@ fn targets(seeds: std::ops::Range<u64>) -> Vec<Target> {
     seeds.map(first_policy).collect()
 }
 
+/// A plane whose pins go with it, also after a failure.
+struct Scratch(EbpfPlane);
+
+impl Scratch {
+    fn open(config: EbpfConfig) -> Self {
+        Self(EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}")))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = self.0.detach();
+    }
+}
+
 /// As after a crash and a new start, but for loading the programs.
 fn forget_everything(plane: &mut EbpfPlane) {
     plane.state = None;
@@ -30,7 +45,8 @@ fn forget_everything(plane: &mut EbpfPlane) {
 #[test]
 fn after_a_crash_between_any_two_steps_the_next_apply_gets_there() {
     let config = EbpfConfig::small(format!("pc-crash-{}", std::process::id()));
-    let mut plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
+    let mut scratch = Scratch::open(config);
+    let plane = &mut scratch.0;
     let targets = targets(0..6);
     for pair in targets.windows(2) {
         let [from, to] = pair else {
@@ -45,14 +61,14 @@ fn after_a_crash_between_any_two_steps_the_next_apply_gets_there() {
                 break;
             }
             execute::execute(&plane.object, &plane.hook, &steps[..done]).expect("written");
-            forget_everything(&mut plane);
+            forget_everything(plane);
             plane.apply(to).expect("a generated policy applies");
             assert_eq!(
                 plane.audit().expect("an audit"),
                 [],
                 "cut off after {done} steps"
             );
-            forget_everything(&mut plane);
+            forget_everything(plane);
             let again = plane.apply(to).expect("a generated policy applies");
             assert_eq!(
                 again.writes, 0,
@@ -61,7 +77,6 @@ fn after_a_crash_between_any_two_steps_the_next_apply_gets_there() {
             done += 3;
         }
     }
-    plane.detach().expect("nothing is attached");
 }
 
 #[test]
@@ -70,7 +85,8 @@ fn a_set_too_large_costs_its_ports_alone() {
         max_rules: 8,
         ..EbpfConfig::small(format!("pc-full-{}", std::process::id()))
     };
-    let mut plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
+    let mut scratch = Scratch::open(config);
+    let plane = &mut scratch.0;
     let mut target = targets(3..4).remove(0);
     let group = target
         .view
@@ -99,5 +115,4 @@ fn a_set_too_large_costs_its_ports_alone() {
             .expect("an answer");
         assert_eq!(verdict, Verdict::Drop(model::DropReason::NotReady));
     }
-    plane.detach().expect("nothing is attached");
 }
