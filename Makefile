@@ -32,7 +32,7 @@ build: setup ## Build the release binary
 demo: root build ## Security groups on real packets, every verdict beside the one expected
 	@$(RELEASE) demo
 
-test: root setup ## All tests, with the fuzzers' corpora (unoptimized enough to build fast: one profile for all)
+test: root setup ## All tests, on real packets too; the fuzzers' corpora; `make lint` is apart
 	@tools/run-tests $(CARGO) test --workspace --no-fail-fast
 
 lint: setup ## Format, clippy, and what else a machine can see (crates/tidy)
