@@ -1,14 +1,14 @@
 //! A test bed: a host with a bridge and two VMs, under one way of filtering. All beds are alike but for
 //! the filter, and stand side by side, so that rounds can alternate between them.
 
+use super::own_plane::OwnPlane;
 use super::policies::{
     ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, SINK_B, inventory, source,
 };
 use anyhow::{Context, bail};
 use conformance::lab::load::{Blast, Rate, tcp_bulk, tcp_connections};
 use conformance::lab::{Arrival, Attach, Lab, Vm, probe};
-use dataplane::{DataPlane, Device, Target};
-use dataplane_ebpf::{EbpfConfig, EbpfPlane};
+use dataplane::{Device, Target};
 use model::{Direction, HostId, Verdict};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -44,7 +44,7 @@ pub(super) struct Bed {
     lab: Lab,
     a: Vm,
     b: Vm,
-    plane: Option<EbpfPlane>,
+    plane: Option<OwnPlane>,
 }
 
 /// Where the sender, and so the whole way of its packets, runs.
@@ -90,18 +90,7 @@ impl Bed {
         self.filter
     }
 
-    fn enforce(&self, name: &str, policy: Policy) -> anyhow::Result<EbpfPlane> {
-        let config = EbpfConfig {
-            max_ports: 64,
-            max_flows: 1 << 20,
-            ..EbpfConfig::small(format!("pc-bench-{}-{name}", std::process::id()))
-        };
-        let config = EbpfConfig {
-            max_policy: 1 << 18,
-            max_members: 1 << 18,
-            max_rules: 1 << 18,
-            ..config
-        };
+    fn enforce(&self, name: &str, policy: Policy) -> anyhow::Result<OwnPlane> {
         let inventory = inventory(policy, self.a.device(), self.b.device());
         let (view, _) = policy::compile(&inventory, &HostId::from(HOST));
         let mut target = Target {
@@ -116,11 +105,8 @@ impl Bed {
             target.devices.insert(vm.name().into(), device);
         }
         self.lab.host().run(|| {
-            let mut plane = EbpfPlane::open(config)?;
-            let report = plane.apply(&target)?;
-            if let Some((port, why)) = report.refused.first_key_value() {
-                bail!("port {port} is not enforced: {why}");
-            }
+            let mut plane = OwnPlane::open(name)?;
+            plane.enforce(&target)?;
             Ok(plane)
         })
     }
@@ -305,10 +291,8 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        if let Some(plane) = &mut self.plane
-            && let Err(error) = self.lab.host().run(|| plane.detach())
-        {
-            eprintln!("removing a bench's data plane: {error}");
-        }
+        // Its devices are the host namespace's.
+        let plane = self.plane.take();
+        self.lab.host().run(|| drop(plane));
     }
 }

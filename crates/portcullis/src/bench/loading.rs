@@ -1,9 +1,10 @@
 //! How long big policies take to load, what a small change of one costs, and how much memory they take.
 
+use super::Interrupt;
+use super::own_plane::OwnPlane;
 use super::policies::{HOST, Policy, inventory, member};
 use comfy_table::{Table, presets};
-use dataplane::{DataPlane, Target};
-use dataplane_ebpf::{EbpfConfig, EbpfPlane};
+use dataplane::Target;
 use model::{HostId, Inventory};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -15,7 +16,7 @@ struct Loaded {
     writes: u64,
 }
 
-pub(super) fn measure() -> anyhow::Result<Value> {
+pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
@@ -33,13 +34,8 @@ pub(super) fn measure() -> anyhow::Result<Value> {
         ("10,000 members", Policy::Members(10_000), 10_000),
         ("100,000 members", Policy::Members(100_000), 100_000),
     ] {
-        let config = EbpfConfig {
-            max_policy: 1 << 18,
-            max_members: 1 << 18,
-            max_rules: 1 << 18,
-            ..EbpfConfig::small(format!("pc-bench-{}-loading", std::process::id()))
-        };
-        let mut plane = EbpfPlane::open(config)?;
+        interrupt.check()?;
+        let mut plane = OwnPlane::open("loading")?;
         let empty = kernel_memory()?;
         let mut inventory = inventory(policy, "a", "b");
         let loaded = load(&mut plane, &inventory)?;
@@ -53,7 +49,6 @@ pub(super) fn measure() -> anyhow::Result<Value> {
             Policy::Prefixes(_) | Policy::Tracked | Policy::Open => "  then one rule less",
         };
         row(&mut table, &mut report, of_them, &changed, None);
-        plane.detach()?;
     }
     println!("\nLoading\n{table}");
     Ok(json!({ "experiment": "loading", "lines": report }))
@@ -90,11 +85,11 @@ fn change(inventory: &mut Inventory, policy: Policy) {
     }
 }
 
-fn load(plane: &mut EbpfPlane, inventory: &Inventory) -> anyhow::Result<Loaded> {
+fn load(plane: &mut OwnPlane, inventory: &Inventory) -> anyhow::Result<Loaded> {
     let started = Instant::now();
     let (view, _) = policy::compile(inventory, &HostId::from(HOST));
     let compile = started.elapsed();
-    let report = plane.apply(&Target {
+    let report = plane.enforce(&Target {
         view,
         ..Target::default()
     })?;

@@ -6,17 +6,22 @@
 mod bed;
 mod figures;
 mod loading;
+mod own_plane;
 mod policies;
 mod stages;
 
-use anyhow::Context;
+use crate::failure::Failure;
+use anyhow::{Context, ensure};
 use bed::{Bed, Filter, Traffic};
 use clap::Args;
 use comfy_table::{Table, presets};
 use figures::Median;
 use policies::Policy;
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Measure what enforcement costs on this machine, beside no filter and iptables
@@ -125,16 +130,43 @@ fn experiments() -> Vec<Experiment> {
     ]
 }
 
-pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+/// Set by Ctrl-C: what is being measured ends, and what was built for it is removed.
+struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    fn watch() -> anyhow::Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&flag))
+                .context("watching for signals")?;
+        }
+        Ok(Self(flag))
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
+        Ok(())
+    }
+}
+
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let interrupt = Interrupt::watch()?;
+    measure_all(args, &interrupt).map_err(|error| match interrupt.check() {
+        Ok(()) => Failure::System(format!("{error:#}")),
+        Err(_) => Failure::No("Interrupted; what the bench built is removed.".to_owned()),
+    })
+}
+
+fn measure_all(args: &BenchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     let wanted = |name: &str| args.only.as_deref().is_none_or(|text| name.contains(text));
     let experiments: Vec<_> = experiments()
         .into_iter()
         .filter(|e| wanted(e.name))
         .collect();
-    let mut beds = build_beds(&experiments)?;
+    let mut beds = build_beds(&experiments, interrupt)?;
     let mut report = Vec::new();
     for experiment in &experiments {
-        let lines = measure(experiment, &mut beds, args)?;
+        let lines = measure(experiment, &mut beds, args, interrupt)?;
         print_table(experiment, &lines);
         report.push(json!({
             "experiment": experiment.name,
@@ -145,10 +177,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     }
     drop(beds);
     if wanted("stages") {
-        report.push(stages::measure()?);
+        report.push(stages::measure(interrupt)?);
     }
     if wanted("loading") {
-        report.push(loading::measure()?);
+        report.push(loading::measure(interrupt)?);
     }
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&Value::from(report))?;
@@ -159,7 +191,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 /// Those that some experiment uses; the others are `None`.
-fn build_beds(experiments: &[Experiment]) -> anyhow::Result<Vec<Option<Bed>>> {
+fn build_beds(
+    experiments: &[Experiment],
+    interrupt: &Interrupt,
+) -> anyhow::Result<Vec<Option<Bed>>> {
     let used = |i| {
         experiments
             .iter()
@@ -168,6 +203,7 @@ fn build_beds(experiments: &[Experiment]) -> anyhow::Result<Vec<Option<Bed>>> {
     };
     let mut beds = Vec::new();
     for (i, (name, filter)) in FILTERS.iter().enumerate() {
+        interrupt.check()?;
         let build = || Bed::build(&format!("b{i}"), *filter).context(*name);
         beds.push(used(i).then(build).transpose()?);
     }
@@ -199,6 +235,7 @@ fn measure(
     experiment: &Experiment,
     beds: &mut [Option<Bed>],
     args: &BenchArgs,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Line>> {
     let time = Duration::from_millis(args.millis);
     let mut samples = vec![Vec::new(); experiment.traffic.len()];
@@ -206,6 +243,7 @@ fn measure(
     for round in 0..args.rounds {
         // The order turns, so that no way is always the one behind the same other.
         for step in 0..experiment.traffic.len() {
+            interrupt.check()?;
             let line = (step + round as usize) % experiment.traffic.len();
             let (bed, traffic) = experiment.traffic[line];
             let bed = beds[bed].as_mut().expect("built, as an experiment uses it");

@@ -1,6 +1,7 @@
 //! What one verdict costs, by where it ends: the loaded program run again and again on one packet, with
 //! nothing of the way to it.
 
+use super::Interrupt;
 use super::bed::{Bed, Filter};
 use super::policies::{ADDRESS_A, L4_PORT, MAC_A, MAC_B, Policy, SINK_B, source};
 use anyhow::bail;
@@ -22,12 +23,13 @@ struct Case {
     passes: bool,
 }
 
-pub(super) fn measure() -> anyhow::Result<Value> {
+pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["where the verdict falls", "ns", "least", "most"]);
     let mut report = Vec::new();
     for case in cases() {
+        interrupt.check()?;
         let mut samples = time(&case)?;
         samples.sort_by(f64::total_cmp);
         let (least, most) = (samples[0], samples[SAMPLES - 1]);

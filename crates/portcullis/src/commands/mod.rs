@@ -72,7 +72,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(args),
         Command::Detach(args) => detach::run(args),
         Command::Selftest(args) => selftest::run(args),
-        Command::Bench(args) => Ok(crate::bench::run(&args)?),
+        Command::Bench(args) => crate::bench::run(&args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }
