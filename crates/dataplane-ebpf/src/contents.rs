@@ -96,6 +96,9 @@ impl Space {
     }
 
     pub(crate) fn take(&mut self, length: u32) -> Option<u32> {
+        if length == 0 {
+            return Some(0);
+        }
         let (start, room) = self.free.iter().find(|(_, room)| **room >= length)?;
         let (start, room) = (*start, *room);
         self.free.remove(&start);
@@ -169,4 +172,27 @@ pub(crate) fn merge_sorted<'a, K: Ord, V>(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_that_is_given_back_grows_together() {
+        let mut space = Space::new(100);
+        let runs = [space.take(40), space.take(40), space.take(40)];
+        assert_eq!(runs, [Some(0), Some(40), None]);
+        space.give(0, 40);
+        space.give(40, 40);
+        assert_eq!((space.untouched(), space.take(100)), (80, Some(0)));
+        assert_eq!((space.take(1), space.take(0)), (None, Some(0)));
+    }
+
+    #[test]
+    fn space_that_is_claimed_is_not_handed_out() {
+        let mut space = Space::new(100);
+        space.claim(10, 5);
+        assert_eq!((space.take(20), space.take(10)), (Some(15), Some(0)));
+    }
 }

@@ -413,3 +413,35 @@ fn push(whole: u32, ranges: &mut Vec<Range>, begin: usize, first: u32, last: u32
     }
     ranges.push(Range { first, last, word });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(whole: u32, spans: &[Span], expected: &[Span]) {
+        let mut ranges = Vec::new();
+        flatten(whole, &mut spans.to_vec(), &mut ranges);
+        let seen: Vec<Span> = ranges.iter().map(|r| (r.first, r.last, r.word)).collect();
+        assert_eq!(seen, expected, "whole {whole:#x}, spans {spans:x?}");
+    }
+
+    #[test]
+    fn overlapping_ranges_become_disjoint_ones_with_the_least_rule() {
+        const S: u32 = WORD_STATEFUL;
+        check(0, &[(80, 80, S | 1)], &[(80, 80, S | 1)]);
+        let nested = [(0, 65_535, S | 3), (100, 200, S | 1), (150, 150, S | 2)];
+        let split = [(0, 99, S | 3), (100, 200, S | 1), (201, 65_535, S | 3)];
+        check(0, &nested, &split);
+        check(0, &[(1, 5, 1), (6, 9, 1)], &[(1, 9, 1)]);
+        check(0, &[(1, 5, 1), (7, 9, 1)], &[(1, 5, 1), (7, 9, 1)]);
+        // A stateless rule of lesser rank is named, and a stateful one behind it still starts flows.
+        check(
+            0,
+            &[(1, 9, 1), (5, 5, S | 2)],
+            &[(1, 4, 1), (5, 5, S | 1), (6, 9, 1)],
+        );
+        // What the whole protocol's rule says anyway needs no range.
+        check(S | 1, &[(1, 5, S | 2), (3, 9, 4)], &[]);
+        check(1, &[(5, 9, S | 2)], &[(5, 9, S | 1)]);
+    }
+}
