@@ -518,7 +518,7 @@ fn devices_are_listed_anew_when_messages_were_lost() {
         .expect("another list");
     assert_eq!(listed.len(), 2 * PAIRS + 1);
     drop(told);
-    bed.ip("link set lo up");
+    bed.ip("link set pc-a0 up");
     thread
         .join()
         .expect("it doesn't panic")
