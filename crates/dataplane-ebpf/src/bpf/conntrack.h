@@ -15,7 +15,6 @@ struct gate {
 	struct config *config;
 	struct port *port;
 	struct set *set;
-	struct port_state *state;
 	__u32 slot;
 	__u32 direction;
 	__u32 now;
@@ -294,20 +293,29 @@ PROVEN_ONCE __u32 take_place(struct port_state *state, __u32 slot, __u32 places,
 	return 0;
 }
 
+/* What the hooks keep of the gate's port; most packets don't need it. */
+static __always_inline struct port_state *state_of(struct gate *g)
+{
+	__u32 slot = g->slot;
+
+	return bpf_map_lookup_elem(&port_state, &slot);
+}
+
 /* May the port have one more flow? */
-static __always_inline bool within_budget(struct gate *g)
+static __always_inline bool within_budget(struct gate *g, struct port_state *state)
 {
 	__u32 zero = 0;
 	struct host_state *host = bpf_map_lookup_elem(&host_state, &zero);
 
-	if (g->state->established >= g->config->flows_per_port)
+	if (state->established >= g->config->flows_per_port)
 		return false;
 	return !host || host->flows < g->config->shared_flows ||
-	       g->state->established + g->state->half_open < g->config->reserve_per_port;
+	       state->established + state->half_open < g->config->reserve_per_port;
 }
 
 static __noinline int start_flow(struct gate *g, struct tuple *t, __u64 hash, __u32 word)
 {
+	struct port_state *state = state_of(g);
 	struct host_state *host;
 	__u32 zero = 0;
 	struct flow f = {
@@ -317,13 +325,13 @@ static __noinline int start_flow(struct gate *g, struct tuple *t, __u64 hash, __
 		.generation = g->generation, .seen_ticks = g->now, .word = word,
 	};
 
-	if (!within_budget(g))
+	if (!state || !within_budget(g, state))
 		return FLOW_BUDGET;
 	if (g->dry)
 		return 0;
 	__builtin_memcpy(f.local, t->local, 16);
 	__builtin_memcpy(f.remote, t->remote, 16);
-	f.place = take_place(g->state, g->slot, g->config->half_open_per_port, hash);
+	f.place = take_place(state, g->slot, g->config->half_open_per_port, hash);
 	if (!f.place)
 		return FLOW_BUDGET;
 	/* -EEXIST: another CPU has just started it, or a collision; the place falls free by itself. */
@@ -332,7 +340,7 @@ static __noinline int start_flow(struct gate *g, struct tuple *t, __u64 hash, __
 
 		return other && is_flow(other, g->port->number, t) ? 0 : FLOW_BUDGET;
 	}
-	__sync_fetch_and_add(&g->state->half_open, 1);
+	__sync_fetch_and_add(&state->half_open, 1);
 	host = bpf_map_lookup_elem(&host_state, &zero);
 	if (host)
 		__sync_fetch_and_add(&host->flows, 1);
@@ -340,12 +348,17 @@ static __noinline int start_flow(struct gate *g, struct tuple *t, __u64 hash, __
 }
 
 /* From half-open to established, if the budget has room. */
-PROVEN_ONCE bool promote(struct port_state *state, __u32 limit, struct flow *f, __u64 hash)
+PROVEN_ONCE bool promote(__u32 limit, struct flow *f, __u64 hash)
 {
-	__u32 place, index;
+	struct port_state *state;
+	__u32 place, index, slot;
 	__u64 *holder;
 
-	if (!state || !f || !f->place)
+	if (!f || !f->place)
+		return true;
+	slot = f->slot;
+	state = bpf_map_lookup_elem(&port_state, &slot);
+	if (!state)
 		return true;
 	if (state->established >= limit)
 		return false;
@@ -371,13 +384,13 @@ static __always_inline void touch(struct gate *g, struct flow *f, __u64 hash, st
 	if (reply)
 		marks |= FLOW_REPLIED;
 	if (p->protocol != TCP) {
-		if (reply && state == TCP_OPENING && promote(g->state, g->config->flows_per_port, f, hash))
+		if (reply && state == TCP_OPENING && promote(g->config->flows_per_port, f, hash))
 			state = TCP_ESTABLISHED;
 	} else if (p->tcp_flags & TCP_RST) {
 		state = TCP_RESET;
 	} else {
 		if (state == TCP_OPENING && (p->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK &&
-		    (marks & FLOW_REPLIED) && promote(g->state, g->config->flows_per_port, f, hash))
+		    (marks & FLOW_REPLIED) && promote(g->config->flows_per_port, f, hash))
 			state = TCP_ESTABLISHED;
 		if (p->tcp_flags & TCP_FIN)
 			marks |= g->direction == DIR_EGRESS ? FLOW_FIN_LOCAL : FLOW_FIN_REMOTE;
@@ -460,15 +473,16 @@ static __noinline int judge_later_fragment(struct gate *g, struct packet *p)
 static __noinline void note_first_fragment(struct gate *g, struct packet *p, bool passed)
 {
 	struct fragment_entry entry = { .end = p->fragment_at, .seen_ticks = g->now }, *old;
+	struct port_state *state = state_of(g);
 	struct fragment_key key, *place;
 	__u32 index;
 
 	fragment_name(&key, g, p);
-	if (!passed) {
+	if (!passed || !state) {
 		bpf_map_delete_elem(&fragments, &key);
 		return;
 	}
-	entry.place = __sync_fetch_and_add(&g->state->fragment_hand, 1) % FRAGMENT_PLACES;
+	entry.place = __sync_fetch_and_add(&state->fragment_hand, 1) % FRAGMENT_PLACES;
 	index = g->slot * FRAGMENT_PLACES + entry.place;
 	place = bpf_map_lookup_elem(&fragment_places, &index);
 	if (!place)

@@ -33,8 +33,9 @@ static __always_inline __u32 rule_outcome(struct answer *a, __u32 word)
 static __noinline int judge_elided_error(struct gate *g, struct tuple *t)
 {
 	__u32 direction = g->direction & 1, in, out, second, count;
+	struct port_state *state = state_of(g);
 
-	if (g->config->elision != ELISION_ON || !may_elide(g, t))
+	if (!state || g->config->elision != ELISION_ON || !may_elide(g, t))
 		return NO_RULE;
 	if (!is_ports(g->port, MAC_DESTINATION, t->kind & FLOW_V6 ? FAM_V6 : FAM_V4, t->local))
 		return NO_RULE;
@@ -43,12 +44,12 @@ static __noinline int judge_elided_error(struct gate *g, struct tuple *t)
 	if (!in || !out || !((in | out) & WORD_STATEFUL))
 		return NO_RULE;
 	second = clock_second(g->config);
-	count = g->state->error_second[direction] == second ? g->state->error_count[direction] : 0;
+	count = state->error_second[direction] == second ? state->error_count[direction] : 0;
 	if (count >= g->config->elided_errors_per_s)
 		return ERROR_RATE;
 	if (!g->dry) {
-		g->state->error_second[direction] = second;
-		g->state->error_count[direction] = count + 1;
+		state->error_second[direction] = second;
+		state->error_count[direction] = count + 1;
 	}
 	return PASS_ELIDED_ERROR;
 }
@@ -121,7 +122,9 @@ static __always_inline int judge_with_flow(struct gate *g, struct packet *p, str
 		__u32 fresh = reply ? flow_permits(g, t, g->direction) : word;
 
 		if (fresh & WORD_STATEFUL) {
-			if (!within_budget(g))
+			struct port_state *state = state_of(g);
+
+			if (!state || !within_budget(g, state))
 				return FLOW_BUDGET;
 			if (!g->dry)
 				forget(f, hash);
@@ -181,12 +184,25 @@ static __always_inline int judge_tuple(struct gate *g, struct packet *p, struct 
 	return rule_outcome(a, word);
 }
 
+/* All in, all out: whatever the packet is, it passes by that rule, and needs no state. */
+static __always_inline bool is_open(struct gate *g, __u8 family)
+{
+	__u32 direction = g->direction & 1, f = family & 1;
+
+	return g->config->elision != ELISION_OFF && g->set->flags[direction][f] & SET_ALL_IS_LEAST &&
+	       g->set->all[1 - direction][f];
+}
+
 static __always_inline int judge_l4(struct __sk_buff *skb, struct gate *g, struct packet *p, struct answer *a)
 {
 	struct tuple tuple;
 	struct question q;
 	int outcome;
 
+	if (is_open(g, p->family)) {
+		a->notes |= NOTE_ELIDABLE;
+		return rule_outcome(a, g->set->all[g->direction & 1][p->family & 1]);
+	}
 	if (tuple_of(&tuple, p, g->direction))
 		return judge_tuple(g, p, &tuple, a);
 	question_of(&q, g, p->protocol, p->family, g->direction, p->destination_l4);
@@ -279,8 +295,7 @@ static __always_inline bool open_gate(struct gate *g, __u32 slot, __u32 directio
 	/* Before anything of the policy is read: what is judged meanwhile is judged again later. */
 	g->generation = *(volatile __u32 *)&g->config->generation;
 	g->port = port_in(slot);
-	g->state = bpf_map_lookup_elem(&port_state, &slot);
-	if (!g->port || !g->state)
+	if (!g->port)
 		return false;
 	set = g->port->set;
 	g->set = bpf_map_lookup_elem(&sets, &set);
