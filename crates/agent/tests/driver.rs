@@ -11,7 +11,8 @@ use model::{
 };
 use portcullis_agent::devices::{self, LinkEvent};
 use portcullis_agent::{
-    Ask, Event, Input, Instance, Link, Mailbox, Outcome, Setup, Snapshot, Source, drive,
+    Ask, Event, Input, Instance, InstanceError, Link, Lock, Mailbox, Outcome, Setup, Snapshot, Source,
+    drive,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for a busy machine; a test that passes never waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,7 +193,7 @@ impl Bed {
         let to = mailbox.clone();
         let host: &Namespace = self.lab.host();
         let thread = host.spawn(move || {
-            let _lock = setup.instance.lock().expect("no other agent runs");
+            let _lock = lock(&setup.instance);
             let mut plane = Recorder { told: tell, gate };
             drive(&mut plane, setup, &to, &inputs, |_| {}).expect("it starts")
         });
@@ -200,6 +201,19 @@ impl Bed {
             mailbox,
             told,
             thread,
+        }
+    }
+}
+
+/// A process that another test starts at this moment holds copies of all open files until it has begun,
+/// that of the last agent's lock too.
+fn lock(instance: &Instance) -> Lock {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match instance.lock() {
+            Ok(lock) => return lock,
+            Err(InstanceError::Running { .. }) if Instant::now() < end => std::thread::yield_now(),
+            Err(error) => panic!("no other agent runs: {error}"),
         }
     }
 }
