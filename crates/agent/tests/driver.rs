@@ -11,8 +11,8 @@ use model::{
 };
 use portcullis_agent::devices::{self, LinkEvent};
 use portcullis_agent::{
-    Ask, Event, Input, Instance, InstanceError, Link, Lock, Mailbox, Outcome, Setup, Snapshot, Source,
-    drive,
+    Ask, Event, Input, Instance, InstanceError, Link, Lock, Mailbox, Outcome, Setup, Snapshot,
+    Source, drive,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
