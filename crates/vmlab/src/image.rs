@@ -115,8 +115,6 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
-mount -t tmpfs run /run
 LOAD
 ip link set lo up
 stty -echo -onlcr
