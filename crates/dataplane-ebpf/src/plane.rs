@@ -9,7 +9,8 @@ use crate::flows::{self, FlowRecord};
 use crate::hurry::Hurry;
 use crate::judge::{self, Outcome};
 use crate::layout::{
-    Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED, WORD_RANK,
+    Answer, Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED,
+    WORD_RANK,
 };
 use crate::object::{Attach, EbpfConfig, META, Object};
 use crate::render::Rendered;
@@ -173,13 +174,7 @@ impl EbpfPlane {
         direction: Direction,
         frame: &[u8],
     ) -> io::Result<Verdict> {
-        let slot = self
-            .state()?
-            .books
-            .numbers
-            .slot(port)
-            .unwrap_or(SLOT_CLOSED);
-        let answer = judge::run(&self.object, slot, number(direction), false, frame)?;
+        let answer = self.ask(port, direction, false, frame)?;
         Ok(judge::verdict(&answer, |set, word| self.rule(set, word)))
     }
 
@@ -190,14 +185,21 @@ impl EbpfPlane {
         direction: Direction,
         frame: &[u8],
     ) -> io::Result<Outcome> {
-        let slot = self
-            .state()?
-            .books
-            .numbers
-            .slot(port)
-            .unwrap_or(SLOT_CLOSED);
-        let answer = judge::run(&self.object, slot, number(direction), true, frame)?;
+        let answer = self.ask(port, direction, true, frame)?;
         Ok(judge::outcome(&answer, |set, word| self.rule(set, word)))
+    }
+
+    /// A port that is not known is judged as a device of none.
+    fn ask(
+        &mut self,
+        port: &PortId,
+        direction: Direction,
+        dry: bool,
+        frame: &[u8],
+    ) -> io::Result<Answer> {
+        let slot = self.state()?.books.numbers.slot(port);
+        let slot = slot.unwrap_or(SLOT_CLOSED);
+        judge::run(&self.object, slot, number(direction), dry, frame)
     }
 
     /// How long the hook takes for a packet at a device, on average of so many runs.
