@@ -19,6 +19,9 @@ struct gate {
 	__u32 direction;
 	__u32 now;
 	__u32 generation;
+	/* Of the answer: the rule word behind it; NOTE_*. */
+	__u32 word;
+	__u32 notes;
 	bool dry;
 	/* Called by BPF_PROG_RUN: a hook may interrupt it, on the same CPU. */
 	bool run;
@@ -421,7 +424,7 @@ static __always_inline __u32 flow_word(struct gate *g, struct flow *f, struct tu
 /* Does this packet start a flow where there is none? */
 static __always_inline bool starts(struct gate *g, struct packet *p)
 {
-	if (p->to_group_mac || is_multicast(p->destination, p->family) ||
+	if (p->destination_mac[0] & 1 || is_multicast(p->destination, p->family) ||
 	    (p->family == FAM_V4 && is_broadcast(g->port, p->destination)))
 		return false;
 	if (p->protocol == TCP) {

@@ -137,13 +137,15 @@ struct arp {
 };
 
 /* ARP and RARP. */
-static __noinline int guard_arp(struct __sk_buff *skb, struct port *port, struct packet *p,
-				__u32 direction, bool rarp)
+PROVEN_ONCE int guard_arp(struct __sk_buff *skb, struct port *port, struct packet *p, __u32 direction)
 {
 	__u8 target[16] __attribute__((aligned(8))) = {}, sender[16] __attribute__((aligned(8))) = {};
 	struct arp arp;
-	__u16 mac = mac_number(port, p->source_mac);
+	__u16 mac;
 
+	if (!port || !p)
+		return BAD_HEADER;
+	mac = mac_number(port, p->source_mac);
 	if (direction == DIR_EGRESS && !mac)
 		return SPOOFED_MAC;
 	if (bpf_skb_load_bytes(skb, ETHERNET, &arp, sizeof(arp)))
@@ -155,7 +157,7 @@ static __noinline int guard_arp(struct __sk_buff *skb, struct port *port, struct
 	if (arp.hardware_be != bpf_htons(1) || arp.protocol_be != bpf_htons(TYPE_IPV4) ||
 	    arp.hardware_length != 6 || arp.protocol_length != 4)
 		return SPOOFED_ARP;
-	if (rarp)
+	if (p->ethertype == TYPE_RARP)
 		return arp.opcode_be == bpf_htons(3) && mac_number(port, arp.sender_mac) &&
 		       mac_number(port, arp.target_mac) && !*(__u32 *)sender && !*(__u32 *)target
 			       ? PASS_INFRASTRUCTURE : SPOOFED_ARP;
@@ -197,13 +199,17 @@ static __noinline bool nd_options_fit(struct __sk_buff *skb, struct packet *p, _
 }
 
 /* Neighbour discovery from a port, types 133 to 137. */
-static __noinline int guard_nd(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
+PROVEN_ONCE int guard_nd(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
 {
 	__u8 target[16] __attribute__((aligned(8)));
-	__u8 type = p->destination_l4 >> 8;
-	__u32 length = nd_length(type);
 	bool target_is_ports = false;
+	__u32 length;
+	__u8 type;
 
+	if (!port || !p)
+		return SPOOFED_ND;
+	type = icmp_type(p);
+	length = nd_length(type);
 	if ((type == 134 || type == 137) && !(port->flags & PORT_ROUTER))
 		return ROGUE_RA;
 	if (p->fragment != WHOLE || p->hops != 255 || p->destination_l4 & 0xff || p->l4_at + length > p->end)
@@ -224,12 +230,15 @@ static __noinline int guard_nd(struct __sk_buff *skb, struct port *port, struct 
 }
 
 /* Multicast listener discovery from a port, types 130 to 132 and 143. */
-static __noinline int guard_mld(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
+PROVEN_ONCE int guard_mld(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
 {
 	__u8 group[16] __attribute__((aligned(8)));
-	__u8 type = p->destination_l4 >> 8;
 	bool addressed;
+	__u8 type;
 
+	if (!port || !p)
+		return ROGUE_QUERY;
+	type = icmp_type(p);
 	if (type == 130)
 		return ROGUE_QUERY;
 	addressed = p->destination[0] == 0xff && p->destination[1] == 0x02;
@@ -242,10 +251,12 @@ static __noinline int guard_mld(struct __sk_buff *skb, struct port *port, struct
 	return 0;
 }
 
-static __noinline int guard_igmp(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
+PROVEN_ONCE int guard_igmp(struct __sk_buff *skb, struct port *port, struct packet *p, __u16 mac)
 {
 	__u8 type;
 
+	if (!port || !p)
+		return ROGUE_QUERY;
 	if (p->l4_at >= p->end || bpf_skb_load_bytes(skb, p->l4_at, &type, 1))
 		return 0;
 	if (type == 0x11)
@@ -296,8 +307,10 @@ static __always_inline bool to_dhcp_multicast(const __u8 *a)
 }
 
 /* DHCP from a port. */
-static __noinline int guard_dhcp(struct port *port, struct packet *p, __u16 mac)
+PROVEN_ONCE int guard_dhcp(struct port *port, struct packet *p, __u16 mac)
 {
+	if (!port || !p)
+		return ROGUE_DHCP;
 	if (is_dhcp_answer(p)) {
 		if (!(port->flags & PORT_DHCP_SERVER))
 			return ROGUE_DHCP;
@@ -324,7 +337,7 @@ static __always_inline int guard_from_port(struct __sk_buff *skb, struct port *p
 
 	if (p->fragment != LATER) {
 		if (p->family == FAM_V6 && p->l4 == ICMP) {
-			__u8 type = p->destination_l4 >> 8;
+			__u8 type = icmp_type(p);
 
 			if (type >= 133 && type <= 137)
 				answer = guard_nd(skb, port, p, mac);
@@ -342,27 +355,30 @@ static __always_inline int guard_from_port(struct __sk_buff *skb, struct port *p
 }
 
 /* Is it a source address that no packet may have, unless by way of configuration? */
-static __noinline bool is_martian(struct __sk_buff *skb, struct port *port, struct packet *p)
+PROVEN_ONCE bool is_martian(struct port *port, struct packet *p)
 {
-	__u8 type = p->destination_l4 >> 8;
+	__u8 type;
 
-	if (is_multicast(p->source, p->family))
+	if (!port || !p || is_multicast(p->source, p->family))
 		return true;
 	if (p->family == FAM_V4) {
 		if (!*(__u32 *)p->source)
 			return p->fragment == LATER || !(is_dhcp_request(p) || p->protocol == IGMP);
 		return p->source[0] == 127 || is_broadcast(port, p->source);
 	}
+	type = icmp_type(p);
 	if (is_zero16(p->source))
 		return p->fragment == LATER || p->l4 != ICMP ||
 		       !(type == 135 || (type >= 130 && type <= 132) || type == 143);
 	return *(__u64 *)p->source == 0 && *(__u64 *)(p->source + 8) == bpf_cpu_to_be64(1);
 }
 
-static __noinline int infrastructure_to_port(struct __sk_buff *skb, struct port *port, struct packet *p)
+PROVEN_ONCE int infrastructure_to_port(struct __sk_buff *skb, struct port *port, struct packet *p)
 {
+	if (!port || !p)
+		return MARTIAN;
 	if (p->family == FAM_V6 && p->l4 == ICMP) {
-		__u8 type = p->destination_l4 >> 8;
+		__u8 type = icmp_type(p);
 
 		if (type >= 133 && type <= 136)
 			return p->fragment == WHOLE && p->hops == 255 && !(p->destination_l4 & 0xff) &&
@@ -393,7 +409,7 @@ static __always_inline int guard_to_port(struct __sk_buff *skb, struct port *por
 	    !is_multicast(p->destination, p->family) &&
 	    !(p->family == FAM_V4 && is_broadcast(port, p->destination)))
 		return FOREIGN_DESTINATION;
-	if (is_martian(skb, port, p))
+	if (is_martian(port, p))
 		return MARTIAN;
 	if (p->fragment == LATER)
 		return 0;

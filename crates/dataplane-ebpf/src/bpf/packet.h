@@ -61,9 +61,17 @@ struct packet {
 	__u8 fragment;
 	__u8 l4;
 	__u8 source_mac[6] __attribute__((aligned(2)));
-	__u8 to_group_mac;
-	__u8 pad[3];
+	__u8 destination_mac[6] __attribute__((aligned(2)));
+	__u16 ethertype;
+	__u16 pad;
+	/* What forbids it at every port, a drop reason; or 0. */
+	__u32 broken;
 };
+
+static __always_inline __u8 icmp_type(struct packet *p)
+{
+	return p->destination_l4 >> 8;
+}
 
 struct ipv4_header {
 	__u8 version_length;
@@ -343,10 +351,44 @@ static __always_inline bool parse_plain_ipv6(struct __sk_buff *skb, struct packe
 }
 
 /* IPv4 or IPv6 behind the Ethernet header. 0, or the drop reason. */
-static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *p, __u16 ethertype)
+static __always_inline int parse_network(struct __sk_buff *skb, struct packet *p)
 {
-	p->family = ethertype == TYPE_IPV4 ? FAM_V4 : FAM_V6;
+	p->family = p->ethertype == TYPE_IPV4 ? FAM_V4 : FAM_V6;
 	if (p->family == FAM_V4 ? parse_plain_ipv4(skb, p) : parse_plain_ipv6(skb, p))
 		return 0;
 	return parse_ip(skb, p, ETHERNET, skb->len, false);
+}
+
+static __always_inline bool is_ip(struct packet *p)
+{
+	return p->ethertype == TYPE_IPV4 || p->ethertype == TYPE_IPV6;
+}
+
+static __always_inline bool is_listed(struct config *config, __u16 ethertype)
+{
+	for (int i = 0; i < ETHERTYPES; i++)
+		if (i < config->ethertypes_len && config->ethertypes[i] == ethertype)
+			return true;
+	return false;
+}
+
+/* A frame, up to its transport header. 0, or what no port lets through: tags, ethertypes, headers. */
+static __always_inline int parse_frame(struct __sk_buff *skb, struct config *config, struct packet *p)
+{
+	__u8 *ethernet = (void *)(long)skb->data;
+
+	if (skb->vlan_present)
+		return VLAN_TAG;
+	if ((void *)(ethernet + ETHERNET) > (void *)(long)skb->data_end)
+		return BAD_HEADER;
+	__builtin_memcpy(p->destination_mac, ethernet, 6);
+	__builtin_memcpy(p->source_mac, ethernet + 6, 6);
+	p->ethertype = ethernet[12] << 8 | ethernet[13];
+	if (is_ip(p))
+		return parse_network(skb, p);
+	if (p->ethertype == VLAN_8021Q || p->ethertype == VLAN_8021AD || p->ethertype == VLAN_QINQ)
+		return VLAN_TAG;
+	if (p->ethertype == TYPE_ARP || p->ethertype == TYPE_RARP || is_listed(config, p->ethertype))
+		return 0;
+	return ETHERTYPE;
 }

@@ -14,6 +14,7 @@
 #include <bpf/bpf_helpers.h>
 #include "layout.h"
 #include "maps.h"
+#include "lookup.h"
 #include "packet.h"
 #include "policy.h"
 #include "guard.h"
@@ -23,9 +24,9 @@
 #define NOTE_LIVE 2
 #define NOTE_ELIDABLE 4
 
-static __always_inline __u32 rule_outcome(struct answer *a, __u32 word)
+static __always_inline __u32 rule_outcome(struct gate *g, __u32 word)
 {
-	a->word = word;
+	g->word = word;
 	return word ? PASS_RULE : NO_RULE;
 }
 
@@ -56,7 +57,7 @@ static __noinline int judge_elided_error(struct gate *g, struct tuple *t)
 
 static __always_inline bool is_error(struct packet *p)
 {
-	__u8 type = p->destination_l4 >> 8;
+	__u8 type = icmp_type(p);
 
 	if (p->l4 != ICMP)
 		return false;
@@ -66,7 +67,7 @@ static __always_inline bool is_error(struct packet *p)
 /* Errors, and what else quotes a packet: nothing is live about a quoted one of these. */
 static __always_inline bool quotes_packet(struct packet *p)
 {
-	__u8 type = p->destination_l4 >> 8;
+	__u8 type = icmp_type(p);
 
 	if (p->l4 != ICMP)
 		return false;
@@ -74,7 +75,7 @@ static __always_inline bool quotes_packet(struct packet *p)
 }
 
 /* An ICMP error that no rule permits: is it about a live flow, or an elidable one? */
-static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct packet *p, struct answer *a)
+static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct packet *p)
 {
 	__u32 opposite = g->direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
 	__u32 index = g->run;
@@ -97,10 +98,10 @@ static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct 
 	hash = flow_hash(g->config, g->port->number, tuple);
 	f = bpf_map_lookup_elem(&flows, &hash);
 	if (f && is_flow(f, g->port->number, tuple) && !is_expired(g->config, f, g->now)) {
-		a->notes |= NOTE_FLOW;
-		a->word = flow_word(g, f, tuple);
-		if (a->word) {
-			a->notes |= NOTE_LIVE;
+		g->notes |= NOTE_FLOW;
+		g->word = flow_word(g, f, tuple);
+		if (g->word) {
+			g->notes |= NOTE_LIVE;
 			return PASS_LIVE;
 		}
 	}
@@ -109,13 +110,13 @@ static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct 
 
 /* A packet for whose tuple there is an unexpired flow. */
 static __always_inline int judge_with_flow(struct gate *g, struct packet *p, struct tuple *t, struct flow *f,
-					   __u64 hash, struct answer *a)
+					   __u64 hash)
 {
 	bool reply = g->direction != (f->kind & FLOW_EGRESS ? DIR_EGRESS : DIR_INGRESS);
 	__u32 word = flow_word(g, f, t);
 	bool restartable = !word;
 
-	a->notes |= NOTE_FLOW | (word ? NOTE_LIVE : 0);
+	g->notes |= NOTE_FLOW | (word ? NOTE_LIVE : 0);
 	if (p->protocol == TCP && (f->state == TCP_CLOSING || f->state == TCP_RESET))
 		restartable = true;
 	if (restartable && is_start_syn(p) && starts(g, p)) {
@@ -128,7 +129,7 @@ static __always_inline int judge_with_flow(struct gate *g, struct packet *p, str
 				return FLOW_BUDGET;
 			if (!g->dry)
 				forget(f, hash);
-			a->word = fresh;
+			g->word = fresh;
 			return start_flow(g, t, hash, fresh) ?: PASS_RULE;
 		}
 	}
@@ -137,19 +138,19 @@ static __always_inline int judge_with_flow(struct gate *g, struct packet *p, str
 				f->state != TCP_OPENING;
 
 		if (!word || late_syn)
-			return rule_outcome(a, flow_permits(g, t, g->direction));
-		a->word = word;
+			return rule_outcome(g, flow_permits(g, t, g->direction));
+		g->word = word;
 		if (!g->dry)
 			touch(g, f, hash, p, true);
 		return PASS_LIVE;
 	}
 	if (word && !g->dry)
 		touch(g, f, hash, p, false);
-	return rule_outcome(a, word);
+	return rule_outcome(g, word);
 }
 
 /* Conntrack, identity and policy of a packet that belongs to a flow, if not an elidable one. */
-static __always_inline int judge_tuple(struct gate *g, struct packet *p, struct tuple *t, struct answer *a)
+static __always_inline int judge_tuple(struct gate *g, struct packet *p, struct tuple *t)
 {
 	struct flow *f;
 	__u32 word = 0;
@@ -161,15 +162,15 @@ static __always_inline int judge_tuple(struct gate *g, struct packet *p, struct 
 		word = flow_permits(g, t, g->direction);
 		if (word && flow_permits(g, t, g->direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS) &&
 		    mode_elides(g, t)) {
-			a->notes |= NOTE_ELIDABLE;
-			return rule_outcome(a, word);
+			g->notes |= NOTE_ELIDABLE;
+			return rule_outcome(g, word);
 		}
 	}
 	hash = flow_hash(g->config, g->port->number, t);
 	f = bpf_map_lookup_elem(&flows, &hash);
 	if (f && is_flow(f, g->port->number, t)) {
 		if (!is_expired(g->config, f, g->now))
-			return judge_with_flow(g, p, t, f, hash, a);
+			return judge_with_flow(g, p, t, f, hash);
 		if (!g->dry)
 			forget(f, hash);
 	}
@@ -181,7 +182,7 @@ static __always_inline int judge_tuple(struct gate *g, struct packet *p, struct 
 		if (spent)
 			return spent;
 	}
-	return rule_outcome(a, word);
+	return rule_outcome(g, word);
 }
 
 /* All in, all out: whatever the packet is, it passes by that rule, and needs no state. */
@@ -193,35 +194,41 @@ static __always_inline bool is_open(struct gate *g, __u8 family)
 	       g->set->all[1 - direction][f];
 }
 
-static __always_inline int judge_l4(struct __sk_buff *skb, struct gate *g, struct packet *p, struct answer *a)
+static __always_inline int judge_l4(struct __sk_buff *skb, struct gate *g, struct packet *p)
 {
 	struct tuple tuple;
 	struct question q;
 	int outcome;
 
 	if (is_open(g, p->family)) {
-		a->notes |= NOTE_ELIDABLE;
-		return rule_outcome(a, g->set->all[g->direction & 1][p->family & 1]);
+		g->notes |= NOTE_ELIDABLE;
+		return rule_outcome(g, g->set->all[g->direction & 1][p->family & 1]);
 	}
 	if (tuple_of(&tuple, p, g->direction))
-		return judge_tuple(g, p, &tuple, a);
+		return judge_tuple(g, p, &tuple);
 	question_of(&q, g, p->protocol, p->family, g->direction, p->destination_l4);
-	outcome = rule_outcome(a, permits(g->set, &q, (void *)tuple.remote));
+	outcome = rule_outcome(g, permits(g->set, &q, (void *)tuple.remote));
 	if (outcome == NO_RULE && is_error(p))
-		outcome = judge_error(skb, g, p, a);
+		outcome = judge_error(skb, g, p);
 	return outcome;
 }
 
-static __always_inline int judge_ip(struct __sk_buff *skb, struct gate *g, struct packet *p,
-				    __u16 ethertype, struct answer *a)
+/* One gate: (port, direction, packet) -> outcome. */
+static __always_inline int judge_packet(struct __sk_buff *skb, struct gate *g, struct packet *p)
 {
-	int outcome = parse_packet(skb, p, ethertype);
 	__u16 mac = MAC_OWN;
+	int outcome;
 
-	if (outcome)
-		return outcome;
+	if (!(g->port->flags & PORT_SECURITY))
+		return PASS_UNGUARDED;
+	if (p->broken)
+		return p->broken;
+	if (p->ethertype == TYPE_ARP || p->ethertype == TYPE_RARP)
+		return guard_arp(skb, g->port, p, g->direction);
 	if (g->direction == DIR_EGRESS && !(mac = mac_number(g->port, p->source_mac)))
 		return SPOOFED_MAC;
+	if (!is_ip(p))
+		return PASS_INFRASTRUCTURE;
 	outcome = g->direction == DIR_EGRESS ? guard_from_port(skb, g->port, p, mac)
 					     : guard_to_port(skb, g->port, p);
 	if (outcome && outcome != PASS_INFRASTRUCTURE)
@@ -229,67 +236,24 @@ static __always_inline int judge_ip(struct __sk_buff *skb, struct gate *g, struc
 	if (p->fragment == LATER)
 		return judge_later_fragment(g, p);
 	if (!outcome)
-		outcome = judge_l4(skb, g, p, a);
+		outcome = judge_l4(skb, g, p);
 	if (p->fragment == FIRST && !g->dry)
 		note_first_fragment(g, p, outcome >= PASS_RULE);
 	return outcome;
 }
 
-static __always_inline bool is_listed(struct config *config, __u16 ethertype)
+/* How a gate is asked: its direction, and by whom. */
+#define HOW_DIRECTION 1
+/* Write and count nothing. */
+#define HOW_DRY 2
+/* By BPF_PROG_RUN: a hook may interrupt it, on the same CPU. */
+#define HOW_RUN 4
+
+static __always_inline bool open_gate(struct gate *g, __u32 slot, __u32 how)
 {
-	for (int i = 0; i < ETHERTYPES; i++)
-		if (i < config->ethertypes_len && config->ethertypes[i] == ethertype)
-			return true;
-	return false;
-}
+	__u32 set;
 
-/* One gate: (port, direction, packet) -> outcome. */
-static __always_inline int judge_frame(struct __sk_buff *skb, struct gate *g, struct answer *a)
-{
-	struct packet p = {};
-	__u8 *ethernet = (void *)(long)skb->data;
-	__u16 ethertype;
-
-	if (!(g->port->flags & PORT_SECURITY))
-		return PASS_UNGUARDED;
-	if (skb->vlan_present)
-		return VLAN_TAG;
-	if ((void *)(ethernet + ETHERNET) > (void *)(long)skb->data_end)
-		return BAD_HEADER;
-	ethertype = ethernet[12] << 8 | ethernet[13];
-	if (ethertype == VLAN_8021Q || ethertype == VLAN_8021AD || ethertype == VLAN_QINQ)
-		return VLAN_TAG;
-	p.to_group_mac = ethernet[0] & 1;
-	__builtin_memcpy(p.source_mac, ethernet + 6, 6);
-	if (ethertype != TYPE_IPV4 && ethertype != TYPE_IPV6 && ethertype != TYPE_ARP &&
-	    ethertype != TYPE_RARP && !is_listed(g->config, ethertype))
-		return ETHERTYPE;
-	if (ethertype == TYPE_IPV4 || ethertype == TYPE_IPV6)
-		return judge_ip(skb, g, &p, ethertype, a);
-	if (ethertype == TYPE_ARP || ethertype == TYPE_RARP)
-		return guard_arp(skb, g->port, &p, g->direction, ethertype == TYPE_RARP);
-	return g->direction == DIR_EGRESS && !mac_number(g->port, p.source_mac) ? SPOOFED_MAC : PASS_INFRASTRUCTURE;
-}
-
-/* The record in force of a slot; NULL: no port. */
-static __always_inline struct port *port_in(__u32 slot)
-{
-	__u32 *index = bpf_map_lookup_elem(&port_index, &slot);
-	__u32 record;
-	struct port *port;
-
-	if (!index)
-		return NULL;
-	record = slot * PORT_RECORDS + *(volatile __u32 *)index;
-	port = bpf_map_lookup_elem(&ports, &record);
-	return port && port->number ? port : NULL;
-}
-
-static __always_inline bool open_gate(struct gate *g, __u32 slot, __u32 direction, bool dry, bool run)
-{
-	__u32 zero = 0, set;
-
-	g->config = bpf_map_lookup_elem(&config, &zero);
+	g->config = settings();
 	if (!g->config)
 		return false;
 	/* Before anything of the policy is read: what is judged meanwhile is judged again later. */
@@ -300,10 +264,11 @@ static __always_inline bool open_gate(struct gate *g, __u32 slot, __u32 directio
 	set = g->port->set;
 	g->set = bpf_map_lookup_elem(&sets, &set);
 	g->slot = slot;
-	g->direction = direction;
+	g->direction = how & HOW_DIRECTION;
 	g->now = now_ticks(g->config);
-	g->dry = dry;
-	g->run = run;
+	g->word = g->notes = 0;
+	g->dry = how & HOW_DRY;
+	g->run = how & HOW_RUN;
 	return g->set;
 }
 
@@ -366,30 +331,43 @@ static __always_inline void count(struct __sk_buff *skb, struct gate *g, __u32 o
 		add(&rule_stats, g->set->rule_base + (word & WORD_RANK) - 1, skb->len);
 }
 
-static __always_inline __u32 slot_of(__u32 ifindex)
+/* Judges a parsed packet at a port's gate, and counts it. The outcome; a run's whole answer in cb. */
+PROVEN_ONCE int pass_gate(struct __sk_buff *skb, struct packet *p, __u32 slot, __u32 how)
 {
-	__u32 low = ifindex & 0xffff, *more;
-	struct device *device = bpf_map_lookup_elem(&devices, &low);
+	struct gate gate;
+	int outcome;
 
-	if (device && device->ifindex == ifindex)
-		return device->slot;
-	more = bpf_map_lookup_elem(&devices_more, &ifindex);
-	return more ? *more : SLOT_CLOSED;
+	if (!p)
+		return NOT_READY;
+	if (!open_gate(&gate, slot, how)) {
+		if (how & HOW_RUN)
+			skb->cb[0] = NOT_READY;
+		else
+			report_drop(skb, SLOT_CLOSED, how & HOW_DIRECTION, NOT_READY);
+		return NOT_READY;
+	}
+	outcome = judge_packet(skb, &gate, p);
+	if (!gate.dry)
+		count(skb, &gate, outcome, gate.word);
+	if (gate.run) {
+		skb->cb[0] = outcome;
+		skb->cb[1] = gate.word;
+		skb->cb[2] = gate.notes;
+		skb->cb[3] = gate.port->set;
+		skb->cb[4] = gate.now;
+	}
+	return outcome;
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
 {
-	struct answer answer = {};
-	struct gate gate;
-	int outcome;
+	struct config *config = settings();
+	struct packet packet = {};
 
-	if (!open_gate(&gate, slot_of(skb->ifindex), direction, false, false)) {
-		report_drop(skb, SLOT_CLOSED, direction, NOT_READY);
+	if (!config)
 		return TC_ACT_SHOT;
-	}
-	outcome = judge_frame(skb, &gate, &answer);
-	count(skb, &gate, outcome, answer.word);
-	return outcome < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	packet.broken = parse_frame(skb, config, &packet);
+	return pass_gate(skb, &packet, slot_of(skb->ifindex), direction) < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 SEC("tc") int from_port(struct __sk_buff *skb)
@@ -405,26 +383,16 @@ SEC("tc") int to_port(struct __sk_buff *skb)
 /* For BPF_PROG_RUN alone: cb = slot, direction, dry; the answer comes back in cb. */
 SEC("tc") int judge(struct __sk_buff *skb)
 {
-	__u32 slot = skb->cb[0], direction = skb->cb[1] & 1;
-	bool dry = skb->cb[2];
-	struct answer answer = {};
-	struct gate gate;
+	__u32 slot = skb->cb[0], how = HOW_RUN | (skb->cb[1] & HOW_DIRECTION) | (skb->cb[2] ? HOW_DRY : 0);
+	struct config *config = settings();
+	struct packet packet = {};
 
-	if (open_gate(&gate, slot, direction, dry, true)) {
-		answer.outcome = judge_frame(skb, &gate, &answer);
-		answer.set = gate.port->set;
-		answer.now_ticks = gate.now;
-		if (!dry)
-			count(skb, &gate, answer.outcome, answer.word);
-	} else {
-		answer.outcome = NOT_READY;
-	}
-	skb->cb[0] = answer.outcome;
-	skb->cb[1] = answer.word;
-	skb->cb[2] = answer.notes;
-	skb->cb[3] = answer.set;
-	skb->cb[4] = answer.now_ticks;
-	return answer.outcome < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	for (int i = 0; i < 5; i++)
+		skb->cb[i] = 0;
+	if (!config)
+		return TC_ACT_SHOT;
+	packet.broken = parse_frame(skb, config, &packet);
+	return pass_gate(skb, &packet, slot, how) < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 static __noinline bool is_elidable(struct gate *g, struct flow *f)
@@ -451,7 +419,7 @@ static long sweep_flow(void *map, const void *key, void *value, void *context)
 	args->seen++;
 	if (args->number && f->number != args->number)
 		return 0;
-	gone = !open_gate(&gate, f->slot, DIR_INGRESS, true, true) || gate.port->number != f->number ||
+	gone = !open_gate(&gate, f->slot, DIR_INGRESS | HOW_DRY | HOW_RUN) || gate.port->number != f->number ||
 	       is_expired(gate.config, f, gate.now) ||
 	       (args->mode == SWEEP_ELIDABLE && is_elidable(&gate, f));
 	if (gone && forget(f, *(const __u64 *)key))
@@ -493,12 +461,12 @@ SEC("tc") int sweep(struct __sk_buff *skb)
 {
 	struct sweep_args args = { .mode = skb->cb[0], .number = skb->cb[1] };
 	__u32 zero = 0;
-	struct config *settings = bpf_map_lookup_elem(&config, &zero);
+	struct config *config = settings();
 	struct sweeper *sweeper = bpf_map_lookup_elem(&sweepers, &zero);
 
-	if (!settings || !sweeper)
+	if (!config || !sweeper)
 		return TC_ACT_UNSPEC;
-	skb->cb[4] = now_ticks(settings);
+	skb->cb[4] = now_ticks(config);
 	if (args.mode == SWEEP_NOTHING)
 		return TC_ACT_UNSPEC;
 	sweep_flows(&args);
