@@ -65,7 +65,7 @@ macro_rules! numbers {
 
 numbers! {
     /// Changes with anything in this file; pins of another version are not adopted.
-    LAYOUT_VERSION = 1;
+    LAYOUT_VERSION = 2;
 
     DIR_INGRESS = 0;
     DIR_EGRESS = 1;
@@ -191,6 +191,8 @@ shared! {
         clock_offset_ns: u64,
         /// Secret of the flow hash; guests can't aim for collisions.
         hash_key: [u64; 2],
+        /// On a packet that the sender's hook has judged for the receiver, too. Secret.
+        judged_mark: u64,
         /// Changes with every change of policy: flows judged under another one are judged anew.
         generation: u32,
         elision: u32,
@@ -205,7 +207,8 @@ shared! {
         ethertypes_len: u32,
         /// Length of the kernel's tick. Time in flows counts jiffies, which cost nothing to read; clocks do.
         jiffy_ns: u32,
-        aligned: u32,
+        /// Not 0: between ports of this host packets go straight from hook to hook.
+        direct: u32,
     }
     /// `devices`, by the low 16 bits of the ifindex; `devices_more`, by ifindex, where two collide.
     DeviceEntry as device {
@@ -399,6 +402,17 @@ shared! {
         end: u32,
         seen_ticks: u32,
         place: u32,
+    }
+    /// Key of `paths`: frames from this device to this MAC.
+    PathKey as path_key {
+        ifindex: u32,
+        mac: [u8; 6],
+        pad: u16,
+    }
+    /// Where the host was seen to forward them, and when last.
+    Path as path {
+        ifindex: u32,
+        seen_ticks: u32,
     }
     /// `rule_stats` and `port_stats` (per CPU).
     Stat as stat {

@@ -12,8 +12,9 @@
 use crate::error::OpenError;
 use crate::layout::{
     Config, DeviceEntry, ExactKey, Flow, FragmentKey, HALF_OPEN_PLACES, HostState, LAYOUT_VERSION,
-    MacKey, NetAddressKey, OwnKey, PORT_RECORDS, Peers, PolicyEntry, PolicyKey, PortRecord,
-    PortState, PrefixKey, Range, ReservedKey, STATS_PER_PORT, SetRecord, Stat, SubnetKey,
+    MacKey, NetAddressKey, OwnKey, PORT_RECORDS, Path as Way, PathKey, Peers, PolicyEntry,
+    PolicyKey, PortRecord, PortState, PrefixKey, Range, ReservedKey, STATS_PER_PORT, SetRecord,
+    Stat, SubnetKey,
 };
 use crate::layout::{FRAGMENT_PLACES, FragmentEntry};
 use crate::table::{Name, Table, check, number};
@@ -49,6 +50,9 @@ pub struct EbpfConfig {
     /// Addresses, and prefixes, that rules name.
     pub max_members: u32,
     pub attach: Attach,
+    /// What a port sends to another one of this host goes straight to its device, where the host's
+    /// own forwarding was just seen to take it there. A bridge's filters don't see it.
+    pub direct: bool,
 }
 
 /// How programs get onto devices.
@@ -72,6 +76,7 @@ impl Default for EbpfConfig {
             max_rules: 1 << 18,
             max_members: 1 << 20,
             attach: Attach::Auto,
+            direct: false,
         }
     }
 }
@@ -89,6 +94,7 @@ impl EbpfConfig {
             max_rules: 1 << 12,
             max_members: 1 << 16,
             attach: Attach::Auto,
+            direct: false,
         }
     }
 
@@ -155,6 +161,7 @@ tables! {
     flows: u64 => Flow,
     fragments: FragmentKey => FragmentEntry,
     fragment_places: u32 => FragmentKey,
+    paths: PathKey => Way,
 }
 
 /// Has neither keys nor values.
@@ -470,7 +477,7 @@ impl Object {
         }
         let mut fds = fds!(config devices devices_more port_index ports own macs reserved
             net_addresses subnets sets exact prefixes policy ranges names rule_stats port_stats
-            port_state half_open host_state flows fragments fragment_places);
+            port_state half_open host_state flows fragments fragment_places paths);
         assert_eq!(fds.len(), TABLES.len(), "each map is pinned");
         fds.push((EVENTS, self.events.as_raw_fd()));
         fds.push((SWEEPERS, self.sweepers.as_raw_fd()));

@@ -108,9 +108,12 @@ impl EbpfPlane {
             move |error| OpenError::io(what, error)
         };
         if self.object.fresh {
+            let random = || secret().map_err(trouble("reading random bytes"));
             let config = Config {
                 jiffy_ns: flows::jiffy_ns(),
-                hash_key: secret().map_err(trouble("reading random bytes"))?,
+                hash_key: [random()?, random()?],
+                judged_mark: random()?,
+                direct: self.config.direct.into(),
                 ..Config::default()
             };
             let tables = &self.object.tables;
@@ -128,6 +131,15 @@ impl EbpfPlane {
         let state = self
             .read()
             .map_err(trouble("reading back what is enforced"))?;
+        let direct = self.config.direct.into();
+        if state.contents.config.direct != direct {
+            let config = Config {
+                direct,
+                ..state.contents.config
+            };
+            self.put_config(config)
+                .map_err(trouble("writing the settings"))?;
+        }
         let known: BTreeSet<u32> = state.contents.devices.keys().copied().collect();
         let linked = Hook::Tcx
             .attached(&self.object, &known)
@@ -517,12 +529,10 @@ fn number(direction: Direction) -> u32 {
     }
 }
 
-fn secret() -> io::Result<[u64; 2]> {
-    let mut bytes = [0u8; 16];
+fn secret() -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    let (a, b) = bytes.split_at(8);
-    let half = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8 of 16 bytes"));
-    Ok([half(a), half(b)])
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 #[cfg(test)]

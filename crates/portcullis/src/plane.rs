@@ -59,12 +59,14 @@ pub(crate) fn open(
     args: PlaneArgs,
     instance: &Instance,
     max_ports: u32,
+    direct: bool,
 ) -> Result<Box<dyn LivePlane>, Failure> {
     match args.plane {
         PlaneName::Ebpf => {
             let config = EbpfConfig {
                 instance: instance.name().to_owned(),
                 max_ports,
+                direct,
                 ..EbpfConfig::default()
             };
             let plane = EbpfPlane::open(config).map_err(Failure::system)?;

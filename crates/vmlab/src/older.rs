@@ -13,14 +13,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Package, test program, and what it is told by its environment: emulation is slow.
-const TESTS: [(&str, &str, &str); 2] = [
+/// Package, test program, and how it is called: emulation is slow.
+const TESTS: [(&str, &str, &str); 3] = [
     (
         "portcullis-conformance",
         "scenarios_wire",
-        "ONLY_ATTACH=Clsact NO_COLOR=1 ",
+        "ONLY_ATTACH=Clsact NO_COLOR=1 scenarios_wire",
     ),
-    ("portcullis-dataplane-ebpf", "conformance", "CASES=2000 "),
+    ("portcullis-conformance", "sockets", "sockets direct::"),
+    (
+        "portcullis-dataplane-ebpf",
+        "conformance",
+        "CASES=2000 conformance",
+    ),
 ];
 
 const MODULES: [&str; 6] = [
@@ -52,9 +57,9 @@ pub(crate) fn check(
     println!("one machine that runs the plane itself");
     let mut programs = vec![program("ip")?];
     let mut lines = Vec::new();
-    for (package, test, environment) in TESTS {
+    for (package, test, call) in TESTS {
         programs.push(stripped(&built(package, test)?, &cache.join(test))?);
-        lines.push(format!("{environment}{test}"));
+        lines.push(call.to_owned());
     }
     programs.push(stripped(portcullis, &cache.join("portcullis"))?);
     lines.push("portcullis selftest --plane ebpf --cases 2000 --seed 1".to_owned());

@@ -1,108 +1,13 @@
-//! Real sockets through the eBPF plane, under a bridge and when routed. Needs root.
+//! Real sockets through the eBPF plane: under a bridge, when routed, and straight from port to port.
+//! Needs root.
 
-#[path = "common/leftovers.rs"]
-mod leftovers;
+mod direct;
+mod staged;
 
-use dataplane::{DataPlane, Device, Target};
-use dataplane_ebpf::{EbpfConfig, EbpfPlane};
-use leftovers::instance;
-use model::{MacAddr, PortId};
-use portcullis_conformance::lab::{Attach, EchoServer, Lab, Offload, Vm};
-use portcullis_conformance::scenario::here;
+use portcullis_conformance::lab::{Offload, Vm};
+use staged::{BRIDGED, DIRECT, NEVER, ROUTED, SOON, Stage, staged};
 use std::io::{Read, Write};
 use std::net::{IpAddr, UdpSocket};
-use std::time::Duration;
-
-const POLICY: &str = r#"
-version: 1
-networks:
-  lan: { subnets: [10.0.0.0/24, "fd00::/64"], routers: ["fe80::1"] }
-groups:
-  web:
-    rules:
-      - { from: any, protocol: tcp, ports: 80 }
-      - { from: any, protocol: icmp echo-request }
-  app: { rules: [{ to: any }] }
-ports:
-  web: { mac: 52:54:00:00:00:01, addresses: [10.0.0.1, "fd00::1"], groups: web }
-  app: { mac: 52:54:00:00:00:02, addresses: [10.0.0.2, "fd00::2"], groups: app }
-"#;
-
-/// What certainly arrives may take this long on a busy machine.
-const SOON: Duration = Duration::from_secs(10);
-/// So long an answer is awaited that must not come.
-const NEVER: Duration = Duration::from_millis(250);
-
-struct Stage {
-    web: Vm,
-    app: Vm,
-    outsider: Vm,
-    _servers: Vec<EchoServer>,
-    plane: EbpfPlane,
-}
-
-/// Runs a check on a host of this kind, in its namespace.
-fn staged(name: &str, attach: Attach<'static>, check: impl FnOnce(&Stage) + Send) {
-    let mut lab = Lab::new(name).expect("root");
-    if let Attach::Bridge(bridge) = attach {
-        lab.add_bridge(bridge).expect("a bridge");
-    }
-    let [web, app, outsider] = [("web", 1), ("app", 2), ("outside", 3)].map(|(name, last)| {
-        let v4 = IpAddr::from([10, 0, 0, last]);
-        let v6 = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)]);
-        let addresses = match attach {
-            Attach::Routed(_) => [(v4, 32), (v6, 128)],
-            Attach::Bridge(_) | Attach::Nothing => [(v4, 24), (v6, 64)],
-        };
-        let mac = MacAddr([0x52, 0x54, 0, 0, 0, last]);
-        lab.add_vm(name, mac, &addresses, attach).expect("a VM")
-    });
-    let mut servers = Vec::new();
-    for vm in [&web, &app, &outsider] {
-        servers.extend([80, 81].map(|port| vm.serve_tcp(port).expect("a server")));
-        servers.push(vm.serve_udp(53).expect("a server"));
-    }
-    let host = lab.host().clone();
-    host.run(move || {
-        let config = EbpfConfig::small(instance(name));
-        let mut plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
-        let devices = [&web, &app].map(|vm| {
-            let device = Device {
-                name: vm.device().to_owned(),
-                ifindex: lab.host().ifindex(vm.device()).expect("it is there"),
-            };
-            (PortId::from(vm.name()), device)
-        });
-        let policy = policyfile::parse(POLICY, "policy", &here()).expect("a good policy");
-        let target = Target {
-            view: policy::compile(&policy.inventory, &here()).0,
-            devices: devices.into(),
-            ..Target::default()
-        };
-        plane.apply(&target).expect("it applies");
-        check(&Stage {
-            web,
-            app,
-            outsider,
-            _servers: servers,
-            plane,
-        });
-    });
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Err(error) = self.plane.detach() {
-            eprintln!("the plane of this test is left behind: {error}");
-        }
-    }
-}
-
-const BRIDGED: Attach<'static> = Attach::Bridge("br0");
-const ROUTED: Attach<'static> = Attach::Routed(&[
-    IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 0, 1)),
-    IpAddr::V6(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
-]);
 
 fn check_who_reaches_whom(stage: &Stage) {
     let Stage {
@@ -162,30 +67,38 @@ fn check_bulk(from: &Vm, to: IpAddr, bytes: usize) {
     writer.join().expect("it doesn't panic");
 }
 
+fn check_offloads(stage: &Stage) {
+    for on in [true, false] {
+        for vm in [&stage.web, &stage.app] {
+            for offload in [Offload::TxChecksum, Offload::Tso, Offload::Gso] {
+                vm.offload(offload, on).expect("it can be set");
+            }
+        }
+        for to in stage.web.addresses() {
+            check_bulk(&stage.app, *to, 4 << 20);
+        }
+    }
+}
+
 #[test]
 fn under_a_bridge_sockets_reach_what_rules_permit() {
-    staged("bridged", BRIDGED, check_who_reaches_whom);
+    staged("bridged", BRIDGED, |stage| check_who_reaches_whom(stage));
+}
+
+#[test]
+fn straight_from_port_to_port_sockets_reach_what_rules_permit() {
+    staged("direct", DIRECT, |stage| check_who_reaches_whom(stage));
 }
 
 #[test]
 fn when_routed_sockets_reach_what_rules_permit() {
-    staged("routed", ROUTED, check_who_reaches_whom);
+    staged("routed", ROUTED, |stage| check_who_reaches_whom(stage));
 }
 
 #[test]
 fn large_packets_of_offloads_are_judged_as_small_ones_are() {
-    staged("offload", BRIDGED, |stage| {
-        for on in [true, false] {
-            for vm in [&stage.web, &stage.app] {
-                for offload in [Offload::TxChecksum, Offload::Tso, Offload::Gso] {
-                    vm.offload(offload, on).expect("it can be set");
-                }
-            }
-            for to in stage.web.addresses() {
-                check_bulk(&stage.app, *to, 4 << 20);
-            }
-        }
-    });
+    staged("offload", BRIDGED, |stage| check_offloads(stage));
+    staged("offdirect", DIRECT, |stage| check_offloads(stage));
 }
 
 #[test]

@@ -33,3 +33,8 @@ static __always_inline struct port *port_in(__u32 slot)
 	port = bpf_map_lookup_elem(&ports, &record);
 	return port && port->number ? port : NULL;
 }
+
+static __always_inline struct port *port_of(__u32 ifindex)
+{
+	return port_in(slot_of(ifindex));
+}

@@ -19,6 +19,7 @@
 #include "policy.h"
 #include "guard.h"
 #include "conntrack.h"
+#include "delivery.h"
 
 #define NOTE_FLOW 1
 #define NOTE_LIVE 2
@@ -359,25 +360,44 @@ PROVEN_ONCE int pass_gate(struct __sk_buff *skb, struct packet *p, __u32 slot, _
 	return outcome;
 }
 
-static __always_inline int hook(struct __sk_buff *skb, __u32 direction)
+SEC("tc") int from_port(struct __sk_buff *skb)
+{
+	struct config *config = settings();
+	struct packet packet = {};
+	__u32 outcome, receiver;
+
+	if (!config)
+		return TC_ACT_SHOT;
+	packet.broken = parse_frame(skb, config, &packet);
+	outcome = pass_gate(skb, &packet, slot_of(skb->ifindex), DIR_EGRESS);
+	if (outcome < PASS_RULE)
+		return TC_ACT_SHOT;
+	if (!config->direct || outcome >= PASS_INFRASTRUCTURE)
+		return TC_ACT_UNSPEC;
+	receiver = path_from(skb, &packet);
+	if (!receiver)
+		return TC_ACT_UNSPEC;
+	if (pass_gate(skb, &packet, slot_of(receiver), DIR_INGRESS) < PASS_RULE)
+		return TC_ACT_SHOT;
+	mark_judged(skb, config, receiver);
+	return bpf_redirect(receiver, 0);
+}
+
+SEC("tc") int to_port(struct __sk_buff *skb)
 {
 	struct config *config = settings();
 	struct packet packet = {};
 
 	if (!config)
 		return TC_ACT_SHOT;
+	if (config->direct && is_judged(skb, config))
+		return TC_ACT_UNSPEC;
 	packet.broken = parse_frame(skb, config, &packet);
-	return pass_gate(skb, &packet, slot_of(skb->ifindex), direction) < PASS_RULE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-}
-
-SEC("tc") int from_port(struct __sk_buff *skb)
-{
-	return hook(skb, DIR_EGRESS);
-}
-
-SEC("tc") int to_port(struct __sk_buff *skb)
-{
-	return hook(skb, DIR_INGRESS);
+	if (pass_gate(skb, &packet, slot_of(skb->ifindex), DIR_INGRESS) < PASS_RULE)
+		return TC_ACT_SHOT;
+	if (config->direct)
+		note_path(skb, &packet);
+	return TC_ACT_UNSPEC;
 }
 
 /* For BPF_PROG_RUN alone: cb = slot, direction, dry; the answer comes back in cb. */

@@ -59,6 +59,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     max_ports: u32,
 
+    /// Hand packets between ports of this host straight from one device to the other, where its bridge was
+    /// just seen to take them there. Faster; ebtables, nft and iptables on the bridge no longer see them
+    #[arg(long)]
+    direct: bool,
+
     /// How the log looks
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -95,7 +100,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
             .check()
             .map_err(Failure::system)?;
     }
-    let mut plane = plane::open(args.plane, &instance, args.max_ports)?;
+    let mut plane = plane::open(args.plane, &instance, args.max_ports, args.direct)?;
     if let Some((policy, _)) = cached
         && !plane.ports()?.is_empty()
     {

@@ -268,7 +268,7 @@ fn remove_enforcement(plane: PlaneArgs, instance: &Instance) -> Result<(), Failu
     }
     // An agent that was killed while it loaded leaves a part, which only a whole start takes up.
     if plane::is_there(plane, instance)? {
-        plane::open(plane, instance, super::enforcement::MAX_PORTS)?
+        plane::open(plane, instance, super::enforcement::MAX_PORTS, false)?
             .as_plane()
             .detach()
             .map_err(Failure::system)?;
