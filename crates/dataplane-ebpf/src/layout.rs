@@ -412,6 +412,8 @@ shared! {
     /// Where the host was seen to forward them, and when last.
     Path as path {
         ifindex: u32,
+        /// Bytes of a frame that the device takes.
+        longest: u32,
         seen_ticks: u32,
     }
     /// `rule_stats` and `port_stats` (per CPU).

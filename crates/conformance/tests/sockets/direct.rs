@@ -144,8 +144,8 @@ fn a_flooded_frame_shows_no_path() {
 #[test]
 fn what_is_too_long_for_the_device_does_not_go_straight() {
     wired("direct-long", DIRECT, |mut wire| {
-        wire.expect("by the bridge", 80, true);
         ip(&format!("link set {} mtu 1000", wire.stage.web.device()));
+        wire.expect("by the bridge", 80, true);
         let web = wire.stage.web.mac();
         assert!(wire.frame_arrives(web, 80, 900, true));
         assert!(!wire.frame_arrives(web, 80, 1_000, false));

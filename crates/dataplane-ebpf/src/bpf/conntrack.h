@@ -16,12 +16,12 @@ struct gate {
 	struct port *port;
 	struct set *set;
 	__u32 slot;
-	__u32 direction;
 	__u32 now;
 	__u32 generation;
 	/* Of the answer: the rule word behind it; NOTE_*. */
 	__u32 word;
 	__u32 notes;
+	__u8 direction;
 	bool dry;
 	/* Called by BPF_PROG_RUN: a hook may interrupt it, on the same CPU. */
 	bool run;
@@ -86,7 +86,7 @@ static __always_inline void sip_word(struct sip *s, __u64 word)
 }
 
 /* SipHash-1-3 of the tuple, keyed by the host's secret and the port's number. */
-static __noinline __u64 flow_hash(struct config *config, __u32 number, struct tuple *t)
+static __always_inline __u64 flow_hash(struct config *config, __u32 number, struct tuple *t)
 {
 	const __u64 *local = (void *)t->local, *remote = (void *)t->remote;
 	struct sip s = {
@@ -134,7 +134,7 @@ static __always_inline __u16 reply_to(__u16 icmp)
 }
 
 /* The flow that a packet going this way belongs to. False: packets like it belong to none. */
-static __noinline bool tuple_of(struct tuple *t, struct packet *p, __u32 direction)
+static __always_inline bool tuple_of(struct tuple *t, struct packet *p, __u32 direction)
 {
 	bool egress = direction == DIR_EGRESS;
 

@@ -20,16 +20,19 @@ PROVEN_ONCE int note_path(struct __sk_buff *skb, struct packet *p)
 	struct port *receiver = port_of(skb->ifindex), *sender = port_of(skb->ingress_ifindex);
 	struct path_key key = { .ifindex = skb->ingress_ifindex };
 	struct path fresh = { .ifindex = skb->ifindex }, *path;
+	__u32 mtu = 0;
 	struct config *config = settings();
 
 	if (!p || !config || !receiver || !same_mac(receiver->mac, p->destination_mac))
 		return 0;
 	if (!sender || !same_mac(sender->mac, p->source_mac))
 		return 0;
+	bpf_check_mtu(skb, 0, &mtu, 0, 0);
+	fresh.longest = mtu + ETHERNET;
 	fresh.seen_ticks = now_ticks(config);
 	__builtin_memcpy(key.mac, p->destination_mac, 6);
 	path = bpf_map_lookup_elem(&paths, &key);
-	if (!path || path->ifindex != skb->ifindex)
+	if (!path || path->ifindex != fresh.ifindex || path->longest != fresh.longest)
 		bpf_map_update_elem(&paths, &key, &fresh, BPF_ANY);
 	else if (path->seen_ticks != fresh.seen_ticks)
 		path->seen_ticks = fresh.seen_ticks;
@@ -42,7 +45,6 @@ PROVEN_ONCE __u32 path_from(struct __sk_buff *skb, struct packet *p)
 	struct path_key key = { .ifindex = skb->ifindex };
 	struct config *config = settings();
 	struct path *path;
-	__u32 length = 0;
 
 	if (!p || !config)
 		return 0;
@@ -50,8 +52,8 @@ PROVEN_ONCE __u32 path_from(struct __sk_buff *skb, struct packet *p)
 	path = bpf_map_lookup_elem(&paths, &key);
 	if (!path || now_ticks(config) - path->seen_ticks > PATH_TICKS)
 		return 0;
-	/* A bridge drops what is too long for the device. */
-	return bpf_check_mtu(skb, path->ifindex, &length, 0, 0) ? 0 : path->ifindex;
+	/* A bridge drops what is too long for the device, unless it is segments put together. */
+	return skb->len <= path->longest || skb->gso_size ? path->ifindex : 0;
 }
 
 /* The mark is for this device alone, and nobody who could send a frame knows it. */

@@ -75,6 +75,20 @@ static __always_inline bool quotes_packet(struct packet *p)
 	return is_error(p) || (p->family == FAM_V4 ? type == 4 || type == 5 : type == 137);
 }
 
+/* Of a quoted packet, and apart from the way of others: there each call costs, and much stack. */
+static __noinline bool quoted_tuple(struct tuple *t, struct packet *quoted, __u32 direction)
+{
+	return tuple_of(t, quoted, direction);
+}
+
+static __noinline struct flow *quoted_flow(struct gate *g, struct tuple *t)
+{
+	__u64 hash = flow_hash(g->config, g->port->number, t);
+	struct flow *f = bpf_map_lookup_elem(&flows, &hash);
+
+	return f && is_flow(f, g->port->number, t) ? f : NULL;
+}
+
 /* An ICMP error that no rule permits: is it about a live flow, or an elidable one? */
 static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct packet *p)
 {
@@ -84,7 +98,6 @@ static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct 
 	struct packet *quoted;
 	struct tuple *tuple;
 	struct flow *f;
-	__u64 hash;
 
 	if (!quote)
 		return NO_RULE;
@@ -94,11 +107,10 @@ static __noinline int judge_error(struct __sk_buff *skb, struct gate *g, struct 
 	quoted->family = p->family;
 	if (parse_ip(skb, quoted, p->l4_at + 8, p->end, true) || quoted->fragment == LATER || quotes_packet(quoted))
 		return NO_RULE;
-	if (!same16(quoted->source, p->destination) || !tuple_of(tuple, quoted, opposite))
+	if (!same16(quoted->source, p->destination) || !quoted_tuple(tuple, quoted, opposite))
 		return NO_RULE;
-	hash = flow_hash(g->config, g->port->number, tuple);
-	f = bpf_map_lookup_elem(&flows, &hash);
-	if (f && is_flow(f, g->port->number, tuple) && !is_expired(g->config, f, g->now)) {
+	f = quoted_flow(g, tuple);
+	if (f && !is_expired(g->config, f, g->now)) {
 		g->notes |= NOTE_FLOW;
 		g->word = flow_word(g, f, tuple);
 		if (g->word) {
