@@ -1,4 +1,4 @@
-//! Traffic by the second: frames as fast as one processor sends them, TCP connections, bulk TCP.
+//! Traffic by the second: TCP connections, bulk TCP; and what it takes to measure other traffic.
 //!
 //! Everything is bounded in time and stays inside namespaces. Rates are of one run on one machine;
 //! compare them with others of the same run.
@@ -7,7 +7,7 @@ use super::{LabError, Namespace, failed};
 use std::io::{self, Read, Write};
 use std::mem::{size_of, zeroed};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// How many of something happened in how long.
@@ -20,52 +20,6 @@ pub struct Rate {
 impl Rate {
     pub fn per_second(&self) -> f64 {
         self.count as f64 / self.seconds
-    }
-}
-
-/// Frames from `device` of one namespace, counted where they arrive.
-pub struct Blast<'a> {
-    pub from: &'a Namespace,
-    pub to: &'a Namespace,
-    /// In both namespaces.
-    pub device: &'a str,
-    pub frame: &'a [u8],
-    /// The processor that sends, and so does the work of everything on the way.
-    pub processor: usize,
-}
-
-const BATCH: usize = 64;
-
-impl Blast<'_> {
-    /// Sends for this long, changing the frame before each send: `vary(number, frame)`. The rate is of
-    /// what arrived.
-    pub fn run(
-        &self,
-        time: Duration,
-        mut vary: impl FnMut(u64, &mut [u8]) + Send,
-    ) -> Result<Rate, LabError> {
-        let before = self.to.run(|| received(self.device))?;
-        let started = Instant::now();
-        self.from.run(|| {
-            pin(self.processor)?;
-            let socket = open(self.device)?;
-            let mut frames = vec![self.frame.to_vec(); BATCH];
-            let mut number = 0;
-            while started.elapsed() < time {
-                for frame in &mut frames {
-                    vary(number, frame);
-                    number += 1;
-                }
-                send_all(&socket, &mut frames)?;
-            }
-            Ok(())
-        })?;
-        let seconds = started.elapsed().as_secs_f64();
-        let after = self.to.run(|| received(self.device))?;
-        Ok(Rate {
-            count: after - before,
-            seconds,
-        })
     }
 }
 
@@ -201,7 +155,7 @@ pub fn tcp_bulk(
 }
 
 /// Packets that a device of the calling thread's namespace has received.
-fn received(device: &str) -> Result<u64, LabError> {
+pub fn received(device: &str) -> Result<u64, LabError> {
     let step = || failed(format!("the counters of {device}"));
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").map_err(step())?;
     let line = table
@@ -212,7 +166,7 @@ fn received(device: &str) -> Result<u64, LabError> {
 }
 
 /// Binds the calling thread to one processor.
-fn pin(processor: usize) -> Result<(), LabError> {
+pub fn pin(processor: usize) -> Result<(), LabError> {
     // SAFETY: a zeroed set is an empty one; the call reads it.
     let pinned = unsafe {
         let mut set: libc::cpu_set_t = zeroed();
@@ -224,74 +178,5 @@ fn pin(processor: usize) -> Result<(), LabError> {
         _ => Err(failed(format!("binding to processor {processor}"))(
             io::Error::last_os_error(),
         )),
-    }
-}
-
-/// A socket that sends frames past the device's queue.
-fn open(device: &str) -> Result<OwnedFd, LabError> {
-    let step = || failed(format!("a packet socket on {device}"));
-    let ifindex = super::namespace::ifindex(device).map_err(step())?;
-    // SAFETY: the descriptor is new and owned from here on; the address outlives the call.
-    unsafe {
-        let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(step()(io::Error::last_os_error()));
-        }
-        let socket = OwnedFd::from_raw_fd(socket);
-        let on: libc::c_int = 1;
-        let mut address: libc::sockaddr_ll = zeroed();
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = i32::try_from(ifindex).expect("the kernel counts in i32");
-        let set = libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_QDISC_BYPASS,
-            std::ptr::from_ref(&on).cast(),
-            size_of::<libc::c_int>() as u32,
-        );
-        let bound = libc::bind(
-            socket.as_raw_fd(),
-            std::ptr::from_ref(&address).cast(),
-            size_of::<libc::sockaddr_ll>() as u32,
-        );
-        if set != 0 || bound != 0 {
-            return Err(step()(io::Error::last_os_error()));
-        }
-        Ok(socket)
-    }
-}
-
-fn send_all(socket: &OwnedFd, frames: &mut [Vec<u8>]) -> Result<(), LabError> {
-    let mut parts: Vec<libc::iovec> = frames
-        .iter_mut()
-        .map(|frame| libc::iovec {
-            iov_base: frame.as_mut_ptr().cast(),
-            iov_len: frame.len(),
-        })
-        .collect();
-    let mut messages: Vec<libc::mmsghdr> = parts
-        .iter_mut()
-        .map(|part| {
-            // SAFETY: a zeroed header names nothing; the part outlives the call below.
-            let mut message: libc::mmsghdr = unsafe { zeroed() };
-            message.msg_hdr.msg_iov = part;
-            message.msg_hdr.msg_iovlen = 1;
-            message
-        })
-        .collect();
-    // SAFETY: as many messages as said, each with one part of a frame that is alive.
-    let sent = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            messages.as_mut_ptr(),
-            messages.len() as u32,
-            0,
-        )
-    };
-    match sent {
-        // A full queue is part of the measurement.
-        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
-        -1 => Err(failed("sending frames")(io::Error::last_os_error())),
-        _ => Ok(()),
     }
 }

@@ -5,9 +5,10 @@ use super::own_plane::OwnPlane;
 use super::policies::{
     ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, SINK_B, inventory, source,
 };
+use super::traffic::{Generator, Packets};
 use anyhow::{Context, bail};
-use conformance::lab::load::{Blast, Rate, tcp_bulk, tcp_connections};
-use conformance::lab::{Arrival, Attach, Lab, Vm, probe};
+use conformance::lab::load::{Rate, pin, received, tcp_bulk, tcp_connections};
+use conformance::lab::{Arrival, Attach, Lab, LabError, Vm, probe};
 use dataplane::{Device, Target};
 use model::{Direction, HostId, Verdict};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -45,6 +46,7 @@ pub(super) struct Bed {
     a: Vm,
     b: Vm,
     plane: Option<OwnPlane>,
+    generator: Generator,
 }
 
 /// Where the sender, and so the whole way of its packets, runs.
@@ -70,12 +72,16 @@ impl Bed {
             lab.host()
                 .sysctl(&format!("net/bridge/bridge-nf-call-{tool}"), value)?;
         }
+        let generator = Generator::load()?;
+        let ifindex = b.namespace().ifindex("eth0")?;
+        b.run(|| generator.sink(ifindex))?;
         let mut bed = Self {
             filter,
             lab,
             a,
             b,
             plane: None,
+            generator,
         };
         match filter {
             Filter::Nothing => {}
@@ -182,49 +188,39 @@ impl Bed {
         let rate = match traffic {
             Traffic::TcpConnections => tcp_connections(client, server, at, PROCESSOR, time)?,
             Traffic::TcpBulk => tcp_bulk(client, server, at, time)?,
-            Traffic::OneFlow => self.blast(time, |_, _| {})?,
-            Traffic::ManyFlows => self.blast(time, |n, frame| {
-                frame[34..36].copy_from_slice(&(n as u16 & 0xfff).to_be_bytes());
-            })?,
-            Traffic::NewFlows => {
-                // Both ports, so that no flow comes twice in a run or in the next.
-                let start = self.next_flows();
-                self.blast(time, |n, frame| {
-                    frame[34..38].copy_from_slice(&(start.wrapping_add(n as u32)).to_be_bytes());
-                })?
-            }
+            Traffic::OneFlow => self.send(Packets::OneFlow, time)?,
+            Traffic::ManyFlows => self.send(Packets::ManyFlows, time)?,
+            Traffic::NewFlows => self.send(Packets::NewFlows, time)?,
             Traffic::Sources(count) => {
                 let Filter::Ours(policy) = self.filter else {
                     bail!("{:?} has no list of sources", self.filter);
                 };
-                self.blast(time, |n, frame| {
-                    let i = (n as u32).wrapping_mul(2_654_435_761) % count;
-                    frame[26..30].copy_from_slice(&source(policy, i).octets());
-                })?
+                self.generator
+                    .set_sources(|i| source(policy, i.wrapping_mul(2_654_435_761) % count))?;
+                self.send(Packets::ManySources, time)?
             }
         };
         Ok(rate)
     }
 
-    fn next_flows(&self) -> u32 {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        NEXT.fetch_add(1 << 22, Ordering::Relaxed)
+    /// As from `a`, to where `b`'s device receives, all on one processor. The rate is of what arrived.
+    fn send(&self, packets: Packets, time: Duration) -> anyhow::Result<Rate> {
+        let ifindex = self.lab.host().ifindex(self.a.device())?;
+        let frame = self.frame();
+        // So that the bridge knows where `b` is, as it does of whoever talks.
+        let announced = build::arp_request((MAC_B, ADDRESS_B), ADDRESS_B).bytes();
+        self.b.open_packets()?.send(&announced)?;
+        let before = self.arrived()?;
+        let sent = self.lab.host().run(|| {
+            pin(PROCESSOR)?;
+            self.generator.send(packets, ifindex, &frame, time)
+        })?;
+        let count = self.arrived()? - before;
+        Ok(Rate { count, ..sent })
     }
 
-    fn blast(
-        &self,
-        time: Duration,
-        vary: impl FnMut(u64, &mut [u8]) + Send,
-    ) -> anyhow::Result<Rate> {
-        let blast = Blast {
-            from: self.a.namespace(),
-            to: self.b.namespace(),
-            device: "eth0",
-            frame: &self.frame(),
-            processor: PROCESSOR,
-        };
-        Ok(blast.run(time, vary)?)
+    fn arrived(&self) -> Result<u64, LabError> {
+        self.b.run(|| received("eth0"))
     }
 
     /// What the hook at a VM's device takes for a packet, the program alone.
