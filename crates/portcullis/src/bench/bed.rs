@@ -25,6 +25,16 @@ pub(super) enum Filter {
     Iptables(u32),
 }
 
+impl Filter {
+    /// What a plane of ours enforces.
+    fn policy(self) -> Option<Policy> {
+        match self {
+            Self::Ours(policy) => Some(policy),
+            Self::Nothing | Self::Iptables(_) => None,
+        }
+    }
+}
+
 /// Which packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Traffic {
@@ -38,6 +48,13 @@ pub(super) enum Traffic {
     Sources(u32),
     TcpConnections,
     TcpBulk,
+}
+
+pub(super) struct Measured {
+    /// Of what arrived.
+    pub(super) rate: Rate,
+    /// Packets that were sent and did not arrive.
+    pub(super) lost: u64,
 }
 
 pub(super) struct Bed {
@@ -90,10 +107,6 @@ impl Bed {
         }
         bed.check_probes()?;
         Ok(bed)
-    }
-
-    pub(super) fn filter(&self) -> Filter {
-        self.filter
     }
 
     fn enforce(&self, name: &str, policy: Policy) -> anyhow::Result<OwnPlane> {
@@ -171,10 +184,10 @@ impl Bed {
     }
 
     fn frame(&self) -> Vec<u8> {
-        let from = match self.filter {
-            Filter::Ours(policy) => source(policy, 0),
-            Filter::Nothing | Filter::Iptables(_) => ADDRESS_A,
-        };
+        let from = self
+            .filter
+            .policy()
+            .map_or(ADDRESS_A, |policy| source(policy, 0));
         // No UDP checksum, so that ports may change.
         let packet = build::ip(from.into(), SINK_B.into())
             .udp(40_000, L4_PORT)
@@ -182,29 +195,29 @@ impl Bed {
         packet.macs(MAC_A, MAC_B).bytes()
     }
 
-    pub(super) fn measure(&self, traffic: Traffic, time: Duration) -> anyhow::Result<Rate> {
+    pub(super) fn measure(&self, traffic: Traffic, time: Duration) -> anyhow::Result<Measured> {
         let (client, server) = (self.a.namespace(), self.b.namespace());
         let at = SocketAddr::from((ADDRESS_B, 5000));
-        let rate = match traffic {
-            Traffic::TcpConnections => tcp_connections(client, server, at, PROCESSOR, time)?,
-            Traffic::TcpBulk => tcp_bulk(client, server, at, time)?,
-            Traffic::OneFlow => self.send(Packets::OneFlow, time)?,
-            Traffic::ManyFlows => self.send(Packets::ManyFlows, time)?,
-            Traffic::NewFlows => self.send(Packets::NewFlows, time)?,
+        let complete = |rate| Measured { rate, lost: 0 };
+        match traffic {
+            Traffic::TcpConnections => Ok(complete(tcp_connections(
+                client, server, at, PROCESSOR, time,
+            )?)),
+            Traffic::TcpBulk => Ok(complete(tcp_bulk(client, server, at, time)?)),
+            Traffic::OneFlow => self.send(Packets::OneFlow, time),
+            Traffic::ManyFlows => self.send(Packets::ManyFlows, time),
+            Traffic::NewFlows => self.send(Packets::NewFlows, time),
             Traffic::Sources(count) => {
-                let Filter::Ours(policy) = self.filter else {
-                    bail!("{:?} has no list of sources", self.filter);
-                };
+                let policy = self.filter.policy().context("a way without sources")?;
                 self.generator
                     .set_sources(|i| source(policy, i.wrapping_mul(2_654_435_761) % count))?;
-                self.send(Packets::ManySources, time)?
+                self.send(Packets::ManySources, time)
             }
-        };
-        Ok(rate)
+        }
     }
 
-    /// As from `a`, to where `b`'s device receives, all on one processor. The rate is of what arrived.
-    fn send(&self, packets: Packets, time: Duration) -> anyhow::Result<Rate> {
+    /// As from `a`, to where `b`'s device receives, all on one processor.
+    fn send(&self, packets: Packets, time: Duration) -> anyhow::Result<Measured> {
         let ifindex = self.lab.host().ifindex(self.a.device())?;
         let frame = self.frame();
         // So that the bridge knows where `b` is, as it does of whoever talks.
@@ -216,7 +229,13 @@ impl Bed {
             self.generator.send(packets, ifindex, &frame, time)
         })?;
         let count = self.arrived()? - before;
-        Ok(Rate { count, ..sent })
+        let lost = sent.count.saturating_sub(count);
+        // A filter may have its reasons; without one the queues on the way are too short for us.
+        if self.filter == Filter::Nothing && lost > sent.count / 1000 {
+            bail!("{lost} of {} packets got lost without a filter", sent.count);
+        }
+        let rate = Rate { count, ..sent };
+        Ok(Measured { rate, lost })
     }
 
     fn arrived(&self) -> Result<u64, LabError> {

@@ -54,34 +54,40 @@ pub(crate) struct BenchArgs {
     json: Option<PathBuf>,
 }
 
+/// A way of filtering, and what the tables call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    name: &'static str,
+    filter: Filter,
+}
+
+const fn way(name: &'static str, filter: Filter) -> Way {
+    Way { name, filter }
+}
+
+const NO_FILTER: Way = way("no filter", Filter::Nothing);
+const TRACKED: Way = way("tracked", Filter::Ours(Policy::Tracked));
+const UNTRACKED: Way = way("untracked", Filter::Ours(Policy::Open));
+const IPTABLES: Way = way("iptables, conntrack, 10 rules", Filter::Iptables(10));
+const PREFIXES_10: Way = way("10 prefix rules", Filter::Ours(Policy::Prefixes(10)));
+const PREFIXES_1K: Way = way("1,000 prefix rules", Filter::Ours(Policy::Prefixes(1_000)));
+const PREFIXES_100K: Way = way(
+    "100,000 prefix rules",
+    Filter::Ours(Policy::Prefixes(100_000)),
+);
+const MEMBERS_10: Way = way("group of 10", Filter::Ours(Policy::Members(10)));
+const MEMBERS_10K: Way = way("group of 10,000", Filter::Ours(Policy::Members(10_000)));
+
 /// One table: ways of filtering under one kind of traffic, compared with the first of them.
 struct Experiment {
     name: &'static str,
     unit: &'static str,
-    traffic: Vec<(usize, Traffic)>,
+    traffic: Vec<(Way, Traffic)>,
 }
 
-const TRACKED: Filter = Filter::Ours(Policy::Tracked);
-const OPEN: Filter = Filter::Ours(Policy::Open);
-
-const FILTERS: [(&str, Filter); 9] = [
-    ("no filter", Filter::Nothing),
-    ("tracked", TRACKED),
-    ("untracked", OPEN),
-    ("iptables, conntrack, 10 rules", Filter::Iptables(10)),
-    ("10 prefix rules", Filter::Ours(Policy::Prefixes(10))),
-    ("1,000 prefix rules", Filter::Ours(Policy::Prefixes(1_000))),
-    (
-        "100,000 prefix rules",
-        Filter::Ours(Policy::Prefixes(100_000)),
-    ),
-    ("group of 10", Filter::Ours(Policy::Members(10))),
-    ("group of 10,000", Filter::Ours(Policy::Members(10_000))),
-];
-
 fn experiments() -> Vec<Experiment> {
-    let same = |beds: &[usize], traffic| beds.iter().map(|bed| (*bed, traffic)).collect();
-    let everywhere = [0, 1, 2, 3];
+    let same = |ways: &[Way], traffic| ways.iter().map(|way| (*way, traffic)).collect();
+    let everywhere = [NO_FILTER, TRACKED, UNTRACKED, IPTABLES];
     let experiment = |name, unit, traffic| Experiment {
         name,
         unit,
@@ -112,26 +118,29 @@ fn experiments() -> Vec<Experiment> {
         experiment(
             "rules, one hit",
             "packets/s",
-            same(&[4, 5, 6], Traffic::OneFlow),
+            same(&[PREFIXES_10, PREFIXES_1K, PREFIXES_100K], Traffic::OneFlow),
         ),
         experiment(
             "rules, hits uniform over all",
             "packets/s",
             vec![
-                (4, Traffic::Sources(10)),
-                (5, Traffic::Sources(1_000)),
-                (6, Traffic::Sources(100_000)),
+                (PREFIXES_10, Traffic::Sources(10)),
+                (PREFIXES_1K, Traffic::Sources(1_000)),
+                (PREFIXES_100K, Traffic::Sources(100_000)),
             ],
         ),
         experiment(
             "members, one hit",
             "packets/s",
-            same(&[7, 8], Traffic::OneFlow),
+            same(&[MEMBERS_10, MEMBERS_10K], Traffic::OneFlow),
         ),
         experiment(
             "members, hits uniform over all",
             "packets/s",
-            vec![(7, Traffic::Sources(10)), (8, Traffic::Sources(10_000))],
+            vec![
+                (MEMBERS_10, Traffic::Sources(10)),
+                (MEMBERS_10K, Traffic::Sources(10_000)),
+            ],
         ),
     ]
 }
@@ -196,22 +205,18 @@ fn measure_all(args: &BenchArgs, interrupt: &Interrupt) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Those that some experiment uses; the others are `None`.
+/// One for each way that some experiment goes.
 fn build_beds(
     experiments: &[Experiment],
     interrupt: &Interrupt,
-) -> anyhow::Result<Vec<Option<Bed>>> {
-    let used = |i| {
-        experiments
-            .iter()
-            .flat_map(|e| &e.traffic)
-            .any(|(bed, _)| *bed == i)
-    };
-    let mut beds = Vec::new();
-    for (i, (name, filter)) in FILTERS.iter().enumerate() {
+) -> anyhow::Result<Vec<(Way, Bed)>> {
+    let mut beds: Vec<(Way, Bed)> = Vec::new();
+    for (way, _) in experiments.iter().flat_map(|e| &e.traffic) {
         interrupt.check()?;
-        let build = || Bed::build(&format!("b{i}"), *filter).context(*name);
-        beds.push(used(i).then(build).transpose()?);
+        if !beds.iter().any(|(built, _)| built == way) {
+            let bed = Bed::build(&format!("b{}", beds.len()), way.filter).context(way.name)?;
+            beds.push((*way, bed));
+        }
     }
     Ok(beds)
 }
@@ -222,6 +227,10 @@ struct Line {
     ratio: Median,
     /// Compared with the first line, in nanoseconds for each of what is counted.
     added_ns: Median,
+    /// Compared with iptables, where the experiment has it.
+    times_iptables: Option<Median>,
+    /// The share of the packets that did not arrive.
+    lost: f64,
     flow_entries: Option<u64>,
 }
 
@@ -232,54 +241,77 @@ impl Line {
             "per_second": self.per_second.json(),
             "ratio": self.ratio.json(),
             "added_ns": self.added_ns.json(),
+            "times_iptables": self.times_iptables.as_ref().map(Median::json),
+            "lost": self.lost,
             "flow_entries": self.flow_entries,
         })
     }
 }
 
+/// What the rounds gave for one line.
+#[derive(Clone, Default)]
+struct Samples {
+    per_second: Vec<f64>,
+    arrived: u64,
+    lost: u64,
+    flow_entries: Option<u64>,
+}
+
 fn measure(
     experiment: &Experiment,
-    beds: &mut [Option<Bed>],
+    beds: &mut [(Way, Bed)],
     args: &BenchArgs,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Line>> {
     let time = Duration::from_millis(args.millis);
-    let mut samples = vec![Vec::new(); experiment.traffic.len()];
-    let mut flow_entries = vec![None; experiment.traffic.len()];
+    let mut samples = vec![Samples::default(); experiment.traffic.len()];
     for round in 0..args.rounds {
         // The order turns, so that no way is always the one behind the same other.
         for step in 0..experiment.traffic.len() {
             interrupt.check()?;
             let line = (step + round as usize) % experiment.traffic.len();
-            let (bed, traffic) = experiment.traffic[line];
-            let bed = beds[bed].as_mut().expect("built, as an experiment uses it");
-            let rate = bed
+            let (way, traffic) = experiment.traffic[line];
+            let (_, bed) = beds
+                .iter_mut()
+                .find(|(built, _)| *built == way)
+                .expect("built, as an experiment goes this way");
+            let measured = bed
                 .measure(traffic, time)
-                .with_context(|| format!("{}, {:?}", experiment.name, bed.filter()))?;
-            samples[line].push(rate.per_second());
-            flow_entries[line] = bed.flow_entries()?;
+                .with_context(|| format!("{}, {}", experiment.name, way.name))?;
+            let line = &mut samples[line];
+            line.per_second.push(measured.rate.per_second());
+            line.arrived += measured.rate.count;
+            line.lost += measured.lost;
+            line.flow_entries = bed.flow_entries()?;
             bed.forget_flows();
         }
     }
-    let first = samples[0].clone();
-    let compare = |own: &[f64], with: fn(f64, f64) -> f64| {
-        let pairs = own.iter().zip(&first);
-        Median::of(
-            &pairs
-                .map(|(own, first)| with(*own, *first))
-                .collect::<Vec<_>>(),
-        )
+    Ok(compare(experiment, &samples))
+}
+
+/// Round by round with the first line, and with iptables.
+fn compare(experiment: &Experiment, samples: &[Samples]) -> Vec<Line> {
+    let first = &samples[0].per_second;
+    let ways = || experiment.traffic.iter().map(|(way, _)| *way);
+    let iptables = ways()
+        .position(|way| matches!(way.filter, Filter::Iptables(_)))
+        .map(|line| &samples[line].per_second);
+    let line = |(way, own): (Way, &Samples)| {
+        let with = |other: &[f64], figure: fn(f64, f64) -> f64| {
+            let rounds = own.per_second.iter().zip(other);
+            Median::of(&rounds.map(|(a, b)| figure(*a, *b)).collect::<Vec<_>>())
+        };
+        Line {
+            name: way.name,
+            per_second: Median::of(&own.per_second),
+            ratio: with(first, |own, first| own / first),
+            added_ns: with(first, |own, first| 1e9 / own - 1e9 / first),
+            times_iptables: iptables.map(|other| with(other, |own, other| own / other)),
+            lost: own.lost as f64 / (own.arrived + own.lost).max(1) as f64,
+            flow_entries: own.flow_entries,
+        }
     };
-    let lines = experiment.traffic.iter().zip(&samples).zip(flow_entries);
-    Ok(lines
-        .map(|(((bed, _), own), flow_entries)| Line {
-            name: FILTERS[*bed].0,
-            per_second: Median::of(own),
-            ratio: compare(own, |own, first| own / first),
-            added_ns: compare(own, |own, first| 1e9 / own - 1e9 / first),
-            flow_entries,
-        })
-        .collect())
+    ways().zip(samples).map(line).collect()
 }
 
 fn print_table(experiment: &Experiment, lines: &[Line]) {
@@ -292,18 +324,63 @@ fn print_table(experiment: &Experiment, lines: &[Line]) {
         "ratio",
         "95 % interval",
         "added ns",
+        "x iptables",
+        "lost",
         "flow entries",
     ]);
+    let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| String::from("-"));
     for line in lines {
+        let times_iptables = line.times_iptables.as_ref();
         table.add_row([
             line.name.to_owned(),
             format!("{:.0}", line.per_second.median),
             format!("{:.3}", line.ratio.median),
             format!("{:.3} to {:.3}", line.ratio.low, line.ratio.high),
             format!("{:.0}", line.added_ns.median),
-            line.flow_entries
-                .map_or(String::from("-"), |n| n.to_string()),
+            or_dash(times_iptables.map(|times| format!("{:.2}", times.median))),
+            or_dash((line.lost > 0.0).then(|| format!("{:.2} %", line.lost * 100.0))),
+            or_dash(line.flow_entries.map(|entries| entries.to_string())),
         ]);
     }
     println!("{table}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(per_second: [f64; 3], lost: u64) -> Samples {
+        Samples {
+            per_second: per_second.to_vec(),
+            arrived: 100 - lost,
+            lost,
+            flow_entries: None,
+        }
+    }
+
+    #[test]
+    fn each_round_is_compared_with_itself() {
+        let ways = [NO_FILTER, TRACKED, IPTABLES];
+        let experiment = Experiment {
+            name: "",
+            unit: "",
+            traffic: ways.map(|way| (way, Traffic::OneFlow)).to_vec(),
+        };
+        // A machine that gets faster by the round: the medians of the rates would say 2 / 3.
+        let lines = compare(
+            &experiment,
+            &[
+                samples([2e6, 3e6, 9e6], 0),
+                samples([1e6, 2e6, 3e6], 25),
+                samples([4e5, 1e6, 1e6], 0),
+            ],
+        );
+        let medians = |line: &Line| {
+            let times_iptables = line.times_iptables.expect("it is among them").median;
+            (line.ratio.median, times_iptables, line.lost)
+        };
+        assert_eq!(medians(&lines[0]), (1.0, 5.0, 0.0));
+        assert_eq!(medians(&lines[1]), (0.5, 2.5, 0.25));
+        assert_eq!(lines[2].times_iptables.expect("itself").median, 1.0);
+    }
 }
