@@ -5,7 +5,8 @@
 //! stack. TCP is between whole VMs.
 //!
 //! Absolute figures of a machine drift within a minute; the ratio to "no filter" in the same round does
-//! not. So each round measures every way once, and the medians of the rounds' ratios are reported.
+//! not. So each round measures every way once, and the medians of the rounds' ratios are reported. What
+//! rounds don't show is where a run's programs and tables happen to lie in memory.
 
 mod bed;
 mod figures;
