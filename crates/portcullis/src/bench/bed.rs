@@ -3,7 +3,7 @@
 
 use super::own_plane::OwnPlane;
 use super::policies::{
-    ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, SINK_B, inventory, source,
+    ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, inventory, source,
 };
 use super::traffic::{Generator, Packets};
 use anyhow::{Context, bail};
@@ -21,6 +21,8 @@ use wire::build;
 pub(super) enum Filter {
     Nothing,
     Ours(Policy),
+    /// The same, and straight from port to port.
+    Direct(Policy),
     /// iptables with conntrack and this many rules, on bridged packets.
     Iptables(u32),
 }
@@ -29,7 +31,7 @@ impl Filter {
     /// What a plane of ours enforces.
     fn policy(self) -> Option<Policy> {
         match self {
-            Self::Ours(policy) => Some(policy),
+            Self::Ours(policy) | Self::Direct(policy) => Some(policy),
             Self::Nothing | Self::Iptables(_) => None,
         }
     }
@@ -102,14 +104,15 @@ impl Bed {
         };
         match filter {
             Filter::Nothing => {}
-            Filter::Ours(policy) => bed.plane = Some(bed.enforce(name, policy)?),
+            Filter::Ours(policy) => bed.plane = Some(bed.enforce(name, policy, false)?),
+            Filter::Direct(policy) => bed.plane = Some(bed.enforce(name, policy, true)?),
             Filter::Iptables(rules) => bed.install_iptables(rules)?,
         }
         bed.check_probes()?;
         Ok(bed)
     }
 
-    fn enforce(&self, name: &str, policy: Policy) -> anyhow::Result<OwnPlane> {
+    fn enforce(&self, name: &str, policy: Policy, direct: bool) -> anyhow::Result<OwnPlane> {
         let inventory = inventory(policy, self.a.device(), self.b.device());
         let (view, _) = policy::compile(&inventory, &HostId::from(HOST));
         let mut target = Target {
@@ -124,7 +127,7 @@ impl Bed {
             target.devices.insert(vm.name().into(), device);
         }
         self.lab.host().run(|| {
-            let mut plane = OwnPlane::open(name)?;
+            let mut plane = OwnPlane::open(name, direct)?;
             plane.enforce(&target)?;
             Ok(plane)
         })
@@ -161,12 +164,12 @@ impl Bed {
     /// A bed that doesn't filter as it should is not measured.
     fn check_probes(&self) -> anyhow::Result<()> {
         let permitted = self.frame();
-        let to = |l4_port| build::ip(ADDRESS_A.into(), SINK_B.into()).tcp(40_000, l4_port, 2);
-        let forged = build::ip(Ipv4Addr::new(10, 9, 9, 9).into(), SINK_B.into()).udp(1, L4_PORT);
+        let to = |l4_port| build::ip(ADDRESS_A.into(), ADDRESS_B.into()).tcp(40_000, l4_port, 2);
+        let forged = build::ip(Ipv4Addr::new(10, 9, 9, 9).into(), ADDRESS_B.into()).udp(1, L4_PORT);
         let denied = match self.filter {
             Filter::Nothing => None,
             Filter::Iptables(_) => Some(to(23).macs(MAC_A, MAC_B).bytes()),
-            Filter::Ours(_) => Some(forged.macs(MAC_A, MAC_B).bytes()),
+            Filter::Ours(_) | Filter::Direct(_) => Some(forged.macs(MAC_A, MAC_B).bytes()),
         };
         let frames: Vec<_> = std::iter::once(permitted).chain(denied).collect();
         let (sender, receiver) = (self.a.open_packets()?, self.b.open_packets()?);
@@ -189,7 +192,7 @@ impl Bed {
             .policy()
             .map_or(ADDRESS_A, |policy| source(policy, 0));
         // No UDP checksum, so that ports may change.
-        let packet = build::ip(from.into(), SINK_B.into())
+        let packet = build::ip(from.into(), ADDRESS_B.into())
             .udp(40_000, L4_PORT)
             .l4_checksum(0);
         packet.macs(MAC_A, MAC_B).bytes()
@@ -286,7 +289,7 @@ impl Bed {
                 })?;
                 Ok(Some(count.trim().parse().context("nf_conntrack_count")?))
             }
-            (None, Filter::Nothing | Filter::Ours(_)) => Ok(None),
+            (None, Filter::Nothing | Filter::Ours(_) | Filter::Direct(_)) => Ok(None),
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
         ("100,000 members", Policy::Members(100_000), 100_000),
     ] {
         interrupt.check()?;
-        let mut plane = OwnPlane::open("loading")?;
+        let mut plane = OwnPlane::open("loading", false)?;
         let empty = kernel_memory()?;
         let mut inventory = inventory(policy, "a", "b");
         let loaded = load(&mut plane, &inventory)?;

@@ -69,6 +69,8 @@ const fn way(name: &'static str, filter: Filter) -> Way {
 const NO_FILTER: Way = way("no filter", Filter::Nothing);
 const TRACKED: Way = way("tracked", Filter::Ours(Policy::Tracked));
 const UNTRACKED: Way = way("untracked", Filter::Ours(Policy::Open));
+const TRACKED_DIRECT: Way = way("tracked, direct", Filter::Direct(Policy::Tracked));
+const UNTRACKED_DIRECT: Way = way("untracked, direct", Filter::Direct(Policy::Open));
 const IPTABLES: Way = way("iptables, conntrack, 10 rules", Filter::Iptables(10));
 const PREFIXES_10: Way = way("10 prefix rules", Filter::Ours(Policy::Prefixes(10)));
 const PREFIXES_1K: Way = way("1,000 prefix rules", Filter::Ours(Policy::Prefixes(1_000)));
@@ -88,7 +90,14 @@ struct Experiment {
 
 fn experiments() -> Vec<Experiment> {
     let same = |ways: &[Way], traffic| ways.iter().map(|way| (*way, traffic)).collect();
-    let everywhere = [NO_FILTER, TRACKED, UNTRACKED, IPTABLES];
+    let everywhere = [
+        NO_FILTER,
+        TRACKED,
+        UNTRACKED,
+        TRACKED_DIRECT,
+        UNTRACKED_DIRECT,
+        IPTABLES,
+    ];
     let experiment = |name, unit, traffic| Experiment {
         name,
         unit,

@@ -10,12 +10,13 @@ pub(super) struct OwnPlane(EbpfPlane);
 
 impl OwnPlane {
     /// Room for the biggest policy that is measured.
-    pub(super) fn open(name: &str) -> anyhow::Result<Self> {
+    pub(super) fn open(name: &str, direct: bool) -> anyhow::Result<Self> {
         let config = EbpfConfig {
             max_flows: 1 << 20,
             max_policy: 1 << 18,
             max_members: 1 << 18,
             max_rules: 1 << 18,
+            direct,
             ..EbpfConfig::small(format!("pc-bench-{}-{name}", std::process::id()))
         };
         Ok(Self(EbpfPlane::open(config)?))

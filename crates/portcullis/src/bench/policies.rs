@@ -13,8 +13,6 @@ pub(super) const MAC_A: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xa]);
 pub(super) const MAC_B: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xb]);
 pub(super) const ADDRESS_A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(super) const ADDRESS_B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-/// Also `b`'s, and not configured in the VM, which so answers nothing.
-pub(super) const SINK_B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
 /// Sources beside its own that `a` may use: 10.64.0.0/10.
 const POOL: u32 = 0x0a40_0000;
 pub(super) const L4_PORT: u16 = 9;
@@ -104,7 +102,7 @@ pub(super) fn inventory(policy: Policy, device_a: &str, device_b: &str) -> Inven
         prefix: pool,
         mac: None,
     });
-    let b = port("b", device_b, MAC_B, &[ADDRESS_B, SINK_B]);
+    let b = port("b", device_b, MAC_B, &[ADDRESS_B]);
     inventory.ports.extend([a, b].map(|p| (p.id.clone(), p)));
     if let Policy::Members(count) = policy {
         inventory

@@ -3,7 +3,7 @@
 
 use super::Interrupt;
 use super::bed::{Bed, Filter};
-use super::policies::{ADDRESS_A, L4_PORT, MAC_A, MAC_B, Policy, SINK_B, source};
+use super::policies::{ADDRESS_A, ADDRESS_B, L4_PORT, MAC_A, MAC_B, Policy, source};
 use anyhow::bail;
 use comfy_table::{Table, presets};
 use model::Direction;
@@ -48,7 +48,7 @@ pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
 
 fn cases() -> Vec<Case> {
     let from_a = |src: Ipv4Addr| {
-        build::ip(src.into(), SINK_B.into())
+        build::ip(src.into(), ADDRESS_B.into())
             .udp(40_000, L4_PORT)
             .macs(MAC_A, MAC_B)
             .bytes()
@@ -129,7 +129,7 @@ fn cases() -> Vec<Case> {
 
 /// From `b` to `a`, which no rule permits and no flow explains.
 fn to_a() -> Vec<u8> {
-    build::ip(SINK_B.into(), ADDRESS_A.into())
+    build::ip(ADDRESS_B.into(), ADDRESS_A.into())
         .udp(7, 7)
         .macs(MAC_B, MAC_A)
         .bytes()
