@@ -9,6 +9,7 @@
 use crate::error::OpenError;
 use crate::object::{Attach, Hooks, Object, open_pin, pin};
 use crate::table::{check, number};
+use dataplane::Device;
 use libbpf_sys::{BPF_TC_EGRESS, BPF_TC_INGRESS, BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -131,6 +132,22 @@ impl Hook {
         }
         Ok(worst)
     }
+}
+
+/// By its index; `None`: it is gone.
+pub(crate) fn device(ifindex: u32) -> io::Result<Option<Device>> {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has room for the longest name and its zero.
+    if unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) }.is_null() {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENXIO | libc::ENODEV) => Ok(None),
+            _ => Err(error),
+        };
+    }
+    let name = CStr::from_bytes_until_nul(&name).expect("the kernel ends it with a zero");
+    let name = name.to_string_lossy().into_owned();
+    Ok(Some(Device { name, ifindex }))
 }
 
 fn hooks(object: &Object) -> io::Result<&Hooks> {

@@ -1,6 +1,6 @@
 //! The plane: render, plan and execute in a row, and what one can ask of it.
 
-use crate::attach::{Found, Hook};
+use crate::attach::{self, Found, Hook};
 use crate::contents::Contents;
 use crate::counters::{self, Past};
 use crate::error::OpenError;
@@ -17,7 +17,8 @@ use crate::render::Rendered;
 use crate::render::books::Books;
 use crate::{execute, plan, readback, render};
 use dataplane::{
-    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, Drift, Target,
+    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
+    Target,
 };
 use model::{Direction, PortId, RuleRef, Verdict};
 use policy::HostView;
@@ -343,6 +344,26 @@ impl EbpfPlane {
         let names = state.books.numbers.ports();
         let slots = state.contents.ports.keys();
         Ok(slots.filter_map(|slot| names.get(slot).cloned()).collect())
+    }
+
+    /// The devices of ports, and the closed ones, by what the kernel holds; those that are gone are left
+    /// out. For who looks in: the next audit looks at them, too.
+    pub fn find_devices(&mut self) -> io::Result<DevicesInForce> {
+        let state = self.state()?;
+        let names = state.books.numbers.ports();
+        let mut found = DevicesInForce::default();
+        for (ifindex, place) in &state.contents.devices {
+            let Some(device) = attach::device(*ifindex)? else {
+                continue;
+            };
+            match names.get(&place.slot) {
+                Some(port) => drop(found.of_ports.insert(port.clone(), device)),
+                None => drop(found.closed.insert(device)),
+            }
+        }
+        self.devices.clone_from(&found.of_ports);
+        self.closed.clone_from(&found.closed);
+        Ok(found)
     }
 
     fn render(&mut self, target: &Target) -> io::Result<(State, Rendered)> {

@@ -19,6 +19,13 @@ pub struct Device {
     pub ifindex: u32,
 }
 
+/// Which devices are judged for a port, and which pass nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DevicesInForce {
+    pub of_ports: BTreeMap<PortId, Device>,
+    pub closed: BTreeSet<Device>,
+}
+
 /// What the host is to enforce, and on which devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {

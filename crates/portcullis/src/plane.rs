@@ -6,7 +6,9 @@ use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, ValueEnum};
 use conformance::{Judge, PlaneJudge, generate};
-use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
+use dataplane::{
+    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, Target,
+};
 use dataplane_ebpf::{EbpfConfig, EbpfPlane, FlowRecord, OpenError, Outcome};
 use model::{Direction, PortId};
 use policy::HostView;
@@ -42,6 +44,9 @@ pub(crate) trait LivePlane: DataPlane {
 
     /// The ports that are under a policy.
     fn ports(&mut self) -> Result<Vec<PortId>, Failure>;
+
+    /// The devices of ports, and the closed ones, as the kernel has them; an audit looks at them.
+    fn find_devices(&mut self) -> Result<DevicesInForce, Failure>;
 
     fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure>;
 
@@ -194,6 +199,10 @@ impl LivePlane for Ebpf {
 
     fn ports(&mut self) -> Result<Vec<PortId>, Failure> {
         self.0.ports().map_err(asking("reading the ports"))
+    }
+
+    fn find_devices(&mut self) -> Result<DevicesInForce, Failure> {
+        self.0.find_devices().map_err(asking("reading the devices"))
     }
 
     fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure> {

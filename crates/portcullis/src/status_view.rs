@@ -3,8 +3,9 @@
 
 use crate::output::{Columns, Tone, text};
 use agent::{Instance, PortState, Snapshot, Source};
-use dataplane::{Capabilities, Count, Counters, Drift, PortCounters};
+use dataplane::{Capabilities, Count, Counters, Device, DevicesInForce, Drift, PortCounters};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -45,7 +46,7 @@ pub(crate) fn of_agent(
             "error": status.counters.as_ref().err(),
         },
         "ports": ports,
-        "closed": snapshot.closed.iter().map(|d| json!({"device": d.name, "ifindex": d.ifindex})).collect::<Vec<_>>(),
+        "closed": closed_devices(&snapshot.closed),
         "rules": rules(counters),
     })
 }
@@ -53,6 +54,7 @@ pub(crate) fn of_agent(
 /// What the plane alone can say; no agent runs.
 pub(crate) fn of_plane(
     counters: &Counters,
+    devices: &DevicesInForce,
     drift: &[Drift],
     can: Capabilities,
     instance: &Instance,
@@ -63,7 +65,10 @@ pub(crate) fn of_plane(
         .iter()
         .map(|(id, port)| {
             let mut value = counted(id.as_str(), Some(port));
-            value["state"] = json!("enforced");
+            let device = devices.of_ports.get(id);
+            value["state"] = json!(device.map_or("no-device", |_| "enforced"));
+            value["device"] = json!(device.map(|d| &d.name));
+            value["ifindex"] = json!(device.map(|d| d.ifindex));
             value
         })
         .collect();
@@ -73,9 +78,14 @@ pub(crate) fn of_plane(
         "plane": { "name": plane, "capabilities": capabilities(can), "error": null },
         "drift": drift.iter().map(drift_text).collect::<Vec<_>>(),
         "ports": ports,
-        "closed": [],
+        "closed": closed_devices(&devices.closed),
         "rules": rules(counters),
     })
+}
+
+fn closed_devices(closed: &BTreeSet<Device>) -> Vec<Value> {
+    let device = |d: &Device| json!({"device": d.name, "ifindex": d.ifindex});
+    closed.iter().map(device).collect()
 }
 
 pub(crate) fn table(status: &Value, wide: bool) -> String {

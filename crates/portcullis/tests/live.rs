@@ -260,6 +260,8 @@ fn a_killed_agent_leaves_enforcement_and_its_successor_cuts_nothing() {
     let status = bed.status().expect("the kernel can be asked");
     assert_eq!(status["agent"], Value::Null);
     assert_eq!(status["ports"][0]["port"], "web");
+    assert_eq!(status["ports"][0]["device"], bed.web.device());
+    assert_eq!(status["drift"], serde_json::json!([]));
 
     let agent = bed.start();
     assert!(echoes(&mut open), "and goes on");

@@ -39,8 +39,10 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
             let mut plane = look_named(args.plane, &instance)?;
             let can = plane.capabilities();
             let counters = plane.counters().map_err(Failure::system)?;
+            let devices = plane.find_devices()?;
             let drift = plane.audit().map_err(Failure::system)?;
-            status_view::of_plane(&counters, &drift, can, &instance, args.plane.name())
+            let name = args.plane.name();
+            status_view::of_plane(&counters, &devices, &drift, can, &instance, name)
         }
     };
     print(args.format.output, &status, status_view::table);
