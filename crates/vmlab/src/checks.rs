@@ -75,13 +75,19 @@ const PING: &str = "      - {name: ping, from: clients, protocol: icmp echo-requ
 const WEB: &str = "      - {name: web, from: clients, protocol: [tcp, udp], ports: 80}\n";
 const OUT: &str = "      - {name: out, to: any}\n";
 
-pub(crate) fn run(lab: &mut Lab<'_>, offloads: bool, tally: &mut Tally) -> Result<(), Failure> {
+pub(crate) fn run(
+    lab: &mut Lab<'_>,
+    offloads: bool,
+    direct: bool,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
     println!("not enforced");
     open(lab, tally)?;
 
     println!("enforced: the server answers, and asks nobody");
     lab.enforcement.enforce(&policy(&format!("{PING}{WEB}")))?;
     let (packets, bytes) = lab.sent(&CLIENT)?;
+    let forwarded = lab.forwarded()?;
     for to in [SERVER.v4, SERVER.v6] {
         transfers(&mut lab.client, to, tally)?;
         for (bytes, port, expected) in [
@@ -96,11 +102,18 @@ pub(crate) fn run(lab: &mut Lab<'_>, offloads: bool, tally: &mut Tally) -> Resul
         ping(&mut lab.client, "", to, 4_000, Seen::Passes, tally)?;
     }
     let (packets_now, bytes_now) = lab.sent(&CLIENT)?;
-    let size = (bytes_now - bytes) / (packets_now - packets).max(1);
+    let sent = (packets_now - packets).max(1);
+    let size = (bytes_now - bytes) / sent;
     tally.row(
         &format!("frames of the client above the MTU: {offloads}"),
         (size > 1_514) == offloads,
         &format!("{size} bytes on average"),
+    );
+    let forwarded = lab.forwarded()? - forwarded;
+    tally.row(
+        &format!("most frames go straight: {direct}"),
+        (forwarded < sent) == direct,
+        &format!("{forwarded} took the bridge, the client alone sent {sent}"),
     );
     for to in [CLIENT.v4, CLIENT.v6] {
         ping(&mut lab.server, "", to, 56, Seen::Drops, tally)?;

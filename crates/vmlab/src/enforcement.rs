@@ -12,6 +12,8 @@ pub(crate) struct Enforcement<'a> {
     portcullis: &'a Path,
     /// For the policy file and the log.
     directory: &'a Path,
+    /// Straight from tap to tap.
+    direct: bool,
     agent: Option<Agent>,
 }
 
@@ -33,10 +35,11 @@ struct InForce {
 const ENFORCED: Duration = Duration::from_secs(20);
 
 impl<'a> Enforcement<'a> {
-    pub(crate) fn new(portcullis: &'a Path, directory: &'a Path) -> Self {
+    pub(crate) fn new(portcullis: &'a Path, directory: &'a Path, direct: bool) -> Self {
         Enforcement {
             portcullis,
             directory,
+            direct,
             agent: None,
         }
     }
@@ -65,6 +68,7 @@ impl<'a> Enforcement<'a> {
         command
             .args(["run", "--policy"])
             .arg(self.directory.join("policy.yaml"))
+            .args(self.direct.then_some("--direct"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file);

@@ -36,6 +36,10 @@ pub(crate) const SERVER: Seat = Seat {
     v6: "fd00::2",
 };
 
+const COUNT_FORWARDED: &str = "add table bridge seen; \
+     add chain bridge seen forward { type filter hook forward priority 0; }; \
+     add rule bridge seen forward counter";
+
 pub(crate) struct Lab<'a> {
     pub(crate) client: Machine,
     pub(crate) server: Machine,
@@ -50,9 +54,11 @@ impl<'a> Lab<'a> {
         portcullis: &'a Path,
         directory: &'a Path,
         offloads: bool,
+        direct: bool,
     ) -> Result<Self, Failure> {
         ip("link add br0 type bridge")?;
         ip("link set br0 up")?;
+        run(Command::new("nft").arg(COUNT_FORWARDED))?;
         let machine = |seat: &Seat| {
             ip(&format!("tuntap add {} mode tap vnet_hdr", seat.tap))?;
             ip(&format!("link set {} master br0 up", seat.tap))?;
@@ -71,7 +77,7 @@ impl<'a> Lab<'a> {
         let mut lab = Lab {
             client: machine(&CLIENT)?,
             server: machine(&SERVER)?,
-            enforcement: Enforcement::new(portcullis, directory),
+            enforcement: Enforcement::new(portcullis, directory, direct),
         };
         settle(&mut lab.client, &CLIENT)?;
         settle(&mut lab.server, &SERVER)?;
@@ -84,7 +90,17 @@ impl<'a> Lab<'a> {
         for device in [CLIENT.tap, SERVER.tap, "br0"] {
             ip(&format!("link delete {device}"))?;
         }
-        Ok(())
+        run(Command::new("nft").arg("delete table bridge seen"))
+    }
+
+    /// Frames that the bridge has forwarded.
+    pub(crate) fn forwarded(&self) -> Result<u64, Failure> {
+        let text = output(Command::new("nft").arg("list table bridge seen"))?;
+        let count = text.split_once("packets ").and_then(|(_, rest)| {
+            let number = rest.split_whitespace().next()?;
+            number.parse().ok()
+        });
+        count.ok_or_else(|| Failure::new(format!("no counter in {text:?}")))
     }
 
     /// Packets and bytes that a tap has taken from its machine.

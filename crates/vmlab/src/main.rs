@@ -126,11 +126,12 @@ fn machines(portcullis: &Path, cache: &Path, tally: &mut Tally) -> Result<(), Fa
         ..Contents::default()
     };
     write_initrd(&initrd, &kernel, &contents)?;
-    for offloads in [true, false] {
+    for (offloads, direct) in [(true, false), (false, false), (true, true)] {
         let how = if offloads { "with" } else { "without" };
-        println!("two machines on taps, {how} offloads");
-        let mut lab = Lab::start(&kernel, &initrd, portcullis, cache, offloads)?;
-        checks::run(&mut lab, offloads, tally)?;
+        let way = if direct { ", straight" } else { "" };
+        println!("two machines on taps, {how} offloads{way}");
+        let mut lab = Lab::start(&kernel, &initrd, portcullis, cache, offloads, direct)?;
+        checks::run(&mut lab, offloads, direct, tally)?;
         lab.end()?;
     }
     older::check(portcullis, cache, &kernel, tally)

@@ -34,7 +34,7 @@ pub(crate) fn run(portcullis: &Path, directory: &Path, tally: &mut Tally) -> Res
     for seat in [&CLIENT, &SERVER] {
         stand_in(seat)?;
     }
-    let mut enforcement = Enforcement::new(portcullis, directory);
+    let mut enforcement = Enforcement::new(portcullis, directory, false);
     enforcement.enforce(&rules(0))?;
 
     let held = directory.join("held");
