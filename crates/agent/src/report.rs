@@ -52,10 +52,10 @@ pub enum Report {
     NothingToApply {
         revision: Revision,
     },
+    /// Ports that are refused and were not before, or for another reason.
     Refused {
         revision: Revision,
-        port: PortId,
-        why: String,
+        ports: Vec<(PortId, String)>,
     },
     ApplyFailed {
         revision: Revision,
@@ -69,10 +69,8 @@ pub enum Report {
         device: String,
         ifindex: u32,
     },
-    DeviceClosed {
-        device: String,
-        ifindex: u32,
-    },
+    /// Devices that are closed and were not before.
+    DevicesClosed(Vec<Device>),
     DeviceGone {
         device: String,
         ifindex: u32,
@@ -124,8 +122,6 @@ pub enum PortState {
 impl Report {
     /// One line of the log for each thing that happened, and no more of a kind than people read.
     pub(crate) fn log(&self) {
-        /// Of a list that has no bound.
-        const SHOWN: usize = 20;
         match self {
             Report::PolicyRead { revision, ports } => info!(%revision, ports, "policy read"),
             Report::PolicyInvalid { errors, enforced } => {
@@ -156,14 +152,19 @@ impl Report {
                 for finding in findings.iter().take(SHOWN) {
                     warn!(%revision, %finding, "finding");
                 }
-                if findings.len() > SHOWN {
-                    let more = findings.len() - SHOWN;
+                if let Some(more) = more_than_shown(findings) {
                     warn!(%revision, more, "more findings: see portcullis status -o wide");
                 }
             }
             Report::DeviceFindings(findings) => {
                 for finding in findings.iter().take(SHOWN) {
                     warn!(%finding, "device not clear");
+                }
+                if let Some(more) = more_than_shown(findings) {
+                    warn!(
+                        more,
+                        "more devices not clear: see portcullis status -o wide"
+                    );
                 }
             }
             Report::Applied {
@@ -180,11 +181,14 @@ impl Report {
             Report::NothingToApply { revision } => {
                 info!(%revision, "policy applied: nothing changes on this host");
             }
-            Report::Refused {
-                revision,
-                port,
-                why,
-            } => error!(%revision, %port, %why, "port not served"),
+            Report::Refused { revision, ports } => {
+                for (port, why) in ports.iter().take(SHOWN) {
+                    error!(%revision, %port, %why, "port not served");
+                }
+                if let Some(more) = more_than_shown(ports) {
+                    error!(%revision, more, "more ports not served: see portcullis status");
+                }
+            }
             Report::ApplyFailed {
                 revision,
                 error,
@@ -197,6 +201,9 @@ impl Report {
                 for drift in drift.iter().take(SHOWN) {
                     warn!(?drift, "host not as it was left");
                 }
+                if let Some(more) = more_than_shown(drift) {
+                    warn!(more, "more is not as it was left: see portcullis status");
+                }
             }
             Report::AuditFailed(error) => warn!(%error, "audit failed"),
             Report::DeviceArmed {
@@ -204,8 +211,13 @@ impl Report {
                 device,
                 ifindex,
             } => debug!(%port, %device, ifindex, "device armed"),
-            Report::DeviceClosed { device, ifindex } => {
-                warn!(%device, ifindex, "device closed: it is ours and no port's, and passes nothing");
+            Report::DevicesClosed(devices) => {
+                for Device { name, ifindex } in devices.iter().take(SHOWN) {
+                    warn!(device = %name, ifindex, "device closed: it is ours and no port's, and passes nothing");
+                }
+                if let Some(more) = more_than_shown(devices) {
+                    warn!(more, "more devices closed: see portcullis status");
+                }
             }
             Report::DeviceGone { device, ifindex } => debug!(%device, ifindex, "device gone"),
             Report::ConfirmWithin(time) => {
@@ -219,4 +231,11 @@ impl Report {
             Report::RolledBack => error!("nobody confirmed: enforcement is being removed"),
         }
     }
+}
+
+/// Lines of the log for a list that has no bound.
+const SHOWN: usize = 20;
+
+fn more_than_shown<T>(list: &[T]) -> Option<usize> {
+    list.len().checked_sub(SHOWN).filter(|more| *more > 0)
 }

@@ -6,8 +6,8 @@
 
 use super::{Agent, Effect, Enforced, GuardState, Timer};
 use crate::report::Report;
-use dataplane::{ApplyReport, Drift, Target};
-use model::DeviceMatch;
+use dataplane::{ApplyReport, Device, Drift, Target};
+use model::{DeviceMatch, PortId};
 use std::time::Duration;
 
 impl Agent {
@@ -30,15 +30,18 @@ impl Agent {
             writes: report.writes,
             took: report.took,
         }));
-        let refused_before = self.enforced.take().map(|e| e.refused).unwrap_or_default();
-        for (port, why) in &report.refused {
-            if refused_before.get(port) != Some(why) {
-                effects.push(Effect::Report(Report::Refused {
-                    revision,
-                    port: port.clone(),
-                    why: why.clone(),
-                }));
-            }
+        let before = self.enforced.take();
+        let known = |(port, why): &(&PortId, &String)| {
+            let refused = before.as_ref().and_then(|b| b.refused.get(*port));
+            refused == Some(*why)
+        };
+        let refused = report.refused.iter().filter(|new| !known(new));
+        let refused: Vec<_> = refused.map(|(p, why)| (p.clone(), why.clone())).collect();
+        if !refused.is_empty() {
+            effects.push(Effect::Report(Report::Refused {
+                revision,
+                ports: refused,
+            }));
         }
         if report.refused.is_empty() {
             self.failures = 0;
@@ -46,6 +49,11 @@ impl Agent {
             effects.push(Effect::StartTimer(Timer::Retry, self.backoff()));
         }
 
+        let closed = before.map(|b| b.target.closed.clone()).unwrap_or_default();
+        let closed: Vec<Device> = target.closed.difference(&closed).cloned().collect();
+        if !closed.is_empty() {
+            effects.push(Effect::Report(Report::DevicesClosed(closed)));
+        }
         self.arm(now, &target, &report, effects);
         self.guard(&target, &report, effects);
         self.enforced = Some(Enforced {
@@ -68,7 +76,7 @@ impl Agent {
         }
     }
 
-    /// Says which devices were armed or closed just now, and remembers that they are ours.
+    /// Says which devices were armed just now, and remembers which are ours.
     pub(super) fn arm(
         &mut self,
         now: Duration,
@@ -89,19 +97,7 @@ impl Agent {
                 }
             }
         }
-        for device in &target.closed {
-            let already = self
-                .enforced
-                .as_ref()
-                .is_some_and(|e| e.target.closed.contains(device));
-            ours.insert(device.clone());
-            if !already {
-                effects.push(Effect::Report(Report::DeviceClosed {
-                    device: device.name.clone(),
-                    ifindex: device.ifindex,
-                }));
-            }
-        }
+        ours.extend(target.closed.iter().cloned());
         // A device that went while the plane was at it has been taken out by its own event.
         let links = self.links.as_ref();
         ours.retain(|d| links.is_some_and(|l| l.contains_key(&d.ifindex)));

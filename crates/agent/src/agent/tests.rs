@@ -102,9 +102,14 @@ fn applied() -> Event {
     Event::Applied(ApplyReport::default())
 }
 
-fn refused(port: &str) -> Event {
+/// Ports, with why: `web:large db:room`.
+fn refused(ports: &str) -> Event {
+    let ports = ports.split_whitespace().map(|word| {
+        let (port, why) = word.split_once(':').expect("port:why");
+        (PortId::new(port), why.to_owned())
+    });
     Event::Applied(ApplyReport {
-        refused: BTreeMap::from([(PortId::new(port), "too large".to_owned())]),
+        refused: ports.collect(),
         ..ApplyReport::default()
     })
 }
@@ -122,7 +127,8 @@ fn config() -> Config {
     }
 }
 
-/// Effects in a few words; reports only by name, since their text is the log's matter.
+/// Effects in a few words; reports by name and whom they are about, since their text is the log's
+/// matter.
 fn words(effect: &Effect) -> String {
     let devices = |devices: &mut dyn Iterator<Item = String>| devices.collect::<Vec<_>>().join(" ");
     match effect {
@@ -150,6 +156,14 @@ fn words(effect: &Effect) -> String {
         Effect::SaveCache { revision, .. } => format!("save {revision}"),
         Effect::MarkConfirmed => "mark confirmed".to_owned(),
         Effect::Detach => "detach".to_owned(),
+        Effect::Report(Report::Refused { ports, .. }) => format!(
+            "say Refused [{}]",
+            devices(&mut ports.iter().map(|(port, why)| format!("{port}:{why}")))
+        ),
+        Effect::Report(Report::DevicesClosed(closed)) => format!(
+            "say DevicesClosed [{}]",
+            devices(&mut closed.iter().map(|d| d.name.clone()))
+        ),
         Effect::Report(report) => {
             let text = format!("{report:?}");
             let end = text.find([' ', '(']).unwrap_or(text.len());
@@ -325,10 +339,12 @@ fn a_device_that_lost_its_port_is_closed_until_it_is_gone() {
             (read("web:tap1"), &["apply 0.1 [web=tap1@7] closed []"]),
             (applied(), &["say DeviceArmed", "ours [tap1]"]),
             (read("db:tap2"), &["apply 0.2 [] closed [tap1]"]),
-            (applied(), &["say DeviceClosed"]),
+            (applied(), &["say DevicesClosed [tap1]"]),
+            (read("db:tap2 web:tap3"), &["apply 0.3 [] closed [tap1]"]),
+            (applied(), &[]),
             (
                 Event::DeviceGone { ifindex: 7 },
-                &["say DeviceGone", "apply 0.2 [] closed []"],
+                &["say DeviceGone", "apply 0.3 [] closed []"],
             ),
             (applied(), &["ours []"]),
         ],
@@ -430,19 +446,33 @@ fn a_failed_apply_is_tried_again_ever_more_slowly() {
 }
 
 #[test]
-fn a_refused_port_is_named_and_tried_again() {
+fn a_refused_port_is_named_once_and_tried_again() {
+    let again = || Event::TimerFired(Timer::Retry);
     let agent = check(
         &["apply", "timer Retry", "say Refused"],
         vec![
             (listed(&[]), &[]),
-            (read("web:tap1"), &["apply 0.1 [] closed []"]),
-            (refused("web"), &["say Refused", "timer Retry 500"]),
-            (Event::TimerFired(Timer::Retry), &["apply 0.1 [] closed []"]),
-            (refused("web"), &["timer Retry 1000"]),
+            (read("web:tap1 db:tap2"), &["apply 0.1 [] closed []"]),
+            (
+                refused("web:large"),
+                &["say Refused [web:large]", "timer Retry 500"],
+            ),
+            (again(), &["apply 0.1 [] closed []"]),
+            (refused("web:large"), &["timer Retry 1000"]),
+            (again(), &["apply 0.1 [] closed []"]),
+            (
+                refused("web:large db:large"),
+                &["say Refused [db:large]", "timer Retry 2000"],
+            ),
+            (again(), &["apply 0.1 [] closed []"]),
+            (
+                refused("web:room db:large"),
+                &["say Refused [web:room]", "timer Retry 4000"],
+            ),
         ],
     );
     let snapshot = agent.snapshot(MS);
-    let expected = PortState::Refused("too large".to_owned());
+    let expected = PortState::Refused("room".to_owned());
     assert_eq!(snapshot.ports[&PortId::new("web")].state, expected);
 }
 
