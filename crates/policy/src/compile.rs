@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// What the host's own ports lead to.
 #[derive(Default)]
 struct Interest<'a> {
-    networks: BTreeSet<&'a NetworkId>,
+    networks: BTreeMap<&'a NetworkId, &'a Network>,
     /// Groups of local ports, and the scopes of these ports.
     groups: BTreeMap<&'a GroupId, BTreeSet<&'a ScopeId>>,
     /// Groups that rules name, and the scopes in which their members matter.
@@ -67,7 +67,7 @@ fn local_ports<'a>(
         let Some(network) = inventory.networks.get(&port.network) else {
             continue;
         };
-        interest.networks.insert(&port.network);
+        interest.networks.insert(&port.network, network);
         let joined: Vec<&GroupId> = joined_groups(port)
             .filter(|group| inventory.groups.contains_key(*group))
             .collect();
@@ -274,37 +274,32 @@ fn address_groups(
 }
 
 fn networks(inventory: &Inventory, interest: &Interest<'_>) -> BTreeMap<NetworkId, NetworkView> {
-    let local = interest.networks.iter();
-    let local = local.filter_map(|id| inventory.networks.get_key_value(*id));
-    let mut views: BTreeMap<NetworkId, NetworkView> = local
-        .map(|(id, network)| (id.clone(), network_view(network)))
-        .collect();
-    for (id, port) in &inventory.ports {
-        if let Some(view) = views.get_mut(&port.network)
-            && !view.eui64_only
-        {
-            let pairs = port.address_pairs.iter().filter_map(|p| p.prefix.as_host());
-            let listed = port.fixed_addresses.iter().copied().chain(pairs);
-            let derived = port.mac.eui64_link_local();
-            for address in listed.filter_map(link_local).chain([derived]) {
-                let owners = view.reserved_link_local.entry(address).or_default();
-                owners.insert(Some(id.clone()));
-            }
+    let mut reserved: HashMap<&NetworkId, Vec<Ipv6Addr>> = HashMap::new();
+    for (id, network) in &interest.networks {
+        if !network.eui64_only {
+            let routers = network.routers.iter().copied().filter_map(link_local);
+            reserved.insert(id, routers.collect());
         }
     }
-    views
-}
-
-fn network_view(network: &Network) -> NetworkView {
-    let routers = network.routers.iter().copied().filter_map(link_local);
-    let reserved = routers.filter(|_| !network.eui64_only);
-    NetworkView {
-        scope: network.scope.clone(),
-        subnets: network.subnets.clone(),
-        dhcp_servers: network.dhcp_servers.clone(),
-        reserved_link_local: reserved.map(|a| (a, BTreeSet::from([None]))).collect(),
-        eui64_only: network.eui64_only,
+    for port in inventory.ports.values() {
+        if let Some(reserved) = reserved.get_mut(&port.network) {
+            let pairs = port.address_pairs.iter().filter_map(|p| p.prefix.as_host());
+            let listed = port.fixed_addresses.iter().copied().chain(pairs);
+            reserved.extend(listed.filter_map(link_local));
+            reserved.push(port.mac.eui64_link_local());
+        }
     }
+    let views = interest.networks.iter().map(|(id, network)| {
+        let view = NetworkView {
+            scope: network.scope.clone(),
+            subnets: network.subnets.clone(),
+            dhcp_servers: network.dhcp_servers.clone(),
+            reserved_link_local: reserved.remove(id).into_iter().flatten().collect(),
+            eui64_only: network.eui64_only,
+        };
+        ((*id).clone(), view)
+    });
+    views.collect()
 }
 
 fn link_local(address: IpAddr) -> Option<Ipv6Addr> {

@@ -51,12 +51,8 @@ fn network_lines(out: &mut String, id: &impl Display, network: &NetworkView) -> 
     writeln!(out, "network {id} scope={}{eui64}", network.scope)?;
     listed(out, "subnets", &network.subnets)?;
     listed(out, "dhcp-servers", &network.dhcp_servers)?;
-    for (address, owners) in &network.reserved_link_local {
-        let owners = owners.iter().map(|owner| match owner {
-            None => "router".to_owned(),
-            Some(port) => port.to_string(),
-        });
-        writeln!(out, "  reserved {address}:{}", list(owners))?;
+    for address in &network.reserved_link_local {
+        writeln!(out, "  reserved {address}")?;
     }
     Ok(())
 }

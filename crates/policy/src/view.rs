@@ -35,10 +35,11 @@ pub struct NetworkView {
     pub scope: ScopeId,
     pub subnets: BTreeSet<Prefix>,
     pub dhcp_servers: BTreeSet<IpAddr>,
-    /// Link-local addresses that only their owners may use: a router's (`None`), or a port's by its
-    /// MAC or its lists. The ports need not be local. Empty with `eui64_only`, which needs none.
-    /// A port may use the address that its own MAC derives, and what it lists, in any case.
-    pub reserved_link_local: BTreeMap<Ipv6Addr, BTreeSet<Option<PortId>>>,
+    /// Link-local addresses that only their owners may use: routers', and ports' by their MACs or
+    /// their lists. The ports need not be local. Empty with `eui64_only`, which needs none.
+    /// A port may use the address that its own MAC derives, and what it lists, in any case; so whose
+    /// they are is not in here.
+    pub reserved_link_local: BTreeSet<Ipv6Addr>,
     pub eui64_only: bool,
 }
 

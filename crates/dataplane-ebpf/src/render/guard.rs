@@ -193,7 +193,7 @@ pub(crate) fn reserved(
 ) -> impl Iterator<Item = ReservedKey> + '_ {
     network
         .reserved_link_local
-        .keys()
+        .iter()
         .map(move |address| ReservedKey {
             network: number,
             address: address.octets(),

@@ -144,7 +144,7 @@ impl Guard {
         address == self.derived_link_local
             || (address.is_unicast_link_local()
                 && !self.network.eui64_only
-                && !self.network.reserved_link_local.contains_key(&address))
+                && !self.network.reserved_link_local.contains(&address))
     }
 
     fn may_use(&self, address: IpAddr, mac: MacAddr) -> bool {
