@@ -175,7 +175,7 @@ impl<'a> ElisionChange<'a> {
             return prefix_set::both_families();
         }
         let kinds = kinds.with_errors(this.mode == Elision::Strict);
-        let mut places: BTreeSet<Prefix> = BTreeSet::new();
+        let mut places = Places::default();
         let mut sets: HashSet<&'a PeerView> = HashSet::new();
         for (half, opposite) in [(this, other), (other, this)] {
             for group in &half.port.groups {
@@ -201,9 +201,9 @@ impl<'a> ElisionChange<'a> {
             let key = (this.scope.clone(), peer);
             let changed = self.changed_members.entry(key);
             let changed = changed.or_insert_with(|| difference(this.set(peer), other.set(peer)));
-            places.extend(changed.iter());
+            places.add(changed.len(), changed.iter());
         }
-        disjoint(places)
+        places.disjoint()
     }
 }
 
@@ -279,19 +279,50 @@ impl<'a> Half<'a> {
     }
 
     /// Adds the remotes that a rule of this side is about.
-    fn places(&self, rule: &RuleView, places: &mut BTreeSet<Prefix>) {
+    fn places(&self, rule: &RuleView, places: &mut Places) {
         match &rule.peer {
-            PeerView::Any => {
-                places.insert(Prefix::whole(rule.family));
-            }
-            PeerView::Prefix(prefix) => {
-                places.insert(*prefix);
-            }
+            PeerView::Any => places.add(1, [&Prefix::whole(rule.family)]),
+            PeerView::Prefix(prefix) => places.add(1, [prefix]),
             PeerView::Group(_) | PeerView::AddressGroup(_) => {
-                let members = self.set(&rule.peer).into_iter().flat_map(|set| set.iter());
-                places.extend(members.filter(|p| p.family() == rule.family));
+                if let Some(set) = self.set(&rule.peer) {
+                    let members = set.iter().filter(|p| p.family() == rule.family);
+                    places.add(set.len(), members);
+                }
             }
         }
+    }
+}
+
+/// Remotes that a change reaches.
+#[derive(Default)]
+struct Places {
+    listed: BTreeSet<Prefix>,
+    everywhere: bool,
+}
+
+impl Places {
+    fn add<'p>(&mut self, count: usize, prefixes: impl IntoIterator<Item = &'p Prefix>) {
+        self.everywhere |= count > MAX_AFFECTED;
+        if !self.everywhere {
+            self.listed.extend(prefixes);
+        }
+    }
+
+    /// The widest of these prefixes; everything, if they are too many to look at each.
+    fn disjoint(self) -> Vec<Prefix> {
+        if self.everywhere {
+            return prefix_set::both_families();
+        }
+        let mut widest: Vec<Prefix> = Vec::new();
+        for place in self.listed {
+            if !widest.last().is_some_and(|last| last.covers(&place)) {
+                widest.push(place);
+            }
+        }
+        if widest.len() > MAX_AFFECTED {
+            return prefix_set::both_families();
+        }
+        widest
     }
 }
 
@@ -325,20 +356,6 @@ fn difference(
         (Some(one), Some(other)) if Arc::ptr_eq(one, other) => Vec::new(),
         (Some(one), Some(other)) => one.symmetric_difference(other).copied().collect(),
     }
-}
-
-/// The widest of these prefixes; everything, if they are too many to look at each.
-fn disjoint(places: BTreeSet<Prefix>) -> Vec<Prefix> {
-    let mut widest: Vec<Prefix> = Vec::new();
-    for place in places {
-        if !widest.last().is_some_and(|last| last.covers(&place)) {
-            widest.push(place);
-        }
-    }
-    if widest.len() > MAX_AFFECTED {
-        return prefix_set::both_families();
-    }
-    widest
 }
 
 /// What a side's rules of one direction cover, and where, as far as the affected places go.

@@ -240,3 +240,45 @@ fn directions_are_seen_from_the_port() {
     let directions = view.groups["g"].rules.values().map(|r| r.direction);
     assert!(directions.eq([Direction::Ingress, Direction::Egress]));
 }
+
+/// More members than are looked at one by one.
+#[test]
+fn a_change_of_a_large_group_is_seen_for_what_it_changes() {
+    let view = |members: std::ops::Range<u32>, rules: &[&str]| {
+        let mut lines: Vec<String> = ["host h1", "network net blue -", "group big"]
+            .map(str::to_owned)
+            .into();
+        lines.extend(rules.iter().map(|rule| format!("rule big/{rule}")));
+        lines.push("port vm1 net h1 02:00:00:00:00:01 10.0.0.1 in=big".to_owned());
+        lines.extend(members.map(|n| {
+            let (a, b) = (n / 256, n % 256);
+            format!("port m{n} net - 02:00:00:01:{a:02x}:{b:02x} 10.1.{a}.{b} in=big")
+        }));
+        view(&lines, Elision::On)
+    };
+    let check = |members, rules: &[&str], stops, becomes| {
+        let out = "out egress IPv4 any any";
+        let old = view(0..600, &[out, "in ingress IPv4 tcp:1-9 group:big"]);
+        let new = view(members, &[&[out], rules].concat());
+        let port = "vm1".into();
+        let seen = [stops_being_elidable, becomes_elidable].map(|ask| ask(&old, &new, &port));
+        assert_eq!(seen, [stops, becomes], "{rules:?}");
+    };
+    let same = "in ingress IPv4 tcp:1-9 group:big";
+    check(0..600, &[same], false, false);
+    check(0..600, &["in ingress IPv4 tcp:1-8 group:big"], true, false);
+    check(0..600, &["in ingress IPv4 tcp:1-10 group:big"], false, true);
+    check(0..600, &["in ingress IPv4 tcp:2-10 group:big"], true, true);
+    check(0..600, &["in ingress IPv4 tcp:1-9 any"], false, true);
+    check(
+        0..600,
+        &[same, "ping ingress IPv4 udp:7-7 group:big"],
+        false,
+        true,
+    );
+    check(0..600, &["in ingress IPv6 tcp:1-9 group:big"], true, false);
+    check(0..599, &[same], true, false);
+    check(0..601, &[same], false, true);
+    check(0..10, &[same], true, false);
+    check(1..601, &[same], true, true);
+}

@@ -91,16 +91,18 @@ pub(super) fn some_flow_only_in_first(
     Family::BOTH.into_iter().any(|family| {
         let places = places(sides, affected, family);
         let mut asked: HashSet<Vec<Part>> = HashSet::new();
+        let (mut class, mut last): (Vec<Part>, Option<Vec<Part>>) = (Vec::new(), None);
         walk(places, |stack| {
-            let mut class: Vec<Part> = stack.iter().filter_map(|place| place.part).collect();
+            class.clear();
+            class.extend(stack.iter().filter_map(|place| place.part));
             class.sort_unstable();
             class.dedup();
-            if asked.contains(&class) {
+            // Most neighbours are alike.
+            if last.as_ref() == Some(&class) {
                 return false;
             }
-            let found = class_only_in_first(sides, family, &class, kinds);
-            asked.insert(class);
-            found
+            last = Some(class.clone());
+            asked.insert(class.clone()) && class_only_in_first(sides, family, &class, kinds)
         })
     })
 }
