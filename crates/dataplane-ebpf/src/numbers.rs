@@ -134,6 +134,8 @@ struct Slots {
     taken: BTreeMap<PortId, u32>,
     /// Found, by text.
     found: BTreeMap<String, u32>,
+    /// Those of both.
+    occupied: BTreeSet<u32>,
     hand: u32,
 }
 
@@ -160,6 +162,7 @@ impl Numbers {
             let found = match kind {
                 k if k == Kind::Port as u32 => {
                     numbers.slots.found.insert(text, number);
+                    numbers.slots.occupied.insert(number);
                     continue;
                 }
                 k if k == Kind::Scope as u32 => &mut numbers.scopes.found,
@@ -281,15 +284,13 @@ impl Numbers {
             slots.taken.insert(port.clone(), slot);
             return Some(slot);
         }
-        let occupied: BTreeSet<u32> = slots
-            .taken
-            .values()
-            .chain(slots.found.values())
-            .copied()
-            .collect();
-        let free = (0..of).map(|step| (slots.hand + step) % of);
-        let slot = free.into_iter().find(|slot| !occupied.contains(slot))?;
+        if slots.occupied.len() >= of as usize {
+            return None;
+        }
+        let mut all = (0..of).map(|step| (slots.hand + step) % of);
+        let slot = all.find(|slot| !slots.occupied.contains(slot))?;
         slots.hand = (slot + 1) % of;
+        slots.occupied.insert(slot);
         slots.taken.insert(port.clone(), slot);
         Some(slot)
     }
@@ -319,6 +320,7 @@ impl Numbers {
     ) {
         self.slots.taken.retain(|id, _| ports.contains(id));
         self.slots.found.clear();
+        self.slots.occupied = self.slots.taken.values().copied().collect();
         self.scopes.keep(scopes);
         self.networks.keep(networks);
         self.peers.keep(peers);
