@@ -24,7 +24,7 @@ use crate::layout::{
 use crate::numbers::{Numbers, PeerName};
 use books::{Books, Limits, New};
 use dataplane::{Device, Target};
-use model::{Elision, Narrowing, PortId, Settings};
+use model::{Elision, Narrowing, PortId, ScopeId, Settings};
 use peers::{Lists, NamedPeers};
 use policy::{ElisionChange, HostView, PortView};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +63,7 @@ pub(crate) fn render(
     let set_of = books.sets(view, old, actual, &mut new);
     let network_numbers = networks(view, &mut books.numbers, actual, &mut desired);
     let mut slots = BTreeMap::new();
-    let mut named_peers = NamedPeers::new();
+    let mut sets_in: BTreeSet<(&ScopeId, u32)> = BTreeSet::new();
     for (id, port) in &view.ports {
         let set = set_of.get(&port.groups).unwrap_or(&Ok(0));
         let known = books
@@ -107,17 +107,16 @@ pub(crate) fn render(
             &mut desired,
             &mut books.numbers,
         );
-        if let Some(compiled) = books.compiled.get(&set) {
-            let named = named_peers.entry(network.scope.clone()).or_default();
-            named.extend(
-                compiled
-                    .named
-                    .iter()
-                    .map(|(number, name)| (*number, name.clone())),
-            );
-        }
+        sets_in.insert((&network.scope, set));
         let index = before.map_or(0, |p| p.index);
         desired.ports.insert(slot, InForce { index, record });
+    }
+    let mut named_peers = NamedPeers::new();
+    for (scope, set) in sets_in {
+        if let Some(compiled) = books.compiled.get(&set) {
+            let named = named_peers.entry(scope.clone()).or_default();
+            named.extend(compiled.named.iter().map(|(n, name)| (*n, name.clone())));
+        }
     }
     desired.lists = Arc::new(peers::render(view, &named_peers, &mut books.numbers));
     let (passing_lists, passing_sets) = transition::pass(actual, &mut desired, books, &mut new);
