@@ -7,7 +7,6 @@ use crate::contents::{Contents, SetState};
 use crate::layout::{STAT_PASSED_EGRESS, STAT_PASSED_INGRESS, STATS_PER_PORT, Stat};
 use crate::object::Object;
 use crate::render::books::Books;
-use crate::table::Table;
 use dataplane::{Count, Counters, PortCounters};
 use model::{DropReason, RuleRef};
 use std::collections::BTreeMap;
@@ -33,16 +32,18 @@ pub(crate) fn read(
         };
         let state = object.tables.port_state.get(slot)?.unwrap_or_default();
         let mine = state.number == port.record.number;
-        let at = |stat: u32| sum(&object.tables.port_stats, slot * STATS_PER_PORT + stat);
+        let first = slot * STATS_PER_PORT;
+        let stats = object.tables.port_stats.per_cpu(first, STATS_PER_PORT)?;
+        let at = |stat: u32| sum(&stats[stat as usize]);
         let mut of_port = PortCounters {
-            passed_ingress: at(STAT_PASSED_INGRESS)?,
-            passed_egress: at(STAT_PASSED_EGRESS)?,
+            passed_ingress: at(STAT_PASSED_INGRESS),
+            passed_egress: at(STAT_PASSED_EGRESS),
             drops: BTreeMap::new(),
             flows: if mine { state.established } else { 0 },
             half_open: if mine { state.half_open } else { 0 },
         };
         for reason in DropReason::ALL {
-            let count = at(u32::from(reason.number()))?;
+            let count = at(u32::from(reason.number()));
             if count.packets > 0 {
                 of_port.drops.insert(*reason, count);
             }
@@ -66,8 +67,10 @@ pub(crate) fn add_rules(
     let Some(compiled) = books.compiled.get(&number) else {
         return Ok(());
     };
-    for (index, rule) in (set.record.rule_base..).zip(&compiled.rules) {
-        let count = sum(&object.tables.rule_stats, index)?;
+    let stats = &object.tables.rule_stats;
+    let stats = stats.per_cpu(set.record.rule_base, set.record.rules)?;
+    for (rule, stats) in compiled.rules.iter().zip(&stats) {
+        let count = sum(stats);
         let total = to.entry(rule.clone()).or_default();
         total.packets += count.packets;
         total.bytes += count.bytes;
@@ -75,11 +78,11 @@ pub(crate) fn add_rules(
     Ok(())
 }
 
-fn sum(table: &Table<u32, Stat>, index: u32) -> io::Result<Count> {
+fn sum(cpus: &[Stat]) -> Count {
     let mut total = Count::default();
-    for cpu in table.get_per_cpu(&index)? {
+    for cpu in cpus {
         total.packets += cpu.packets;
         total.bytes += cpu.bytes;
     }
-    Ok(total)
+    total
 }

@@ -65,14 +65,14 @@ fn run(object: &Object, hook: &Hook, step: &Step) -> io::Result<()> {
         Step::Exact(change) => write(&tables.exact, change),
         Step::Prefixes(change) => write(&tables.prefixes, change),
         Step::ZeroRules(first, count) => {
-            let mut indices = *first..*first + *count;
-            indices.try_for_each(|index| tables.rule_stats.put_per_cpu(&index, &Stat::default()))
+            let zero = Stat::default();
+            tables.rule_stats.put_per_cpu(*first, *count, &zero)
         }
         Step::Occupy(slot, state) => {
-            let first = slot * STATS_PER_PORT;
-            let mut indices = first..first + STATS_PER_PORT;
-            indices
-                .try_for_each(|index| tables.port_stats.put_per_cpu(&index, &Stat::default()))?;
+            let (first, zero) = (slot * STATS_PER_PORT, Stat::default());
+            tables
+                .port_stats
+                .put_per_cpu(first, STATS_PER_PORT, &zero)?;
             tables.port_state.put(slot, state)
         }
         Step::Record(index, record) => tables.ports.put(index, record),

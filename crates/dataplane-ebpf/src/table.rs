@@ -125,42 +125,6 @@ impl<K: Shared, V: Shared> Table<K, V> {
         }
     }
 
-    /// Of a per-CPU map, each CPU's value.
-    pub(crate) fn get_per_cpu(&self, key: &K) -> io::Result<Vec<V>> {
-        let stride = size_of::<V>().next_multiple_of(8);
-        let mut bytes = vec![0u8; stride * possible_cpus()?];
-        // SAFETY: the kernel writes one value, rounded up to 8 bytes, per possible CPU.
-        check(unsafe {
-            libbpf_sys::bpf_map_lookup_elem(
-                self.raw(),
-                key.as_bytes().as_ptr().cast(),
-                bytes.as_mut_ptr().cast(),
-            )
-        })?;
-        let values = bytes.chunks_exact(stride);
-        Ok(values
-            .filter_map(|value| V::from_bytes(&value[..size_of::<V>()]))
-            .collect())
-    }
-
-    /// Of a per-CPU map, the same value for each CPU.
-    pub(crate) fn put_per_cpu(&self, key: &K, value: &V) -> io::Result<()> {
-        let stride = size_of::<V>().next_multiple_of(8);
-        let mut bytes = vec![0u8; stride * possible_cpus()?];
-        for cpu in bytes.chunks_exact_mut(stride) {
-            cpu[..size_of::<V>()].copy_from_slice(value.as_bytes());
-        }
-        // SAFETY: the kernel reads one value, rounded up to 8 bytes, per possible CPU.
-        check(unsafe {
-            libbpf_sys::bpf_map_update_elem(
-                self.raw(),
-                key.as_bytes().as_ptr().cast(),
-                bytes.as_ptr().cast(),
-                0,
-            )
-        })
-    }
-
     pub(crate) fn put(&self, key: &K, value: &V) -> io::Result<()> {
         // SAFETY: key and value have the map's sizes (`new`); not for per-CPU maps.
         check(unsafe {
@@ -313,6 +277,82 @@ impl<K: Shared, V: Shared> Table<K, V> {
     }
 }
 
+/// Bytes in one call about a per-CPU array.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Per-CPU arrays: a value has a place per possible CPU, each rounded up to 8 bytes.
+impl<V: Shared> Table<u32, V> {
+    const STRIDE: usize = size_of::<V>().next_multiple_of(8);
+
+    /// Of so many entries from `first` on, each CPU's value.
+    pub(crate) fn per_cpu(&self, first: u32, count: u32) -> io::Result<Vec<Vec<V>>> {
+        let mut entries = Vec::with_capacity(count as usize);
+        for keys in self.batches(first, count)? {
+            let entry_bytes = Self::STRIDE * possible_cpus()?;
+            let mut bytes = vec![0u8; entry_bytes * keys.len()];
+            // The kernel begins behind this key, or at the first.
+            let mut before = keys[0].wrapping_sub(1);
+            let from: *mut u32 = match keys[0] {
+                0 => std::ptr::null_mut(),
+                _ => &mut before,
+            };
+            let (mut found, mut last, mut length) = (keys.clone(), 0u32, keys.len() as u32);
+            // SAFETY: room for `length` keys, as many values per CPU, and a key as the place.
+            let answer = check(unsafe {
+                libbpf_sys::bpf_map_lookup_batch(
+                    self.raw(),
+                    from.cast(),
+                    std::ptr::from_mut(&mut last).cast(),
+                    found.as_mut_ptr().cast(),
+                    bytes.as_mut_ptr().cast(),
+                    &mut length,
+                    &batch_options(),
+                )
+            });
+            match answer {
+                // The array ends here.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && found == keys => {}
+                other => other?,
+            }
+            entries.extend(bytes.chunks_exact(entry_bytes).map(|entry| {
+                let values = entry.chunks_exact(Self::STRIDE);
+                let values = values.filter_map(|value| V::from_bytes(&value[..size_of::<V>()]));
+                values.collect()
+            }));
+        }
+        Ok(entries)
+    }
+
+    /// The same value for so many entries from `first` on, and each CPU.
+    pub(crate) fn put_per_cpu(&self, first: u32, count: u32, value: &V) -> io::Result<()> {
+        for keys in self.batches(first, count)? {
+            let mut bytes = vec![0u8; Self::STRIDE * possible_cpus()? * keys.len()];
+            for place in bytes.chunks_exact_mut(Self::STRIDE) {
+                place[..size_of::<V>()].copy_from_slice(value.as_bytes());
+            }
+            let mut length = keys.len() as u32;
+            // SAFETY: `length` keys, and as many values per CPU.
+            check(unsafe {
+                libbpf_sys::bpf_map_update_batch(
+                    self.raw(),
+                    keys.as_ptr().cast(),
+                    bytes.as_ptr().cast(),
+                    &mut length,
+                    &batch_options(),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Indices, as many at once as one call takes.
+    fn batches(&self, first: u32, count: u32) -> io::Result<Vec<Vec<u32>>> {
+        let at_once = (BATCH_BYTES / (Self::STRIDE * possible_cpus()?)).max(1);
+        let all: Vec<u32> = (first..first + count).collect();
+        Ok(all.chunks(at_once).map(<[u32]>::to_vec).collect())
+    }
+}
+
 fn batch_options() -> libbpf_sys::bpf_map_batch_opts {
     libbpf_sys::bpf_map_batch_opts {
         sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as u64,
@@ -335,4 +375,51 @@ pub(crate) fn number(answer: i32) -> io::Result<i32> {
 
 fn possible_cpus() -> io::Result<usize> {
     libbpf_rs::num_possible_cpus().map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Stat;
+    use std::os::fd::FromRawFd;
+
+    #[test]
+    fn per_cpu_entries_are_read_and_written_in_runs() {
+        let at_once = (BATCH_BYTES / (16 * possible_cpus().expect("a number"))) as u32;
+        let size = 2 * at_once + 3;
+        // SAFETY: no name, no options; the answer is a new descriptor that nobody else owns.
+        let fd = unsafe {
+            let fd = libbpf_sys::bpf_map_create(
+                libbpf_sys::BPF_MAP_TYPE_PERCPU_ARRAY,
+                std::ptr::null(),
+                4,
+                16,
+                size,
+                std::ptr::null(),
+            );
+            OwnedFd::from_raw_fd(number(fd).expect("a map"))
+        };
+        let table: Table<u32, Stat> = Table::new(fd, "test").expect("a table");
+        let stat = |packets| Stat { packets, bytes: 1 };
+        let runs = [(0, size, 1), (0, 1, 2), (3, 2, 3), (7, at_once + 1, 4)];
+        let mut expected = vec![0; size as usize];
+        for (first, count, packets) in runs.into_iter().chain([(size - 1, 1, 5), (9, 0, 6)]) {
+            table
+                .put_per_cpu(first, count, &stat(packets))
+                .expect("a write");
+            expected[first as usize..][..count as usize].fill(packets);
+        }
+        let check = |first: u32, count: u32| {
+            let seen = table.per_cpu(first, count).expect("a read");
+            let expected = &expected[first as usize..][..count as usize];
+            assert_eq!(seen.len(), expected.len());
+            for (seen, packets) in seen.iter().zip(expected) {
+                assert_eq!(seen.len(), possible_cpus().expect("a number"));
+                assert!(seen.iter().all(|s| *s == stat(*packets)), "from {first}");
+            }
+        };
+        for (first, count) in [(0, size), (0, 1), (5, 0), (6, 2), (size - 2, 2)] {
+            check(first, count);
+        }
+    }
 }
