@@ -90,15 +90,14 @@ pub struct ElisionChange<'a> {
     old: &'a HostView,
     new: &'a HostView,
     answers: HashMap<(Question, [Profile<'a>; 2]), bool>,
-    groups: HashMap<&'a GroupId, GroupChange<'a>>,
-    changed_members: HashMap<(ScopeId, &'a PeerView), Vec<Prefix>>,
+    groups: HashMap<(Question, &'a GroupId), GroupLoss<'a>>,
+    lost_members: HashMap<(Question, ScopeId, &'a PeerView), Vec<Prefix>>,
 }
 
-/// A group that both views have.
-struct GroupChange<'a> {
-    /// Rules that only one of the views has.
+/// What one view has of a group, and the other hasn't.
+struct GroupLoss<'a> {
     rules: Vec<&'a RuleView>,
-    /// Groups and address groups that its rules name.
+    /// Groups and address groups that the one view's rules name.
     sets: Vec<&'a PeerView>,
 }
 
@@ -113,6 +112,8 @@ type Profile<'a> = (bool, &'a ScopeId, &'a [GroupId]);
 
 /// More places that a change reaches than this are looked at as one: everywhere.
 const MAX_AFFECTED: usize = 256;
+/// So many of them are looked at first: mostly what a change does, it does at each.
+const FIRST_AFFECTED: usize = 2;
 
 impl<'a> ElisionChange<'a> {
     pub fn between(old: &'a HostView, new: &'a HostView) -> Self {
@@ -121,7 +122,7 @@ impl<'a> ElisionChange<'a> {
             new,
             answers: HashMap::new(),
             groups: HashMap::new(),
-            changed_members: HashMap::new(),
+            lost_members: HashMap::new(),
         }
     }
 
@@ -146,64 +147,75 @@ impl<'a> ElisionChange<'a> {
         let answer = match question {
             // Turning port security off, or on, holds nothing.
             Question::Stops if !(old.port.port_security && new.port.port_security) => false,
-            Question::Stops => self.some_flow_only_in(&old, &new, Kinds::Tcp),
-            Question::Becomes => self.some_flow_only_in(&new, &old, Kinds::All),
+            Question::Stops => self.some_flow_only_in(question, &old, &new, Kinds::Tcp),
+            Question::Becomes => self.some_flow_only_in(question, &new, &old, Kinds::All),
         };
         self.answers.insert(key, answer);
         answer
     }
 
-    /// Whether a flow of these kinds is elidable under `this` and not under `other`.
-    fn some_flow_only_in(&mut self, this: &Half<'a>, other: &Half<'a>, kinds: Kinds) -> bool {
+    /// Whether a flow of these kinds is elidable under `this` and not under `other`: the same two for
+    /// each port that the question is about.
+    fn some_flow_only_in(
+        &mut self,
+        question: Question,
+        this: &Half<'a>,
+        other: &Half<'a>,
+        kinds: Kinds,
+    ) -> bool {
         if this.mode == Elision::Off || this.port.groups.is_empty() {
             return false;
         }
-        let affected = self.affected(this, other, kinds);
-        if affected.is_empty() {
-            return false;
-        }
-        let sides = [this, other].map(|half| Side {
-            mode: half.mode,
-            slots: Direction::BOTH.map(|direction| slot(half, direction, kinds, &affected)),
-        });
-        sweep::some_flow_only_in_first(&sides, &affected, kinds)
+        let affected = self.affected(question, this, other, kinds);
+        let ask = |places: &[Prefix]| {
+            let sides = [this, other].map(|half| Side {
+                mode: half.mode,
+                slots: Direction::BOTH.map(|direction| slot(half, direction, kinds, places)),
+            });
+            sweep::some_flow_only_in_first(&sides, places, kinds)
+        };
+        let (first, all) = (affected.first(), affected.disjoint());
+        (!first.is_empty() && ask(&first)) || (all != first && ask(&all))
     }
 
-    /// The remote addresses whose classes may differ: disjoint prefixes, in order.
-    fn affected(&mut self, this: &Half<'a>, other: &Half<'a>, kinds: Kinds) -> Vec<Prefix> {
+    /// The remote addresses at which `other` may cover less than `this`.
+    fn affected(
+        &mut self,
+        question: Question,
+        this: &Half<'a>,
+        other: &Half<'a>,
+        kinds: Kinds,
+    ) -> Places {
+        let mut places = Places::default();
         if this.mode != other.mode || this.scope != other.scope {
-            return prefix_set::both_families();
+            places.everywhere = true;
+            return places;
         }
         let kinds = kinds.with_errors(this.mode == Elision::Strict);
-        let mut places = Places::default();
         let mut sets: HashSet<&'a PeerView> = HashSet::new();
-        for (half, opposite) in [(this, other), (other, this)] {
-            for group in &half.port.groups {
-                let Some(view) = half.view.groups.get(group) else {
-                    continue;
-                };
-                let there = opposite.port.groups.binary_search(group).is_ok();
-                let Some(counterpart) = opposite.view.groups.get(group).filter(|_| there) else {
-                    let rules = view.rules.values().filter(|r| kinds.asks_for(r));
-                    rules.for_each(|rule| half.places(rule, &mut places));
-                    continue;
-                };
-                let change = self.groups.entry(group);
-                let change = change.or_insert_with(|| GroupChange::of(view, counterpart));
-                for rule in change.rules.iter().filter(|r| kinds.asks_for(r)) {
-                    this.places(rule, &mut places);
-                    other.places(rule, &mut places);
-                }
-                sets.extend(&change.sets);
-            }
+        for group in &this.port.groups {
+            let Some(view) = this.view.groups.get(group) else {
+                continue;
+            };
+            let there = other.port.groups.binary_search(group).is_ok();
+            let Some(counterpart) = other.view.groups.get(group).filter(|_| there) else {
+                let rules = view.rules.values().filter(|r| kinds.asks_for(r));
+                rules.for_each(|rule| this.places(rule, &mut places));
+                continue;
+            };
+            let loss = self.groups.entry((question, group));
+            let loss = loss.or_insert_with(|| GroupLoss::of(view, counterpart));
+            let rules = loss.rules.iter().filter(|r| kinds.asks_for(r));
+            rules.for_each(|rule| this.places(rule, &mut places));
+            sets.extend(&loss.sets);
         }
         for peer in sets {
-            let key = (this.scope.clone(), peer);
-            let changed = self.changed_members.entry(key);
-            let changed = changed.or_insert_with(|| difference(this.set(peer), other.set(peer)));
-            places.add(changed.len(), changed.iter());
+            let key = (question, this.scope.clone(), peer);
+            let lost = self.lost_members.entry(key);
+            let lost = lost.or_insert_with(|| difference(this.set(peer), other.set(peer)));
+            places.add(lost.len(), lost.iter());
         }
-        places.disjoint()
+        places
     }
 }
 
@@ -296,65 +308,76 @@ impl<'a> Half<'a> {
 /// Remotes that a change reaches.
 #[derive(Default)]
 struct Places {
+    /// Some of them, where they are everywhere.
     listed: BTreeSet<Prefix>,
     everywhere: bool,
 }
 
 impl Places {
     fn add<'p>(&mut self, count: usize, prefixes: impl IntoIterator<Item = &'p Prefix>) {
-        self.everywhere |= count > MAX_AFFECTED;
-        if !self.everywhere {
-            self.listed.extend(prefixes);
+        let prefixes = prefixes.into_iter();
+        if count > MAX_AFFECTED {
+            self.everywhere = true;
+        }
+        match self.everywhere {
+            true => self.listed.extend(prefixes.take(FIRST_AFFECTED)),
+            false => self.listed.extend(prefixes),
         }
     }
 
-    /// The widest of these prefixes; everything, if they are too many to look at each.
+    /// A few of them.
+    fn first(&self) -> Vec<Prefix> {
+        disjoint(self.listed.iter().take(FIRST_AFFECTED).copied())
+    }
+
+    /// All of them; everything, if they are too many to look at each.
     fn disjoint(self) -> Vec<Prefix> {
-        if self.everywhere {
-            return prefix_set::both_families();
+        let places = disjoint(self.listed);
+        match self.everywhere || places.len() > MAX_AFFECTED {
+            true => prefix_set::both_families(),
+            false => places,
         }
-        let mut widest: Vec<Prefix> = Vec::new();
-        for place in self.listed {
-            if !widest.last().is_some_and(|last| last.covers(&place)) {
-                widest.push(place);
-            }
-        }
-        if widest.len() > MAX_AFFECTED {
-            return prefix_set::both_families();
-        }
-        widest
     }
 }
 
-impl<'a> GroupChange<'a> {
+/// The widest of these prefixes, which are in order.
+fn disjoint(places: impl IntoIterator<Item = Prefix>) -> Vec<Prefix> {
+    let mut widest: Vec<Prefix> = Vec::new();
+    for place in places {
+        if !widest.last().is_some_and(|last| last.covers(&place)) {
+            widest.push(place);
+        }
+    }
+    widest
+}
+
+impl<'a> GroupLoss<'a> {
     fn of(one: &'a GroupView, other: &'a GroupView) -> Self {
-        let only_in = |here: &'a GroupView, there: &'a GroupView| {
-            let rules = here.rules.iter();
-            let rules = rules.filter(|(id, rule)| there.rules.get(*id) != Some(*rule));
-            rules.map(|(_, rule)| rule)
-        };
-        let rules = match one.rules == other.rules {
-            true => Vec::new(),
-            false => only_in(one, other).chain(only_in(other, one)).collect(),
-        };
-        let named = one.rules.values().chain(rules.iter().copied());
-        let named = named.map(|rule| &rule.peer);
+        let changed = one.rules.iter();
+        let changed = changed.filter(|(id, rule)| other.rules.get(*id) != Some(*rule));
+        let mut rules: Vec<&RuleView> = changed.map(|(_, rule)| rule).collect();
+        if !rules.is_empty() {
+            // Rules without names are numbered: where one goes, others move up.
+            let there: BTreeSet<&RuleView> = other.rules.values().collect();
+            rules.retain(|rule| !there.contains(rule));
+        }
+        let named = one.rules.values().map(|rule| &rule.peer);
         let sets: HashSet<&PeerView> = named.filter(|peer| peer.is_set()).collect();
         let sets = sets.into_iter().collect();
         Self { rules, sets }
     }
 }
 
-/// What is in one of the sets only.
+/// What is in the first of the sets only.
 fn difference(
     one: Option<&Arc<BTreeSet<Prefix>>>,
     other: Option<&Arc<BTreeSet<Prefix>>>,
 ) -> Vec<Prefix> {
     match (one, other) {
-        (None, None) => Vec::new(),
-        (Some(set), None) | (None, Some(set)) => set.iter().copied().collect(),
+        (None, _) => Vec::new(),
+        (Some(set), None) => set.iter().copied().collect(),
         (Some(one), Some(other)) if Arc::ptr_eq(one, other) => Vec::new(),
-        (Some(one), Some(other)) => one.symmetric_difference(other).copied().collect(),
+        (Some(one), Some(other)) => one.difference(other).copied().collect(),
     }
 }
 

@@ -88,7 +88,7 @@ pub struct GroupView {
 }
 
 /// A rule without doubt: the family fits the peer, and a whole-family prefix is `Any`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleView {
     pub direction: Direction,
     pub family: Family,

@@ -266,6 +266,8 @@ fn a_change_of_a_large_group_is_seen_for_what_it_changes() {
     };
     let same = "in ingress IPv4 tcp:1-9 group:big";
     check(0..600, &[same], false, false);
+    let renamed = "another ingress IPv4 tcp:1-9 group:big";
+    check(0..600, &[renamed], false, false);
     check(0..600, &["in ingress IPv4 tcp:1-8 group:big"], true, false);
     check(0..600, &["in ingress IPv4 tcp:1-10 group:big"], false, true);
     check(0..600, &["in ingress IPv4 tcp:2-10 group:big"], true, true);
