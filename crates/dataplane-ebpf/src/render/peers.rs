@@ -56,7 +56,8 @@ pub(crate) fn render(view: &HostView, named: &NamedPeers, numbers: &mut Numbers)
 }
 
 fn exact_lists(mut pairs: Vec<(ExactKey, u32)>, numbers: &mut Numbers) -> Vec<(ExactKey, Peers)> {
-    pairs.sort_unstable();
+    // Each peer's members come in order: a stable sort merges them.
+    pairs.sort();
     pairs.dedup();
     let lists = pairs.chunk_by(|a, b| a.0 == b.0).map(|same| {
         let peers: Vec<u32> = same.iter().map(|(_, peer)| *peer).collect();
