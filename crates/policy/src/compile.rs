@@ -311,8 +311,9 @@ fn link_local(address: IpAddr) -> Option<Ipv6Addr> {
 
 /// What is wrong with ports, each by itself and between them.
 fn check_ports(inventory: &Inventory, findings: &mut Vec<Finding>) {
-    let mut macs: HashMap<(&NetworkId, MacAddr), &PortId> = HashMap::new();
-    let mut addresses: HashMap<(&ScopeId, IpAddr), &PortId> = HashMap::new();
+    let count = inventory.ports.len();
+    let mut macs: HashMap<(&NetworkId, MacAddr), &PortId> = HashMap::with_capacity(count);
+    let mut addresses: HashMap<(&ScopeId, IpAddr), &PortId> = HashMap::with_capacity(2 * count);
     let mut devices: HashMap<(&HostId, &str), &PortId> = HashMap::new();
     for (id, port) in &inventory.ports {
         check_port(inventory, id, port, findings);
