@@ -10,21 +10,31 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 pub(crate) struct PortBuilder<'a, 'n> {
-    networks: HashMap<String, (NetworkId, ScopeId)>,
+    networks: HashMap<String, Segment>,
     /// `None`: the file has no hosts, and its ports are on this one.
     hosts: Option<HashMap<String, HostId>>,
     here: HostId,
     names: &'n GroupNames,
-    macs: HashMap<(NetworkId, MacAddr), Cow<'a, str>>,
-    addresses: HashMap<(AddressSpace, IpAddr), Cow<'a, str>>,
-    devices: HashMap<(HostId, Cow<'a, str>), Cow<'a, str>>,
+    /// Of the ports so far; below they go by their place in here, which is cheap to copy and forget.
+    ports: Vec<Cow<'a, str>>,
+    macs: HashMap<(u32, MacAddr), usize>,
+    addresses: HashMap<(AddressSpace, IpAddr), usize>,
+    devices: HashMap<(HostId, Cow<'a, str>), usize>,
+}
+
+#[derive(Clone)]
+struct Segment {
+    network: NetworkId,
+    /// Its and its scope's number in this file.
+    number: u32,
+    scope: u32,
 }
 
 /// Where an address is unique: link-local ones mean something in their network only.
 #[derive(PartialEq, Eq, Hash)]
 enum AddressSpace {
-    Scope(ScopeId),
-    Network(NetworkId),
+    Scope(u32),
+    Network(u32),
 }
 
 impl<'a, 'n> PortBuilder<'a, 'n> {
@@ -35,17 +45,26 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         names: &'n GroupNames,
         ports: usize,
     ) -> Self {
-        let networks = inventory.networks.values();
+        let mut scopes: HashMap<&ScopeId, u32> = HashMap::new();
+        let mut networks = HashMap::new();
+        for (network, number) in inventory.networks.values().zip(0..) {
+            let next = scopes.len() as u32;
+            let segment = Segment {
+                network: network.id.clone(),
+                number,
+                scope: *scopes.entry(&network.scope).or_insert(next),
+            };
+            networks.insert(network.id.as_str().to_owned(), segment);
+        }
         let hosts = inventory.hosts.keys();
         Self {
-            networks: networks
-                .map(|n| (n.id.as_str().to_owned(), (n.id.clone(), n.scope.clone())))
-                .collect(),
+            networks,
             hosts: has_hosts.then(|| hosts.map(|h| (h.as_str().to_owned(), h.clone())).collect()),
             here: here.clone(),
             names,
+            ports: Vec::with_capacity(ports),
             macs: HashMap::with_capacity(ports),
-            addresses: HashMap::with_capacity(ports),
+            addresses: HashMap::with_capacity(2 * ports),
             devices: HashMap::with_capacity(ports),
         }
     }
@@ -57,46 +76,45 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         draft: PortDraft<'a>,
         log: &mut Log<'a>,
     ) -> Result<Option<Port>, Stop> {
-        let network = self.network(&name, draft.network.as_ref(), log)?;
+        let this = self.ports.len();
+        self.ports.push(name.value.clone());
+        let segment = self.segment(&name, draft.network.as_ref(), log)?;
         let host = self.host(&name, draft.host.as_ref(), log)?;
         let groups = self.groups(&name, &draft.groups, log)?;
         if let (Some(host), Some(device)) = (&host, &draft.device) {
             let key = (host.clone(), device.value.clone());
-            if let Some(other) = self.devices.insert(key, name.value.clone())
+            if let Some(other) = self.devices.insert(key, this)
                 && !is_pattern(&device.value)
             {
                 let what = format!("the device {} is taken", quoted(&device.value));
-                taken(log, device.at, ErrorKind::DuplicateDevice, what, &other)?;
+                self.taken(log, device.at, ErrorKind::DuplicateDevice, what, other)?;
             }
         }
-        let (Some((network, scope)), Some((mac, mac_at))) = (network, draft.mac) else {
+        let (Some(segment), Some((mac, mac_at))) = (segment, draft.mac) else {
             return Ok(None);
         };
-        let key = (network.clone(), mac);
-        if let Some(other) = self.macs.insert(key, name.value.clone()) {
+        if let Some(other) = self.macs.insert((segment.number, mac), this) {
             let what = format!(
                 "the MAC {mac} is taken in the network {}",
-                quoted(network.as_str())
+                quoted(segment.network.as_str())
             );
-            taken(log, mac_at, ErrorKind::DuplicateMac, what, &other)?;
+            self.taken(log, mac_at, ErrorKind::DuplicateMac, what, other)?;
         }
         let mut fixed_addresses = BTreeSet::new();
         for (address, at) in draft.addresses {
             let space = match address {
-                IpAddr::V6(a) if a.is_unicast_link_local() => {
-                    AddressSpace::Network(network.clone())
-                }
-                IpAddr::V4(_) | IpAddr::V6(_) => AddressSpace::Scope(scope.clone()),
+                IpAddr::V6(a) if a.is_unicast_link_local() => AddressSpace::Network(segment.number),
+                IpAddr::V4(_) | IpAddr::V6(_) => AddressSpace::Scope(segment.scope),
             };
-            if let Some(other) = self.addresses.insert((space, address), name.value.clone()) {
+            if let Some(other) = self.addresses.insert((space, address), this) {
                 let what = format!("the address {address} is taken");
-                taken(log, at, ErrorKind::DuplicateAddress, what, &other)?;
+                self.taken(log, at, ErrorKind::DuplicateAddress, what, other)?;
             }
             fixed_addresses.insert(address);
         }
         Ok(Some(Port {
             id: PortId::new(&*name.value),
-            network,
+            network: segment.network,
             host,
             device: draft.device.map_or(DeviceMatch::Mac, device_match),
             mac,
@@ -109,34 +127,36 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         }))
     }
 
-    fn network(
+    fn segment(
         &self,
         port: &Text<'a>,
         network: Option<&Text<'a>>,
         log: &mut Log<'a>,
-    ) -> Result<Option<(NetworkId, ScopeId)>, Stop> {
-        let mut known: Vec<&str> = self.networks.keys().map(String::as_str).collect();
-        known.sort_unstable();
-        match (network, &*known) {
-            (None, [only]) => return Ok(self.networks.get(*only).cloned()),
-            (None, _) => {
+    ) -> Result<Option<Segment>, Stop> {
+        let known = match network {
+            None if self.networks.len() == 1 => self.networks.values().next(),
+            None => None,
+            Some(name) => self.networks.get(&*name.value),
+        };
+        match network {
+            _ if known.is_some() => {}
+            None => {
                 let what = format!("the port {} has no `network`", quoted(&port.value));
-                let advice = match known.len() {
+                let advice = match self.networks.len() {
                     0 => "add a section `networks:` with one, as in docs/policy-file.md",
                     _ => "it can be left out only where the file has just one network",
                 };
                 note(log, port.at, ErrorKind::MissingField, what, advice)?;
             }
-            (Some(name), _) => match self.networks.get(&*name.value) {
-                Some(network) => return Ok(Some(network.clone())),
-                None => {
-                    let what = ("network", "networks");
-                    let known = known.iter().copied();
-                    unknown(log, name, ErrorKind::UnknownNetwork, what, known)?;
-                }
-            },
+            Some(name) => {
+                let mut names: Vec<&str> = self.networks.keys().map(String::as_str).collect();
+                names.sort_unstable();
+                let what = ("network", "networks");
+                let names = names.iter().copied();
+                unknown(log, name, ErrorKind::UnknownNetwork, what, names)?;
+            }
         }
-        Ok(None)
+        Ok(known.cloned())
     }
 
     fn host(
@@ -217,6 +237,18 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         }
         Ok(groups)
     }
+
+    fn taken(
+        &self,
+        log: &mut Log<'_>,
+        at: Place,
+        kind: ErrorKind,
+        what: String,
+        by: usize,
+    ) -> Result<(), Stop> {
+        let advice = format!("the port {} has it", quoted(&self.ports[by]));
+        note(log, at, kind, what, advice)
+    }
 }
 
 fn is_pattern(device: &str) -> bool {
@@ -229,15 +261,4 @@ fn device_match(device: Text<'_>) -> DeviceMatch {
         true => DeviceMatch::Pattern(name),
         false => DeviceMatch::Name(name),
     }
-}
-
-fn taken(
-    log: &mut Log<'_>,
-    at: Place,
-    kind: ErrorKind,
-    what: String,
-    other: &str,
-) -> Result<(), Stop> {
-    let advice = format!("the port {} has it", quoted(other));
-    note(log, at, kind, what, advice)
 }
