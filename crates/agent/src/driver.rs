@@ -16,7 +16,7 @@ use crate::cache;
 use crate::devices::{self, LinkEvent};
 use crate::guard::{Guard, GuardError};
 use crate::instance::{Instance, InstanceError};
-use crate::report::Snapshot;
+use crate::report::{SHOWN, Snapshot, more_than_shown};
 use crate::watch::{Poke, Watch, WatchError};
 use dataplane::{Capabilities, Counters, DataPlane};
 use model::{HostId, Inventory, Revision};
@@ -131,6 +131,7 @@ pub fn drive(
         setup,
         guard,
         guard_in_place: true,
+        unguarded: BTreeSet::new(),
         started: Instant::now(),
         timers: BTreeMap::new(),
         results: VecDeque::new(),
@@ -149,6 +150,8 @@ struct Driver<'a> {
     guard: Guard,
     /// There may be one of an earlier agent.
     guard_in_place: bool,
+    /// Names that it can't hold, told once.
+    unguarded: BTreeSet<String>,
     started: Instant,
     timers: BTreeMap<Timer, Instant>,
     /// What the plane answered; told after everything that waits in the mailbox.
@@ -303,9 +306,15 @@ impl Driver<'_> {
             }
             return;
         }
-        for name in Guard::unguarded(state) {
+        let unguarded = Guard::unguarded(state);
+        let new: Vec<&String> = unguarded.difference(&self.unguarded).collect();
+        for name in new.iter().take(SHOWN) {
             tracing::warn!(%name, "the guard can't hold devices of this name; use an exact one, or a * at the end");
         }
+        if let Some(more) = more_than_shown(&new) {
+            tracing::warn!(more, "more names that the guard can't hold");
+        }
+        self.unguarded = unguarded;
         if let Err(error) = self.guard.set(state) {
             tracing::error!(%error, armed = state.armed.len(), "guard not changed: devices that came since pass nothing on a bridge");
         }

@@ -234,8 +234,8 @@ impl Report {
 }
 
 /// Lines of the log for a list that has no bound.
-const SHOWN: usize = 20;
+pub(crate) const SHOWN: usize = 20;
 
-fn more_than_shown<T>(list: &[T]) -> Option<usize> {
+pub(crate) fn more_than_shown<T>(list: &[T]) -> Option<usize> {
     list.len().checked_sub(SHOWN).filter(|more| *more > 0)
 }
