@@ -9,11 +9,26 @@ use crate::object::Object;
 use crate::render::books::Books;
 use dataplane::{Count, Counters, PortCounters};
 use model::{DropReason, RuleRef};
+use policy::HostView;
 use std::collections::BTreeMap;
 use std::io;
 
 /// Counts of rules by sets that are gone.
 pub(crate) type Past = BTreeMap<RuleRef, Count>;
+
+/// Adds the counts of sets that have ended. Rules that are gone themselves are forgotten.
+pub(crate) fn keep(past: &mut Past, ended: Past, view: &HostView) {
+    if ended.is_empty() {
+        return;
+    }
+    for (rule, count) in ended {
+        add(past.entry(rule).or_default(), count);
+    }
+    past.retain(|rule, _| {
+        let group = view.groups.get(&rule.group);
+        group.is_some_and(|group| group.rules.contains_key(&rule.rule))
+    });
+}
 
 pub(crate) fn read(
     object: &Object,
@@ -70,12 +85,14 @@ pub(crate) fn add_rules(
     let stats = &object.tables.rule_stats;
     let stats = stats.per_cpu(set.record.rule_base, set.record.rules)?;
     for (rule, stats) in compiled.rules.iter().zip(&stats) {
-        let count = sum(stats);
-        let total = to.entry(rule.clone()).or_default();
-        total.packets += count.packets;
-        total.bytes += count.bytes;
+        add(to.entry(rule.clone()).or_default(), sum(stats));
     }
     Ok(())
+}
+
+fn add(total: &mut Count, count: Count) {
+    total.packets += count.packets;
+    total.bytes += count.bytes;
 }
 
 fn sum(cpus: &[Stat]) -> Count {
@@ -85,4 +102,50 @@ fn sum(cpus: &[Stat]) -> Count {
         total.bytes += cpu.bytes;
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::GroupView;
+
+    #[test]
+    fn counts_of_ended_sets_add_up_for_as_long_as_the_rule_is_there() {
+        let rule = |rule: &str| RuleRef {
+            group: "web".into(),
+            rule: rule.into(),
+        };
+        let counted = |names: &[&str]| -> Past {
+            let one = Count {
+                packets: 1,
+                bytes: 60,
+            };
+            names.iter().map(|name| (rule(name), one)).collect()
+        };
+        let view = |names: &[&str]| {
+            let some = policy::RuleView {
+                direction: model::Direction::Ingress,
+                family: model::Family::V4,
+                peer: policy::PeerView::Any,
+                l4: model::L4Match::Any,
+            };
+            let rules = names.iter().map(|name| ((*name).into(), some.clone()));
+            let group = GroupView {
+                stateful: true,
+                tag: None,
+                rules: rules.collect(),
+            };
+            let mut view = HostView::default();
+            view.groups.insert("web".into(), group);
+            view
+        };
+        let mut past = Past::new();
+        keep(&mut past, counted(&["a", "b"]), &view(&["a", "b"]));
+        keep(&mut past, counted(&["a", "b"]), &view(&["a"]));
+        let two = Count {
+            packets: 2,
+            bytes: 120,
+        };
+        assert_eq!(past, Past::from([(rule("a"), two)]));
+    }
 }

@@ -402,10 +402,10 @@ impl DataPlane for EbpfPlane {
                 source: io::Error::new(io::ErrorKind::StorageFull, text),
             })?;
         let (steps, after) = plan::plan(&state.contents, &rendered);
+        let mut ended = Past::new();
         for (number, set) in &state.contents.sets {
             if !after.sets.contains_key(number) {
-                let past = &mut self.past;
-                counters::add_rules(&self.object, &state.books, *number, set, past)
+                counters::add_rules(&self.object, &state.books, *number, set, &mut ended)
                     .map_err(failed("reading counters"))?;
             }
         }
@@ -417,6 +417,7 @@ impl DataPlane for EbpfPlane {
                 return Err(error);
             }
         };
+        counters::keep(&mut self.past, ended, &target.view);
         state
             .books
             .settle(&state.contents, &rendered.passing_sets, &after);
