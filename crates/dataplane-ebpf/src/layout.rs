@@ -159,6 +159,7 @@ numbers! {
     FLOW_REPLIED = 4;
 
     HALF_OPEN_PLACES = 4096;
+    PATHS = 4096;
     FRAGMENT_PLACES = 64;
 
     PASS_RULE = 0x100;
@@ -403,15 +404,13 @@ shared! {
         seen_ticks: u32,
         place: u32,
     }
-    /// Key of `paths`: frames from this device to this MAC.
-    PathKey as path_key {
-        ifindex: u32,
+    /// `paths` (per CPU), by a hash of device and MAC: where the host was seen to forward what is from
+    /// this device to this MAC, and when last.
+    Path as path {
+        from: u32,
         mac: [u8; 6],
         pad: u16,
-    }
-    /// Where the host was seen to forward them, and when last.
-    Path as path {
-        ifindex: u32,
+        to: u32,
         /// Bytes of a frame that the device takes.
         longest: u32,
         seen_ticks: u32,

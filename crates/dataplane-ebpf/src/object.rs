@@ -12,9 +12,9 @@
 use crate::error::OpenError;
 use crate::layout::{
     Config, DeviceEntry, ExactKey, Flow, FragmentKey, HALF_OPEN_PLACES, HostState, LAYOUT_VERSION,
-    MacKey, NetAddressKey, OwnKey, PORT_RECORDS, Path as Way, PathKey, Peers, PolicyEntry,
-    PolicyKey, PortRecord, PortState, PrefixKey, Range, ReservedKey, STATS_PER_PORT, SetRecord,
-    Stat, SubnetKey,
+    MacKey, NetAddressKey, OwnKey, PORT_RECORDS, Path as Way, Peers, PolicyEntry, PolicyKey,
+    PortRecord, PortState, PrefixKey, Range, ReservedKey, STATS_PER_PORT, SetRecord, Stat,
+    SubnetKey,
 };
 use crate::layout::{FRAGMENT_PLACES, FragmentEntry};
 use crate::table::{Name, Table, check, number};
@@ -161,7 +161,7 @@ tables! {
     flows: u64 => Flow,
     fragments: FragmentKey => FragmentEntry,
     fragment_places: u32 => FragmentKey,
-    paths: PathKey => Way,
+    paths: u32 => Way,
 }
 
 /// Has neither keys nor values.

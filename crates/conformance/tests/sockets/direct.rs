@@ -8,6 +8,7 @@ use dataplane::DataPlane;
 use dataplane_ebpf::{DropSample, EbpfConfig, EbpfPlane};
 use model::{DropReason, MacAddr, PortId};
 use portcullis_conformance::lab::PacketSocket;
+use portcullis_conformance::lab::load::pin;
 use std::process::Command;
 use std::time::Duration;
 use wire::build;
@@ -24,6 +25,8 @@ struct Wire<'a> {
 
 fn wired(name: &str, way: Way, check: impl FnOnce(Wire<'_>) + Send) {
     staged(name, way, |stage| {
+        // What a processor has seen, it alone knows.
+        pin(0).expect("a processor");
         stage.plane.set_fixed_clock(NOW).expect("a clock");
         check(Wire {
             sender: stage.app.open_packets().expect("a socket"),

@@ -42,8 +42,7 @@ MAP(half_open, ARRAY, __u32, __u64, PORTS * HALF_OPEN_PLACES, 0);
 MAP(host_state, ARRAY, __u32, struct host_state, 1, 0);
 MAP(flows, HASH, __u64, struct flow, 1048576, LAZY);
 MAP(fragments, HASH, struct fragment_key, struct fragment_entry, PORTS * FRAGMENT_PLACES, LAZY);
-/* Unlike the others in the kernel's hands when full: the oldest go. */
-MAP(paths, LRU_HASH, struct path_key, struct path, 16384, 0);
+MAP(paths, PERCPU_ARRAY, __u32, struct path, PATHS, 0);
 MAP(fragment_places, ARRAY, __u32, struct fragment_key, PORTS * FRAGMENT_PLACES, 0);
 
 struct event_gate { __u32 tick; __u32 count; };

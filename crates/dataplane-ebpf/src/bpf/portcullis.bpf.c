@@ -386,7 +386,7 @@ SEC("tc") int from_port(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	if (!config->direct || outcome >= PASS_INFRASTRUCTURE)
 		return TC_ACT_UNSPEC;
-	receiver = path_from(skb, &packet);
+	receiver = path_from(skb, config, &packet);
 	if (!receiver)
 		return TC_ACT_UNSPEC;
 	if (pass_gate(skb, &packet, slot_of(receiver), DIR_INGRESS) < PASS_RULE)
