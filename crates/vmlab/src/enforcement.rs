@@ -12,8 +12,8 @@ pub(crate) struct Enforcement<'a> {
     portcullis: &'a Path,
     /// For the policy file and the log.
     directory: &'a Path,
-    /// Straight from tap to tap.
-    direct: bool,
+    /// Straight from tap to tap; for the next agent.
+    pub(crate) direct: bool,
     agent: Option<Agent>,
 }
 

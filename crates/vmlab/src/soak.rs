@@ -61,6 +61,8 @@ pub(crate) fn run(portcullis: &Path, directory: &Path, tally: &mut Tally) -> Res
     )?;
 
     for kill in 1..=KILLS {
+        // The next agent's way is now and then the other one.
+        enforcement.direct = kill % 4 > 1;
         if kill % 2 == 0 {
             // Killed when all is done.
             enforcement.enforce(&rules(kill))?;
