@@ -7,6 +7,7 @@
 //! Devices are looked up in the network namespace of the calling thread.
 
 use crate::error::OpenError;
+use crate::hurry::Hurry;
 use crate::object::{Attach, Hooks, Object, open_pin, pin};
 use crate::table::{check, number};
 use dataplane::Device;
@@ -16,7 +17,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
@@ -134,6 +135,37 @@ impl Hook {
     }
 }
 
+/// Detaches what an instance with these pins has on devices of the calling thread's network
+/// namespace, whichever version made it: nothing but links, filters and which maps they use is asked.
+pub(crate) fn detach_all(instance: &Path) -> io::Result<()> {
+    let links = match fs::read_dir(instance.join("links")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        entries => entries?.collect::<Result<_, _>>()?,
+    };
+    let devices = all_devices()?;
+    let _hurry = Hurry::for_devices(devices.len());
+    for entry in links {
+        end_link(&entry.path())?;
+    }
+    let Ok(config) = open_pin(&instance.join("maps/config")) else {
+        return Ok(());
+    };
+    let config = map_id(&config)?;
+    for ifindex in devices {
+        for end in ENDS {
+            let ours = our_filter(ifindex, end)?;
+            if ours
+                .map(maps_of)
+                .transpose()?
+                .is_some_and(|maps| maps.contains(&config))
+            {
+                remove_filter(ifindex, end)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// By its index; `None`: it is gone.
 pub(crate) fn device(ifindex: u32) -> io::Result<Option<Device>> {
     let mut name = [0u8; libc::IF_NAMESIZE];
@@ -229,15 +261,18 @@ fn attach_tcx(object: &Object, hooks: &Hooks, ifindex: u32, end: End) -> io::Res
 fn unlink(object: &Object, ifindex: u32) -> io::Result<()> {
     for end in ENDS {
         let path = end.pin(object, ifindex);
-        if !path.try_exists()? {
-            continue;
+        if path.try_exists()? {
+            end_link(&path)?;
         }
-        let link = open_pin(&path)?;
-        // SAFETY: the descriptor is open. A link whose device is gone is detached already.
-        let _ = unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
-        fs::remove_file(&path)?;
     }
     Ok(())
+}
+
+fn end_link(pin: &Path) -> io::Result<()> {
+    let link = open_pin(pin)?;
+    // SAFETY: the descriptor is open. A link whose device is gone is detached already.
+    let _ = unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
+    fs::remove_file(pin)
 }
 
 fn linked(object: &Object) -> io::Result<BTreeSet<u32>> {
@@ -323,12 +358,59 @@ fn program_info(program: &OwnedFd) -> io::Result<libbpf_sys::bpf_prog_info> {
     Ok(info)
 }
 
+fn map_id(map: &OwnedFd) -> io::Result<u32> {
+    let mut info = libbpf_sys::bpf_map_info::default();
+    let mut length = size_of_val(&info) as u32;
+    // SAFETY: `info` is as long as `length` says.
+    check(unsafe { libbpf_sys::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut length) })?;
+    Ok(info.id)
+}
+
+/// The ids of the maps that a program uses.
+fn maps_of(program: u32) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; 64];
+    let mut info = libbpf_sys::bpf_prog_info {
+        nr_map_ids: ids.len() as u32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let mut length = size_of_val(&info) as u32;
+    let program = program_by_id(program)?;
+    // SAFETY: `info` is as long as `length` says, and the ids have room for as many as it says.
+    check(unsafe {
+        libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length)
+    })?;
+    ids.truncate(info.nr_map_ids as usize);
+    Ok(ids)
+}
+
+fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the answer is a new descriptor that nobody else owns.
+    unsafe { number(libbpf_sys::bpf_prog_get_fd_by_id(id)).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// Of the calling thread's network namespace.
+fn all_devices() -> io::Result<Vec<u32>> {
+    // SAFETY: the list ends with an index of 0, and is freed once.
+    unsafe {
+        let list = libc::if_nameindex();
+        if list.is_null() {
+            return Err(io::Error::last_os_error());
+        }
+        let mut devices = Vec::new();
+        let mut entry = list;
+        while (*entry).if_index != 0 {
+            devices.push((*entry).if_index);
+            entry = entry.add(1);
+        }
+        libc::if_freenameindex(list);
+        Ok(devices)
+    }
+}
+
 /// A program's name for people.
 fn name_of(id: u32) -> String {
-    // SAFETY: the answer is a new descriptor that nobody else owns.
-    let program =
-        unsafe { number(libbpf_sys::bpf_prog_get_fd_by_id(id)).map(|fd| OwnedFd::from_raw_fd(fd)) };
-    let info = program.and_then(|program| program_info(&program));
+    let info = program_by_id(id).and_then(|program| program_info(&program));
     let name = info.map(|info| {
         // SAFETY: the kernel ends the name with a zero byte inside its 16.
         unsafe { CStr::from_ptr(info.name.as_ptr()) }
@@ -396,14 +478,17 @@ fn attach_clsact(hooks: &Hooks, ifindex: u32, end: End) -> io::Result<()> {
 /// Only what is ours; the qdisc stays, as others may use it.
 fn detach_clsact(ifindex: u32) -> io::Result<()> {
     for end in ENDS {
-        if our_filter(ifindex, end)?.is_none() {
-            continue;
+        if our_filter(ifindex, end)?.is_some() {
+            remove_filter(ifindex, end)?;
         }
-        let hook = tc_hook(ifindex, end.clsact());
-        // SAFETY: hook and options are as long as said.
-        check(unsafe { libbpf_sys::bpf_tc_detach(&hook, &tc_options()) })?;
     }
     Ok(())
+}
+
+fn remove_filter(ifindex: u32, end: End) -> io::Result<()> {
+    let hook = tc_hook(ifindex, end.clsact());
+    // SAFETY: hook and options are as long as said.
+    check(unsafe { libbpf_sys::bpf_tc_detach(&hook, &tc_options()) })
 }
 
 /// The id of the program in our place.

@@ -75,7 +75,7 @@ impl fmt::Display for OpenError {
             } => write!(
                 f,
                 "{} was pinned with layout {found}, and this version has {needed}: \
-                 nothing was changed; `portcullis detach` of the version that pinned it removes it",
+                 nothing was changed; `portcullis detach` removes it, and opens its ports",
                 path.display()
             ),
             OpenError::NotRunning { path } => {

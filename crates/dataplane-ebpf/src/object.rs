@@ -9,6 +9,7 @@
 //! version in `names`; that entry is written last, so what lacks it is the rest of a start that
 //! failed, and enforces nothing.
 
+use crate::attach;
 use crate::error::OpenError;
 use crate::layout::{
     Config, DeviceEntry, ExactKey, Flow, FragmentKey, HALF_OPEN_PLACES, HostState, LAYOUT_VERSION,
@@ -269,6 +270,19 @@ fn directory(instance: &str) -> Result<PathBuf, OpenError> {
         });
     }
     Ok(Path::new(BPFFS).join("portcullis").join(instance))
+}
+
+/// Removes an instance's enforcement and pins, whichever version made them. `false`: there were none.
+pub(crate) fn remove_any(instance: &str) -> Result<bool, OpenError> {
+    quiet();
+    let directory = directory(instance)?;
+    let trouble = |error| OpenError::io(format!("removing {}", directory.display()), error);
+    if !directory.try_exists().map_err(trouble)? {
+        return Ok(false);
+    }
+    attach::detach_all(&directory).map_err(trouble)?;
+    remove(&directory)?;
+    Ok(true)
 }
 
 pub(crate) fn instances() -> io::Result<Vec<String>> {

@@ -86,6 +86,12 @@ impl EbpfPlane {
         crate::object::instances()
     }
 
+    /// Removes what an instance enforces, also what a version with another layout of the maps left.
+    /// `false`: there was nothing.
+    pub fn remove(instance: &str) -> Result<bool, OpenError> {
+        crate::object::remove_any(instance)
+    }
+
     fn new(config: EbpfConfig, object: Object, hook: Hook) -> Self {
         Self {
             config,

@@ -9,7 +9,7 @@ use conformance::{Judge, PlaneJudge, generate};
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, Target,
 };
-use dataplane_ebpf::{EbpfConfig, EbpfPlane, FlowRecord, OpenError, Outcome};
+use dataplane_ebpf::{EbpfConfig, EbpfPlane, FlowRecord, Outcome};
 use model::{Direction, PortId};
 use policy::HostView;
 use std::io;
@@ -93,11 +93,7 @@ pub(crate) fn look(args: PlaneArgs, instance: &Instance) -> Result<Box<dyn LiveP
 /// Removes all enforcement of this instance; `false`: there was none.
 pub(crate) fn remove(args: PlaneArgs, instance: &Instance) -> Result<bool, Failure> {
     match args.plane {
-        PlaneName::Ebpf => match EbpfPlane::open_existing(instance.name()) {
-            Ok(mut plane) => plane.detach().map(|()| true).map_err(Failure::system),
-            Err(OpenError::NotRunning { .. }) => Ok(false),
-            Err(error) => Err(Failure::system(error)),
-        },
+        PlaneName::Ebpf => EbpfPlane::remove(instance.name()).map_err(Failure::system),
     }
 }
 

@@ -1,7 +1,9 @@
 //! An apply that is cut off, and what the next one finds.
 
 use super::*;
+use crate::table::Name;
 use conformance::generate::{self, Event};
+use conformance::lab::Lab;
 use dataplane::Target;
 
 fn targets(seeds: std::ops::Range<u64>) -> Vec<Target> {
@@ -115,4 +117,56 @@ fn a_set_too_large_costs_its_ports_alone() {
             .expect("an answer");
         assert_eq!(verdict, Verdict::Drop(model::DropReason::NotReady));
     }
+}
+
+/// A machine whose device is closed passes nothing; after the removal it does.
+fn check_removal_of_another_layout(attach: Attach) {
+    let mut lab = Lab::new("layout").expect("root");
+    lab.add_bridge("br0").expect("a bridge");
+    let [a, b] = [1, 2].map(|last| {
+        let mac = model::MacAddr([0x52, 0x54, 0, 0, 0, last]);
+        let name = ["a", "b"][usize::from(last) - 1];
+        let at = conformance::lab::Attach::Bridge("br0");
+        lab.add_vm(name, mac, &[], at).expect("a VM")
+    });
+    let (sender, receiver) = (a.open_packets(), b.open_packets());
+    let (sender, receiver) = (sender.expect("a socket"), receiver.expect("a socket"));
+    let arrives = |time| {
+        let frame = wire::build::rarp(a.mac()).bytes();
+        sender.send(&frame).expect("it is sent");
+        let seen = receiver.wait_for(time, |seen| seen == frame);
+        seen.expect("a socket").is_some()
+    };
+    lab.host().run(|| {
+        let config = EbpfConfig {
+            attach,
+            ..EbpfConfig::small(format!("pc-layout-{attach:?}-{}", std::process::id()))
+        };
+        let mut scratch = Scratch::open(config.clone());
+        let device = Device {
+            name: a.device().to_owned(),
+            ifindex: lab.host().ifindex(a.device()).expect("it is there"),
+        };
+        let target = Target {
+            closed: BTreeSet::from([device]),
+            ..Target::default()
+        };
+        scratch.0.apply(&target).expect("it applies");
+        assert!(!arrives(Duration::from_millis(200)));
+        let names = &scratch.0.object.tables.names;
+        names.put(&META, &Name::new("0 0")).expect("a write");
+        assert!(matches!(
+            EbpfPlane::open(config.clone()),
+            Err(OpenError::Layout { .. })
+        ));
+        assert!(EbpfPlane::remove(&config.instance).expect("removed"));
+        assert!(arrives(Duration::from_secs(5)));
+        assert!(!EbpfPlane::remove(&config.instance).expect("nothing to do"));
+    });
+}
+
+#[test]
+fn what_a_version_with_another_layout_left_can_be_removed() {
+    check_removal_of_another_layout(Attach::Tcx);
+    check_removal_of_another_layout(Attach::Clsact);
 }
