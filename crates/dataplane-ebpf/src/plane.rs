@@ -357,7 +357,10 @@ impl EbpfPlane {
     pub fn find_devices(&mut self) -> io::Result<DevicesInForce> {
         let state = self.state()?;
         let names = state.books.numbers.ports();
-        let mut found = DevicesInForce::default();
+        let mut found = DevicesInForce {
+            direct: state.contents.config.direct != 0,
+            ..DevicesInForce::default()
+        };
         for (ifindex, place) in &state.contents.devices {
             let Some(device) = attach::device(*ifindex)? else {
                 continue;

@@ -24,6 +24,8 @@ pub struct Device {
 pub struct DevicesInForce {
     pub of_ports: BTreeMap<PortId, Device>,
     pub closed: BTreeSet<Device>,
+    /// Packets between them go straight, past the bridge.
+    pub direct: bool,
 }
 
 /// What the host is to enforce, and on which devices.

@@ -15,6 +15,7 @@ pub(crate) fn of_agent(
     instance: &Instance,
     policy: &Path,
     plane: &str,
+    direct: bool,
 ) -> Value {
     let snapshot = &status.snapshot;
     let empty = Counters::default();
@@ -42,6 +43,7 @@ pub(crate) fn of_agent(
         "agent": agent_value(snapshot, policy),
         "plane": {
             "name": plane,
+            "direct": direct,
             "capabilities": capabilities(status.capabilities),
             "error": status.counters.as_ref().err(),
         },
@@ -75,7 +77,12 @@ pub(crate) fn of_plane(
     json!({
         "instance": instance.name(),
         "agent": null,
-        "plane": { "name": plane, "capabilities": capabilities(can), "error": null },
+        "plane": {
+            "name": plane,
+            "direct": devices.direct,
+            "capabilities": capabilities(can),
+            "error": null,
+        },
         "drift": drift.iter().map(drift_text).collect::<Vec<_>>(),
         "ports": ports,
         "closed": closed_devices(&devices.closed),
@@ -272,9 +279,13 @@ fn capabilities(can: Capabilities) -> Value {
 fn head(status: &Value) -> String {
     let mut out = String::new();
     let agent = &status["agent"];
+    let direct = match status["plane"]["direct"] == true {
+        true => ", straight from port to port",
+        false => "",
+    };
     let _ = writeln!(
         out,
-        "instance  {}, plane {}",
+        "instance  {}, plane {}{direct}",
         text(status, "instance"),
         text(&status["plane"], "name")
     );

@@ -275,6 +275,28 @@ fn a_killed_agent_leaves_enforcement_and_its_successor_cuts_nothing() {
 }
 
 #[test]
+fn which_way_packets_go_is_the_last_agents_choice() {
+    let bed = Bed::new();
+    bed.allow(80);
+    let agent = bed.start_with(&["--direct"]);
+    bed.check([true, false]);
+    says(
+        &bed.portcullis(&["status"]),
+        0,
+        "straight from port to port",
+    );
+    agent.signal("-KILL");
+    agent.end();
+    let direct = || bed.status().expect("the kernel can be asked")["plane"]["direct"].clone();
+    assert_eq!(direct(), true);
+    let agent = bed.start();
+    assert_eq!(direct(), false);
+    agent.signal("-KILL");
+    agent.end();
+    assert_eq!(direct(), false);
+}
+
+#[test]
 fn a_broken_file_after_a_restart_leaves_the_cached_policy_in_force() {
     let bed = Bed::new();
     bed.allow(80);

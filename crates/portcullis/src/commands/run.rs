@@ -110,8 +110,9 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     }
     let (mailbox, inputs) = Mailbox::new();
     let (view_of, file) = (instance.clone(), args.policy.clone());
-    let name = args.plane.name();
-    let status = move |status: &agent::Status| status_view::of_agent(status, &view_of, &file, name);
+    let (name, direct) = (args.plane.name(), args.direct);
+    let status =
+        move |status: &agent::Status| status_view::of_agent(status, &view_of, &file, name, direct);
     let answering =
         control::serve(&instance, mailbox.clone(), status, host.clone()).map_err(|e| {
             Failure::System(format!("opening {}: {e}", instance.socket_path().display()))
