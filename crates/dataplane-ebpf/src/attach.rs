@@ -147,20 +147,27 @@ pub(crate) fn detach_all(instance: &Path) -> io::Result<()> {
     for entry in links {
         end_link(&entry.path())?;
     }
-    let Ok(config) = open_pin(&instance.join("maps/config")) else {
-        return Ok(());
+    let config = match open_pin(&instance.join("maps/config")) {
+        // The rest of a start that failed: it had no filters yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        config => map_id(&config?)?,
     };
-    let config = map_id(&config)?;
     for ifindex in devices {
-        for end in ENDS {
-            let ours = our_filter(ifindex, end)?;
-            if ours
-                .map(maps_of)
-                .transpose()?
-                .is_some_and(|maps| maps.contains(&config))
-            {
-                remove_filter(ifindex, end)?;
-            }
+        match remove_filters_with(config, ifindex) {
+            Err(error) if is_no_device(&error) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// The filters at our place whose program uses this map.
+fn remove_filters_with(map: u32, ifindex: u32) -> io::Result<()> {
+    for end in ENDS {
+        if let Some(program) = our_filter(ifindex, end)?
+            && maps_of(program)?.contains(&map)
+        {
+            remove_filter(ifindex, end)?;
         }
     }
     Ok(())

@@ -528,16 +528,7 @@ impl DataPlane for EbpfPlane {
     }
 
     fn detach(&mut self) -> Result<(), ApplyError> {
-        let contents = self.read().map_err(failed("reading back"))?.contents;
-        let mut devices: BTreeSet<u32> = contents.devices.keys().copied().collect();
-        devices.extend(contents.attached);
-        let _hurry = Hurry::for_devices(devices.len());
-        for ifindex in devices {
-            let tried = format!("detaching from device {ifindex}");
-            self.hook
-                .detach(&self.object, ifindex)
-                .map_err(failed(&tried))?;
-        }
+        attach::detach_all(&self.object.directory).map_err(failed("detaching from devices"))?;
         self.object.unpin().map_err(failed("removing pins"))?;
         self.state = None;
         self.view = None;
