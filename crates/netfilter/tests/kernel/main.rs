@@ -1,0 +1,5 @@
+//! Against the kernel, each test in a network namespace of its own. Needs root.
+
+mod conntrack;
+mod support;
+mod sysctl;
