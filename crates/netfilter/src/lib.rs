@@ -16,6 +16,7 @@
 mod codec;
 pub mod conntrack;
 mod error;
+pub mod generation;
 mod socket;
 pub mod sysctl;
 

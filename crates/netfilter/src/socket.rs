@@ -69,6 +69,31 @@ impl Socket {
         Ok(errnos)
     }
 
+    /// The one object that a question is answered with.
+    pub(crate) fn ask<T>(
+        &mut self,
+        question: Requests,
+        read: impl Fn(u8, &[u8]) -> Option<T>,
+    ) -> io::Result<T> {
+        self.send(&question.bytes())?;
+        let datagram = self.receive().map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => no_answer(),
+            _ => e,
+        })?;
+        for message in messages(datagram) {
+            match message.content {
+                Content::Object { family, attributes } => {
+                    return read(family, attributes).ok_or_else(unreadable);
+                }
+                Content::Answer { errno } | Content::Done { errno } if errno != 0 => {
+                    return Err(io::Error::from_raw_os_error(errno));
+                }
+                Content::Answer { .. } | Content::Done { .. } | Content::Cut => {}
+            }
+        }
+        Err(no_answer())
+    }
+
     /// Tells each object of a list. `tell` says `false` for one that it can't read, which fails the
     /// whole: what isn't seen would not be acted on.
     fn list(

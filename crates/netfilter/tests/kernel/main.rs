@@ -1,5 +1,6 @@
 //! Against the kernel, each test in a network namespace of its own. Needs root.
 
 mod conntrack;
+mod generation;
 mod support;
 mod sysctl;
