@@ -26,7 +26,7 @@ const NLMSG_DONE: u16 = 3;
 /// In an attribute's type: its value is attributes; its value is in network order, which ipset wants
 /// to be told.
 const NLA_F_NESTED: u16 = 0x8000;
-const NLA_F_NET_BYTEORDER: u16 = 0x4000;
+pub(crate) const NLA_F_NET_BYTEORDER: u16 = 0x4000;
 
 const NLMSG_HEADER: usize = 16;
 const NFGEN_HEADER: usize = 4;
@@ -139,6 +139,12 @@ pub(crate) fn u16_value(value: &[u8]) -> Option<u16> {
 
 pub(crate) fn u32_value(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// A string up to its first 0.
+pub(crate) fn text_value(value: &[u8]) -> String {
+    let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 fn u16_ne(bytes: &[u8], at: usize) -> Option<u16> {

@@ -17,6 +17,7 @@ mod codec;
 pub mod conntrack;
 mod error;
 pub mod generation;
+pub mod ipset;
 mod socket;
 pub mod sysctl;
 

@@ -130,6 +130,13 @@ fn an_attribute_that_lies_about_its_length_ends_the_reading() {
 }
 
 #[test]
+fn a_text_ends_at_its_first_zero() {
+    assert_eq!(text_value(b"name\0rest"), "name");
+    assert_eq!(text_value(b"name"), "name");
+    assert_eq!(text_value(b"\xff\0"), "\u{fffd}");
+}
+
+#[test]
 fn requests_are_numbered_padded_and_answered_at_the_end() {
     let mut requests = Requests::default();
     requests.push(0x0102, 0, 2, |body| body.put(1, &[0xaa]));

@@ -2,5 +2,6 @@
 
 mod conntrack;
 mod generation;
+mod ipset;
 mod support;
 mod sysctl;
