@@ -18,7 +18,9 @@ pub mod conntrack;
 mod error;
 pub mod generation;
 pub mod ipset;
+pub mod legacy;
 mod socket;
+mod sockopt;
 pub mod sysctl;
 
 pub use error::Error;

@@ -3,5 +3,6 @@
 mod conntrack;
 mod generation;
 mod ipset;
+mod legacy;
 mod support;
 mod sysctl;
