@@ -19,7 +19,7 @@ mod links;
 
 use crate::arming::Arming;
 use crate::devices::Link;
-use crate::matching::{DeviceFinding, match_devices};
+use crate::matching::{DeviceFinding, bridges_of, match_devices};
 use crate::report::{PortState, PortStatus, Report, Snapshot, Source};
 use dataplane::{ApplyReport, Device, Drift, Target};
 use model::{HostId, Inventory, PortId, Revision};
@@ -334,6 +334,7 @@ impl Agent {
         let given: BTreeSet<&Device> = matching.devices.values().collect();
         let mut closed = matching.contested;
         closed.extend(self.ours.iter().filter(|d| !given.contains(d)).cloned());
+        let bridges = bridges_of(given.into_iter().chain(&closed), links);
         self.stale = false;
 
         if let Some(enforced) = &mut self.enforced
@@ -341,6 +342,7 @@ impl Agent {
             && self.apply_error.is_none()
             && enforced.target.devices == matching.devices
             && enforced.target.closed == closed
+            && enforced.target.bridges == bridges
             && same_policy(&enforced.target.view, &compiled.view)
         {
             if enforced.revision != policy.revision {
@@ -359,6 +361,7 @@ impl Agent {
             view: compiled.view.clone(),
             devices: matching.devices,
             closed,
+            bridges,
         });
         self.applying = Some(target.clone());
         effects.push(Effect::Apply(target));

@@ -2,7 +2,7 @@
 //!
 //! Place on the line: devices -> **events**. Pure.
 //!
-//! Just the three attributes that matter are read, by ourselves: a reader of all of them stumbles
+//! Just the four attributes that matter are read, by ourselves: a reader of all of them stumbles
 //! over what newer kernels add, and a device that is there and not seen would lose its port.
 //! Knows nothing of: sockets, ports.
 
@@ -20,6 +20,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Administratively up.
     pub up: bool,
+    /// The index of the bridge (or bond, or VRF) that it is part of.
+    pub master: Option<u32>,
 }
 
 impl Link {
@@ -95,6 +97,7 @@ const ARPHRD_ETHER: u16 = 1;
 const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 
@@ -126,11 +129,13 @@ fn link(body: &[u8]) -> Option<Link> {
         mac: None,
         kind: None,
         up: u32_at(body, 8) & IFF_UP != 0,
+        master: None,
     };
     for (kind, value) in attributes(&body[IFINFO_HEADER..]) {
         match kind {
             IFLA_IFNAME => name = Some(text(value)),
             IFLA_ADDRESS if ethernet => link.mac = value.try_into().ok().map(MacAddr),
+            IFLA_MASTER => link.master = value.try_into().ok().map(u32::from_ne_bytes),
             IFLA_LINKINFO => {
                 link.kind = attributes(value)
                     .find(|(kind, _)| *kind == IFLA_INFO_KIND)
@@ -201,6 +206,7 @@ mod tests {
             attribute(IFLA_IFNAME, b"tap7\0"),
             attribute(999, b"of a newer kernel"),
             attribute(IFLA_ADDRESS, &[0xfe, 0x54, 0, 0, 0, 1]),
+            attribute(IFLA_MASTER, &3u32.to_ne_bytes()),
             attribute(IFLA_LINKINFO | 0x8000, &attribute(IFLA_INFO_KIND, b"tun\0")),
         ]
     }
@@ -217,6 +223,7 @@ mod tests {
             mac: "fe:54:00:00:00:01".parse().ok(),
             kind: Some("tun".to_owned()),
             up: true,
+            master: Some(3),
         };
         check(
             &link_message(RTM_NEWLINK, AF_UNSPEC, &tap()),

@@ -4,7 +4,7 @@
 //! Knows nothing of: how devices are discovered, what is done with them.
 
 use crate::devices::Link;
-use dataplane::Device;
+use dataplane::{Bridge, Device};
 use model::{DeviceMatch, MacAddr, PortId};
 use policy::PortView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +111,37 @@ pub fn match_devices<'a>(
     matching
 }
 
+/// The bridges that any of these devices are on.
+pub fn bridges_of<'a>(
+    devices: impl IntoIterator<Item = &'a Device>,
+    links: &BTreeMap<u32, Link>,
+) -> BTreeMap<Device, Bridge> {
+    let mut bridges: BTreeMap<u32, Bridge> = BTreeMap::new();
+    for device in devices {
+        let master = links.get(&device.ifindex).and_then(|link| link.master);
+        let master = master.and_then(|master| links.get(&master));
+        if let Some(bridge) = master.filter(|link| link.kind.as_deref() == Some("bridge")) {
+            bridges.entry(bridge.ifindex).or_default();
+        }
+    }
+    for link in links.values() {
+        let on = [Some(link.ifindex), link.master].into_iter().flatten();
+        for index in on {
+            let Some(bridge) = bridges.get_mut(&index) else {
+                continue;
+            };
+            bridge.macs.extend(link.mac);
+            if index != link.ifindex {
+                bridge.members.insert(link.device());
+            }
+        }
+    }
+    let named = bridges.into_iter();
+    named
+        .map(|(index, bridge)| (links[&index].device(), bridge))
+        .collect()
+}
+
 /// The devices with the port's MAC, or with the port's MAC behind a first byte of `fe`.
 fn by_mac_of<'a>(mac: MacAddr, by_mac: &BTreeMap<MacAddr, Vec<&'a Link>>) -> Vec<&'a Link> {
     let mut tap = mac;
@@ -189,6 +220,7 @@ mod tests {
                 mac: mac.parse().ok(),
                 kind: Some((*kind).to_owned()),
                 up: true,
+                master: None,
             };
             (ifindex, link)
         };

@@ -308,6 +308,7 @@ fn a_thousand_changes_during_an_apply_make_one_more() {
         let link = Link {
             ifindex: 1_000 + number,
             name: format!("pc-{number}"),
+            master: None,
             mac: None,
             kind: None,
             up: true,

@@ -6,7 +6,7 @@
 mod model_plane;
 
 pub use model::Capabilities;
-use model::{Direction, DropReason, PortId, Revision, RuleRef, Verdict};
+use model::{Direction, DropReason, MacAddr, PortId, Revision, RuleRef, Verdict};
 pub use model_plane::ModelPlane;
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,17 @@ pub struct Target {
     pub devices: BTreeMap<PortId, Device>,
     /// Devices that are ours and belong to no port of the view: they pass nothing.
     pub closed: BTreeSet<Device>,
+    /// The bridges that any of these devices are on. A plane that hooks into devices needs none.
+    pub bridges: BTreeMap<Device, Bridge>,
+}
+
+/// What is on a bridge of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bridge {
+    /// Frames to these MACs go to the host itself: the bridge's own, and those of the devices on it.
+    pub macs: BTreeSet<MacAddr>,
+    /// All devices on it, the ports' among them.
+    pub members: BTreeSet<Device>,
 }
 
 /// Enforces a target on this host.

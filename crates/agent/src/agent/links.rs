@@ -61,7 +61,8 @@ impl Agent {
         {
             self.ours.insert(link.device());
         }
-        self.stale |= before.is_none_or(|b| b.name != link.name || b.mac != link.mac);
+        self.stale |= before
+            .is_none_or(|b| b.name != link.name || b.mac != link.mac || b.master != link.master);
         links.insert(link.ifindex, link);
     }
 

@@ -68,6 +68,7 @@ fn link(ifindex: u32, name: &str) -> Link {
         mac: Some(model::MacAddr([0xfe, 0, 0, 0, 1, ifindex as u8])),
         kind: Some("tun".to_owned()),
         up: true,
+        master: None,
     }
 }
 
