@@ -7,10 +7,10 @@
 //! Devices are looked up in the network namespace of the calling thread.
 
 use crate::error::OpenError;
-use crate::hurry::Hurry;
 use crate::object::{Attach, Hooks, Object, open_pin, pin};
 use crate::table::{check, number};
 use dataplane::Device;
+use hurry::Hurry;
 use libbpf_sys::{BPF_TC_EGRESS, BPF_TC_INGRESS, BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -143,7 +143,7 @@ pub(crate) fn detach_all(instance: &Path) -> io::Result<()> {
         entries => entries?.collect::<Result<_, _>>()?,
     };
     let devices = all_devices()?;
-    let _hurry = Hurry::for_devices(devices.len());
+    let _hurry = (!devices.is_empty()).then(Hurry::up);
     for entry in links {
         end_link(&entry.path())?;
     }

@@ -4,12 +4,12 @@
 //! and each port is under its old or its new policy; the next apply reads back first.
 
 use crate::attach::{Hook, is_no_device};
-use crate::hurry::Hurry;
 use crate::layout::{DeviceEntry, STATS_PER_PORT, Shared, Stat, SweepArgs};
 use crate::object::Object;
 use crate::plan::{Change, Step};
 use crate::table::Table;
 use dataplane::ApplyError;
+use hurry::Hurry;
 use std::io;
 
 /// What was done.
@@ -23,8 +23,8 @@ pub(crate) struct Done {
 
 pub(crate) fn execute(object: &Object, hook: &Hook, steps: &[Step]) -> Result<Done, ApplyError> {
     let mut done = Done::default();
-    let of_devices = |step: &&Step| matches!(step, Step::Attach(..) | Step::Detach(_));
-    let _hurry = Hurry::for_devices(steps.iter().filter(of_devices).count());
+    let of_devices = |step: &Step| matches!(step, Step::Attach(..) | Step::Detach(_));
+    let _hurry = steps.iter().any(of_devices).then(Hurry::up);
     for (number, step) in steps.iter().enumerate() {
         let failed = match run(object, hook, step) {
             Ok(()) => None,

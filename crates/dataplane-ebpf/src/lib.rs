@@ -16,7 +16,6 @@ mod error;
 mod events;
 mod execute;
 mod flows;
-mod hurry;
 mod judge;
 pub mod layout;
 mod numbers;

@@ -6,7 +6,6 @@ use crate::counters::{self, Past};
 use crate::error::OpenError;
 use crate::events::{self, DropSample};
 use crate::flows::{self, FlowRecord};
-use crate::hurry::Hurry;
 use crate::judge::{self, Outcome};
 use crate::layout::{
     Answer, Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED,
@@ -20,6 +19,7 @@ use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
     Target,
 };
+use hurry::Hurry;
 use model::{Direction, PortId, RuleRef, Verdict};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,7 +153,8 @@ impl EbpfPlane {
             .map_err(trouble("reading links"))?;
         let filtered = Hook::Clsact.attached(&self.object, &known);
         let filtered = filtered.map_err(trouble("reading tc filters"))?;
-        let _hurry = Hurry::for_devices(linked.len() + filtered.len());
+        let any = !(linked.is_empty() && filtered.is_empty());
+        let _hurry = any.then(Hurry::up);
         for ifindex in linked.union(&filtered) {
             self.hook
                 .take_over(&self.object, *ifindex)

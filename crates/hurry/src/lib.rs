@@ -1,22 +1,25 @@
-//! Attaching to a device, and detaching, waits until each processor has let go of the old list of
-//! programs (an RCU grace period): some 15 ms at either end of a device, half a minute for a thousand
-//! devices. While devices are worked on the kernel is asked not to be so patient.
+//! Asks the kernel not to be patient while a data plane is at work.
 //!
-//! The wish is the host's (`/sys/kernel/rcu_expedited`): it costs every processor an interrupt per
-//! device, and is taken back at the end. A process killed in between leaves it; that harms nothing.
+//! Attaching a program to a device, and replacing what nftables holds, waits until each processor has let go
+//! of what was there before (an RCU grace period, some 15 ms): half a minute for the devices of a thousand
+//! VMs, and most of the time that a change of rules takes.
+//!
+//! The wish is the host's (`/sys/kernel/rcu_expedited`): it costs every processor an interrupt for each
+//! wait, and is taken back at the end. A process killed in between leaves it; that harms nothing.
+#![forbid(unsafe_code)]
 
 use std::fs;
 
 const SWITCH: &str = "/sys/kernel/rcu_expedited";
 
 /// The kernel hurries while this lives, if it didn't already.
-pub(crate) struct Hurry(bool);
+pub struct Hurry(bool);
 
 impl Hurry {
-    /// For work on so many devices. Where the kernel has no such switch everything just takes longer.
-    pub(crate) fn for_devices(count: usize) -> Self {
+    /// Where the kernel has no such switch everything just takes longer.
+    pub fn up() -> Self {
         let patient = || fs::read_to_string(SWITCH).is_ok_and(|now| now.trim() == "0");
-        Self(count > 0 && patient() && fs::write(SWITCH, "1").is_ok())
+        Self(patient() && fs::write(SWITCH, "1").is_ok())
     }
 }
 
