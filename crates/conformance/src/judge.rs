@@ -6,6 +6,7 @@
 
 use dataplane::{ModelPlane, ShownPackets, Target};
 use model::{Capabilities, Direction, DropReason, HostId, Inventory, PortId, Verdict};
+pub use oracle::Open;
 use oracle::Oracle;
 use policy::HostView;
 use std::time::Duration;
@@ -27,6 +28,17 @@ pub trait Judge {
     /// The verdict on a packet that was there: it moves state.
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer;
 
+    /// Whether it can be shown such a packet.
+    fn can_judge(&self, _port: &PortId, _frame: &[u8]) -> bool {
+        true
+    }
+
+    /// Whether the reasons of its verdicts mean something; of a packet that arrived, or didn't, just that is
+    /// known.
+    fn knows_why(&self) -> bool {
+        true
+    }
+
     /// Why this judge can't go on, if so: the world refused it something. Its answers mean nothing
     /// from then on.
     fn trouble(&self) -> Option<&str> {
@@ -42,16 +54,41 @@ pub trait Judge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// The contract leaves the verdict open here (such as around a timeout): another answer is no
-    /// mistake.
-    pub open: bool,
+    /// What the contract leaves open here (such as around a timeout): another answer is no mistake.
+    pub open: Open,
+}
+
+/// How an answer compares with the one expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    Same,
+    /// Another one, which the contract leaves open. The state behind it is known all the same.
+    Allowed,
+    /// The same, and what comes of it is open as well.
+    Unknown,
+    Wrong,
+}
+
+impl Answer {
+    /// `with_reasons`: whoever gave the other one knows why.
+    pub fn compare(&self, seen: &Verdict, with_reasons: bool) -> Agreement {
+        let passes = |verdict: &Verdict| matches!(verdict, Verdict::Pass(_));
+        let (expected, other) = (passes(&self.verdict), passes(seen));
+        let same = expected == other && (!with_reasons || self.verdict == *seen);
+        match self.open {
+            _ if same => Agreement::Same,
+            Open::MayDrop if expected && !other => Agreement::Allowed,
+            Open::Either => Agreement::Unknown,
+            Open::No | Open::MayDrop => Agreement::Wrong,
+        }
+    }
 }
 
 impl From<Verdict> for Answer {
     fn from(verdict: Verdict) -> Self {
         Self {
             verdict,
-            open: false,
+            open: Open::No,
         }
     }
 }

@@ -54,6 +54,9 @@ struct Machine {
     namespace: Namespace,
 }
 
+/// Of every bridge.
+pub const BRIDGE_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0xdd, 0, 1]);
+
 /// What a VM's device is connected to on the host.
 #[derive(Clone, Copy, Debug)]
 pub enum Attach<'a> {
@@ -125,10 +128,12 @@ impl Lab {
         &self.host
     }
 
-    /// A bridge that passes everything on at once: no spanning tree, no snooping.
+    /// A bridge that passes everything on at once: no spanning tree, no snooping. Its MAC is its own, and
+    /// stays.
     pub fn add_bridge(&self, name: &str) -> Result<(), LabError> {
         self.host.ip(&format!(
-            "link add {name} type bridge forward_delay 0 mcast_snooping 0\nlink set {name} up"
+            "link add {name} address {BRIDGE_MAC} type bridge forward_delay 0 mcast_snooping 0\n\
+             link set {name} up"
         ))
     }
 

@@ -12,4 +12,4 @@ pub mod scenario;
 pub mod selftest;
 mod shrink;
 
-pub use judge::{Answer, Judge, ModelPlaneJudge, OracleJudge, PlaneJudge, START};
+pub use judge::{Agreement, Answer, Judge, ModelPlaneJudge, Open, OracleJudge, PlaneJudge, START};

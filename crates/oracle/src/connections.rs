@@ -4,6 +4,7 @@
 //! Nothing in here is judged: lib.rs decides, and tells what happened.
 
 use crate::limit;
+use crate::tracker::Tracker;
 use model::{Direction, FlowKey, FlowState, IcmpRequest, Timeouts};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ pub(crate) struct Connections {
     /// By direction: a second of the clock, and the errors about elided flows that passed in it.
     errors: [(u64, u32); 2],
     held_since: Option<Duration>,
+    /// In place of flows, of a plane that has none of its own.
+    pub(crate) tracker: Tracker,
     /// Flows that a plane may still take for live, and until when.
     fading: HashMap<FlowKey, Duration>,
     /// Nothing expires before this.
@@ -259,6 +262,7 @@ impl Connections {
     pub(crate) fn remove_where(&mut self, condition: impl Fn(&FlowKey) -> bool) {
         self.flows.retain(|key, _| !condition(key));
         self.places.retain(|_, key| !condition(key));
+        self.tracker.remove_where(condition);
     }
 
     /// Takes out what has expired.
@@ -275,9 +279,15 @@ impl Connections {
             }
             stays
         });
+        self.tracker.expire(now, timeouts);
         let remaining = self.flows.iter().map(|(k, f)| expiry(k, f));
         let fading = self.fading.values().copied();
-        self.next_expiry = remaining.chain(fading).min().unwrap_or(Duration::MAX);
+        let tracked = self.tracker.next_expiry(timeouts);
+        self.next_expiry = remaining
+            .chain(fading)
+            .chain(tracked)
+            .min()
+            .unwrap_or(Duration::MAX);
     }
 }
 
@@ -375,6 +385,7 @@ impl Connections {
         let flow = self.flows.get(key);
         flow.is_some_and(|f| is_doubtful(f.seen, timeout(key, f.state, timeouts), now))
             || self.fading.get(key).is_some_and(|until| now <= *until)
+            || self.tracker.is_doubtful(key, now, timeouts)
     }
 
     pub(crate) fn is_doubtful_datagram(&self, name: &DatagramName, now: Duration) -> bool {
@@ -392,6 +403,7 @@ impl Connections {
         let mut datagrams = self.datagrams.iter().flatten();
         let mut flows = self.flows.iter();
         self.is_doubtful_hold(now, timeouts)
+            || self.tracker.is_any_fading(now, timeouts)
             || self.fading.values().any(|until| now <= *until)
             || flows.any(|(k, f)| is_doubtful(f.seen, timeout(k, f.state, timeouts), now))
             || datagrams.any(|d| is_doubtful(d.seen, DATAGRAM_TIMEOUT, now))

@@ -3,7 +3,7 @@
 //! The order of the checks is that of docs/semantics.md "Guard", to the letter.
 
 use crate::rules::is_link_local;
-use model::{Direction, DropReason, Inventory, MacAddr, Network, Port, Prefix};
+use model::{Capabilities, Direction, DropReason, Inventory, MacAddr, Network, Port, Prefix};
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -56,7 +56,12 @@ impl Guard {
     }
 
     /// The caller has seen to frames that can't be parsed, tags, and ethertypes that aren't listed.
-    pub(crate) fn check(&self, direction: Direction, frame: &Frame<'_>) -> Result<Guarded, Drop> {
+    pub(crate) fn check(
+        &self,
+        direction: Direction,
+        frame: &Frame<'_>,
+        can: Capabilities,
+    ) -> Result<Guarded, Drop> {
         if direction == Direction::Egress && !self.has_mac(frame.src) {
             return Err(Drop::SpoofedMac);
         }
@@ -64,7 +69,7 @@ impl Guard {
             (Body::Arp(None), _) => Err(Drop::BadHeader),
             (Body::Arp(Some(_)), Direction::Ingress) => Ok(Infrastructure),
             (Body::Arp(Some(arp)), Direction::Egress) => self.arp_from_port(frame, arp),
-            (Body::Ip(Ok(packet)), Direction::Egress) => self.ip_from_port(frame.src, packet),
+            (Body::Ip(Ok(packet)), Direction::Egress) => self.ip_from_port(frame.src, packet, can),
             (Body::Ip(Ok(packet)), Direction::Ingress) => self.ip_to_port(packet),
             (Body::Tagged | Body::Other | Body::Ip(Err(_)), _) => Ok(Infrastructure),
         }
@@ -93,10 +98,15 @@ impl Guard {
         }
     }
 
-    fn ip_from_port(&self, mac: MacAddr, packet: &Packet<'_>) -> Result<Guarded, Drop> {
+    fn ip_from_port(
+        &self,
+        mac: MacAddr,
+        packet: &Packet<'_>,
+        can: Capabilities,
+    ) -> Result<Guarded, Drop> {
         let steps = [
-            self.neighbour_discovery_from_port(mac, packet)?,
-            self.listener_from_port(mac, packet)?,
+            self.neighbour_discovery_from_port(mac, packet, can)?,
+            self.listener_from_port(mac, packet, can)?,
             self.igmp_from_port(mac, packet)?,
             self.dhcp_from_port(mac, packet)?,
         ];
@@ -113,6 +123,7 @@ impl Guard {
         &self,
         mac: MacAddr,
         packet: &Packet<'_>,
+        can: Capabilities,
     ) -> Result<Guarded, Drop> {
         let Some((icmp_type @ 133..=137, code)) = icmpv6(packet) else {
             return Ok(GoesOn);
@@ -122,6 +133,15 @@ impl Guard {
         }
         if packet.fragment != Fragment::Whole || packet.hops != 255 || code != 0 {
             return Err(Drop::SpoofedNd);
+        }
+        if !can.nd_options {
+            let own = self.may_send_from(packet.src, mac);
+            match icmp_type {
+                nd::ROUTER_ADVERTISEMENT | nd::REDIRECT if own => return Ok(Infrastructure),
+                nd::ROUTER_ADVERTISEMENT | nd::REDIRECT => return Err(Drop::SpoofedNd),
+                _ if !has_few_options(icmp_type, packet.payload) => return Err(Drop::SpoofedNd),
+                _ => {}
+            }
         }
         let message = nd::message(icmp_type, packet.payload).ok_or(Drop::SpoofedNd)?;
         let own_target = message
@@ -137,7 +157,12 @@ impl Guard {
         }
     }
 
-    fn listener_from_port(&self, mac: MacAddr, packet: &Packet<'_>) -> Result<Guarded, Drop> {
+    fn listener_from_port(
+        &self,
+        mac: MacAddr,
+        packet: &Packet<'_>,
+        can: Capabilities,
+    ) -> Result<Guarded, Drop> {
         let Some((icmp_type @ (130..=132 | 143), _)) = icmpv6(packet) else {
             return Ok(GoesOn);
         };
@@ -147,7 +172,8 @@ impl Guard {
         let IpAddr::V6(destination) = packet.dst else {
             return Ok(GoesOn);
         };
-        let to_the_group = icmp_type != nd::LISTENER_REPORT_V2
+        let to_the_group = can.nd_options
+            && icmp_type != nd::LISTENER_REPORT_V2
             && destination.is_multicast()
             && nd::listener_group(packet.payload) == Some(destination);
         let own_source = packet.src.is_unspecified()
@@ -301,6 +327,16 @@ pub(crate) fn reserved_link_local(inventory: &Inventory, network: &Network) -> H
             IpAddr::V6(a) => Some(a),
         })
         .collect()
+}
+
+/// At most three, of 8 bytes each: what a plane can look at that can't walk them.
+fn has_few_options(icmp_type: u8, payload: &[u8]) -> bool {
+    let fixed = match icmp_type {
+        nd::ROUTER_SOLICITATION => 8,
+        _ => 24,
+    };
+    let mut options = payload.get(fixed..).unwrap_or_default().chunks(8);
+    payload.len() >= fixed && options.len() <= 3 && options.all(|o| o.len() == 8 && o[1] == 1)
 }
 
 /// Type and code. `None` for later fragments.

@@ -4,6 +4,7 @@ use crate::connections::{
     DatagramName, Flow, LaterFragment, flags, flow_key, is_plain_ack, is_syn,
 };
 use crate::rules::{Permission, Question, Remote};
+use crate::tracker::Seen;
 use crate::{Judgement, Notes, Policy, Port, Surroundings, guard, limit};
 use model::{
     Direction, DropReason, Elision, Family, FlowKey, FlowState, PassReason, RuleRef, Stage,
@@ -12,7 +13,10 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::{Fragment, Frame, L4, Packet, TcpFlags};
+use wire::{
+    Fragment, Frame, L4, PROTOCOL_DCCP, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP,
+    PROTOCOL_UDPLITE, Packet, TcpFlags,
+};
 
 impl Port {
     /// Stages conntrack, identity and policy.
@@ -36,9 +40,13 @@ impl Port {
             None => "static: no rule".to_owned(),
         });
         let by_rule = permission.map(|p| PassReason::Rule(p.rule.clone()));
+        let for_many = guard::is_for_many(&policy.guard, frame, packet);
+        // To a kernel's tracker, what many receive is of no flow.
+        let untracked = for_many && !around.capabilities.own_flows;
         let Some(key) = flow_key(packet, direction) else {
             return match by_rule {
                 Some(rule) => Ok(rule),
+                None if untracked => Err(DropReason::NoRule),
                 None if is_error(packet) => self.judge_error(direction, packet, around, notes),
                 None => Err(DropReason::NoRule),
             };
@@ -49,17 +57,27 @@ impl Port {
         }
 
         let timeouts = &around.settings.timeouts;
-        notes.open |= self
+        let doubtful = self
             .connections
             .is_doubtful_flow(&key, around.now, timeouts);
-        let flow = self.connections.flow(&key);
-        let first = flow.and_then(|f| self.permits_first(&key, &f));
-        notes.say(Stage::Conntrack, || describe(flow.as_ref(), first.as_ref()));
+        // What is known for certain is that a rule permits it, if one does.
+        notes.leave_if(doubtful && (around.capabilities.own_flows || by_rule.is_none()));
+        if doubtful && !around.capabilities.own_flows {
+            self.connections.tracker.doubt(&key, around.now);
+        }
         let flags = flags(packet);
         let may_start = permission.is_some_and(|p| p.stateful)
             && !around.other_gate_refuses
-            && !guard::is_for_many(&policy.guard, frame, packet)
+            && !for_many
             && self.can_be_first(&key, flags, direction, around, notes);
+        if !around.capabilities.own_flows && !untracked {
+            let by_rule = permission.map(|p| p.rule.clone());
+            return self
+                .judge_by_tracker(direction, packet, &key, by_rule, may_start, around, notes);
+        }
+        let flow = self.connections.flow(&key);
+        let first = flow.and_then(|f| self.permits_first(&key, f.original));
+        notes.say(Stage::Conntrack, || describe(flow.as_ref(), first.as_ref()));
         let Some(flow) = flow else {
             if may_start && by_rule.is_some() {
                 self.start(key, direction, around)?;
@@ -89,9 +107,67 @@ impl Port {
         Ok(by_rule)
     }
 
+    /// The same, of a plane whose flows are entries of the kernel's tracker.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what the stages before have found out"
+    )]
+    fn judge_by_tracker(
+        &mut self,
+        direction: Direction,
+        packet: &Packet<'_>,
+        key: &FlowKey,
+        by_rule: Option<RuleRef>,
+        may_start: bool,
+        around: &Surroundings<'_>,
+        notes: &mut Notes,
+    ) -> Judgement {
+        let denied = || Err(DropReason::NoRule);
+        let verdict = by_rule
+            .clone()
+            .map_or_else(denied, |rule| Ok(PassReason::Rule(rule)));
+        if !is_trackable(key) {
+            return verdict;
+        }
+        if around.may_be_lost {
+            // Whether the tracker ever sees it, nobody knows.
+            self.connections.tracker.doubt(key, around.now);
+            let entry = self.connections.tracker.entry(key);
+            let reply = entry.filter(|entry| entry.started && entry.original != direction);
+            let live = reply.and_then(|entry| self.permits_first(key, entry.original));
+            return live.map_or(verdict, |rule| Ok(PassReason::Live(rule)));
+        }
+        let (flags, now) = (flags(packet), around.now);
+        let tracker = &mut self.connections.tracker;
+        // Of SCTP it wants to see sound chunks, GRE it reads more closely, and what an address sends to
+        // itself has no direction.
+        if matches!(key.protocol, PROTOCOL_SCTP | PROTOCOL_GRE) || key.local == key.remote {
+            tracker.doubt(key, now);
+            notes.leave_if(verdict.is_err());
+        }
+        let seen = tracker.see(key, flags, direction, now);
+        notes.say(Stage::Conntrack, || format!("the tracker: {seen:?}"));
+        match seen {
+            Seen::First if by_rule.is_some() && !around.other_gate_refuses => {
+                tracker.confirm(key, flags, direction, now);
+                if may_start {
+                    tracker.start(key);
+                }
+            }
+            Seen::Original(entry) if may_start && !entry.started => tracker.start(key),
+            Seen::Reply(entry) if entry.started => {
+                if let Some(rule) = self.permits_first(key, entry.original) {
+                    return Ok(PassReason::Live(rule));
+                }
+            }
+            Seen::First | Seen::Original(_) | Seen::Reply(_) | Seen::Invalid => {}
+        }
+        verdict
+    }
+
     /// The rule that permits a flow's first packet now; `None` of a dead flow.
-    fn permits_first(&self, key: &FlowKey, flow: &Flow) -> Option<RuleRef> {
-        let question = Question::about_flow(key, flow.original);
+    fn permits_first(&self, key: &FlowKey, original: Direction) -> Option<RuleRef> {
+        let question = Question::about_flow(key, original);
         let permission = self.policy.rules.permits(&question);
         permission.map(|p| p.rule.clone())
     }
@@ -108,7 +184,7 @@ impl Port {
         let timeouts = &around.settings.timeouts;
         match (flags, key.icmp) {
             (Some(flags), _) if is_plain_ack(flags) => {
-                notes.open |= self.connections.is_doubtful_hold(around.now, timeouts);
+                notes.leave_if(self.connections.is_doubtful_hold(around.now, timeouts));
                 !self.connections.is_held(around.now, timeouts)
             }
             (Some(flags), _) => is_syn(flags),
@@ -149,15 +225,21 @@ impl Port {
         let timeouts = &around.settings.timeouts;
         let quoted = packet.payload.get(8..).unwrap_or_default();
         let quoted = wire::parse_quoted(quoted, Family::of(packet.src));
+        // Who can't look into the quote relies on who reads it less strictly.
+        notes.leave_if(quoted.is_none() && !around.capabilities.quote_match);
         let key = quoted
             .filter(|quoted| quoted.src == packet.dst)
             .and_then(|quoted| flow_key(&quoted, direction.opposite()))
             .ok_or(DropReason::NoRule)?;
-        notes.open |= self
-            .connections
-            .is_doubtful_flow(&key, around.now, timeouts);
+        notes.leave_if(
+            self.connections
+                .is_doubtful_flow(&key, around.now, timeouts),
+        );
+        if !around.capabilities.own_flows {
+            return self.judge_error_by_tracker(&key, notes);
+        }
         let flow = self.connections.flow(&key);
-        let first = flow.and_then(|f| self.permits_first(&key, &f));
+        let first = flow.and_then(|f| self.permits_first(&key, f.original));
         notes.say(Stage::Conntrack, || {
             format!(
                 "quotes {key:?}: {}",
@@ -188,6 +270,18 @@ impl Port {
         }
     }
 
+    /// The tracker relates it to an entry, or doesn't; whether that is still live it can't be asked.
+    fn judge_error_by_tracker(&self, key: &FlowKey, notes: &mut Notes) -> Judgement {
+        let entry = self.connections.tracker.entry(key);
+        notes.say(Stage::Conntrack, || format!("quotes {key:?}: {entry:?}"));
+        let entry = entry.filter(|entry| entry.started && is_trackable(key));
+        let entry = entry.ok_or(DropReason::NoRule)?;
+        Ok(match self.permits_first(key, entry.original) {
+            Some(rule) => PassReason::Live(rule),
+            None => PassReason::ElidedError,
+        })
+    }
+
     fn judge_later_fragment(
         &self,
         direction: Direction,
@@ -200,16 +294,21 @@ impl Port {
         let Some(name) = DatagramName::of(packet, direction) else {
             return orphan;
         };
-        notes.open |= self.connections.is_doubtful_datagram(&name, around.now);
+        notes.leave_if(self.connections.is_doubtful_datagram(&name, around.now));
         let remembered = self.connections.later_fragment(&name, offset, around.now);
         notes.say(Stage::Conntrack, || {
             format!("later fragment: {remembered:?}")
         });
+        // Who reassembles passes it when all are there.
+        let reassembles = !around.capabilities.fragment_verdict;
         match remembered {
             LaterFragment::Fits => Ok(PassReason::Fragment),
-            LaterFragment::Overlaps => Err(DropReason::BadFragment),
+            LaterFragment::Overlaps => {
+                notes.leave_if(reassembles);
+                Err(DropReason::BadFragment)
+            }
             LaterFragment::Orphan => {
-                notes.open |= !around.capabilities.fragment_verdict;
+                notes.leave_if(reassembles);
                 orphan
             }
         }
@@ -232,6 +331,19 @@ impl Port {
             }
         }
     }
+}
+
+const PROTOCOL_GRE: u8 = 47;
+/// In IPv6: no next header.
+const PROTOCOL_NONE: u8 = 59;
+
+/// Linux tracks neither DCCP nor UDP-Lite by ports any more, and ICMP in its own family alone.
+fn is_trackable(key: &FlowKey) -> bool {
+    let foreign_icmp =
+        key.icmp.is_none() && matches!(key.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
+    let nothing_in_it = key.protocol == PROTOCOL_NONE && key.remote.is_ipv6();
+    let ported = matches!(key.protocol, PROTOCOL_DCCP | PROTOCOL_UDPLITE);
+    !foreign_icmp && !nothing_in_it && !ported
 }
 
 /// Types 3, 11, 12 in IPv4, 1 to 4 in IPv6: neither redirect nor source quench.

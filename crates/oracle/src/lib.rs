@@ -11,6 +11,7 @@
 //! judge.rs        a packet behind the guard
 //! rules.rs        static: what the rules say
 //! connections.rs  what is remembered of packets
+//! tracker.rs      what a kernel's tracker remembers in a plane's stead
 //! elision.rs      what needs no state
 //! ```
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod elision;
 mod guard;
 mod judge;
 mod rules;
+mod tracker;
 
 pub use connections::Flow;
 
@@ -31,9 +33,10 @@ use model::{
 };
 use rules::{Identities, Question, Rules};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::{BadPacket, Body, Frame, Packet, TooShort};
+use wire::{BadPacket, Body, Fragment, Frame, Packet, TooShort};
 
 /// The verdicts and connections of one host. Times are of any clock that doesn't go back.
 #[derive(Clone, Debug)]
@@ -51,8 +54,19 @@ pub struct Decision {
     pub verdict: Verdict,
     /// What each stage said; from [`Oracle::explain`] only.
     pub trace: Vec<(Stage, String)>,
-    /// The contract leaves this verdict open, and what becomes of its flow with it.
-    pub open: bool,
+    /// What the contract leaves open about it.
+    pub open: Open,
+}
+
+/// How far a plane may answer otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Open {
+    #[default]
+    No,
+    /// It may drop what passes, but not pass what is dropped.
+    MayDrop,
+    /// The verdict is open, and what becomes of its flow with it.
+    Either,
 }
 
 #[derive(Clone, Debug)]
@@ -81,11 +95,13 @@ struct Surroundings<'a> {
     host_has_room: bool,
     /// Joint start: the receiver's gate on this host drops the packet.
     other_gate_refuses: bool,
+    /// The plane may drop the packet for what it lacks.
+    may_be_lost: bool,
 }
 
 #[derive(Default)]
 struct Notes {
-    open: bool,
+    open: Open,
     trace: Option<Vec<(Stage, String)>>,
 }
 
@@ -170,7 +186,8 @@ impl Oracle {
         now: Duration,
     ) -> Decision {
         let trace = Some(Vec::new());
-        let notes = Notes { open: false, trace };
+        let open = Open::No;
+        let notes = Notes { open, trace };
         self.clone()
             .decide_noting(port, direction, frame, now, notes)
     }
@@ -217,6 +234,14 @@ impl Oracle {
         self.expire(now);
         notes.say(Stage::Hook, || format!("{direction} at port {port}"));
         let judgement = self.judge(port, direction, frame, now, &mut notes);
+        // What a plane doesn't see of a header it can't drop it for.
+        let headers =
+            judgement == Err(DropReason::BadHeader) || judgement == Err(DropReason::BadFragment);
+        let unseen = (!self.capabilities.ipv4_options && has_options(frame))
+            || (!self.capabilities.extension_chain && has_extensions(frame));
+        let reassembles = !self.capabilities.fragment_verdict;
+        let in_pieces = reassembles && judgement == Err(DropReason::BadFragment);
+        notes.leave_if((headers && unseen) || in_pieces);
         let verdict = match judgement {
             Ok(reason) => Verdict::Pass(reason),
             Err(reason) => Verdict::Drop(reason),
@@ -241,18 +266,37 @@ impl Oracle {
             Some(port) => Arc::clone(&port.policy),
             None => return Err(DropReason::NotReady),
         };
+        let may_be_lost = may_be_lost(self.capabilities, bytes);
+        if may_be_lost {
+            notes.leave(Open::MayDrop);
+        }
         if !policy.port_security {
             return Ok(PassReason::Unguarded);
         }
-        notes.open |= leaves_open(self.capabilities, bytes);
-        let frame = parse(bytes, &self.settings, notes)?;
-        let guarded = policy.guard.check(direction, &frame);
+        let frame = match parse(bytes, &self.settings, notes) {
+            Ok(frame) => frame,
+            Err(reason) => {
+                self.note_unread(id, direction, bytes, now);
+                return Err(reason);
+            }
+        };
+        let guarded = policy.guard.check(direction, &frame, self.capabilities);
         notes.say(Stage::Guard, || match guarded {
             Ok(Guarded::Infrastructure) => "infrastructure".to_owned(),
             Ok(Guarded::GoesOn) => "passes".to_owned(),
             Err(reason) => reason.to_string(),
         });
-        let guarded = guarded?;
+        let guarded = match guarded {
+            Ok(guarded) => guarded,
+            Err(reason) => {
+                if direction == Direction::Ingress {
+                    self.note_unread(id, direction, bytes, now);
+                }
+                let later = matches!(&frame.body, Body::Ip(Ok(p)) if matches!(p.fragment, Fragment::Later { .. }));
+                notes.leave_if(later && may_be_lost);
+                return Err(reason);
+            }
+        };
         let Body::Ip(Ok(packet)) = &frame.body else {
             return Ok(PassReason::Infrastructure);
         };
@@ -266,6 +310,7 @@ impl Oracle {
             settings: &self.settings,
             capabilities: self.capabilities,
             host_has_room: host_flows < shared_flows,
+            may_be_lost,
             other_gate_refuses,
         };
         let port = self.ports.get_mut(id).ok_or(DropReason::NotReady)?;
@@ -292,6 +337,22 @@ impl Oracle {
             reaches && other.port_security && other.guard.receives_at(packet.dst)
         });
         others.any(|other| other.rules.permits(&question).is_none())
+    }
+
+    /// A kernel's tracker sees what is for a port before the port's guard drops it, and reads it its own way:
+    /// what it knows of these addresses is not certain any more.
+    fn note_unread(&mut self, id: &PortId, direction: Direction, bytes: &[u8], now: Duration) {
+        let port = self
+            .ports
+            .get_mut(id)
+            .filter(|_| !self.capabilities.own_flows);
+        let (Some(port), Some((src, dst))) = (port, ends(bytes)) else {
+            return;
+        };
+        match direction {
+            Direction::Ingress => port.connections.tracker.doubt_all(dst, src, now),
+            Direction::Egress => port.connections.tracker.doubt_all(src, dst, now),
+        }
     }
 
     fn expire(&mut self, now: Duration) {
@@ -359,21 +420,87 @@ fn limit(budget: u32) -> usize {
     usize::try_from(budget).unwrap_or(usize::MAX)
 }
 
-/// Does the plane lack what such a packet needs? It may then give the rules' verdict, or drop it.
-fn leaves_open(capabilities: Capabilities, frame: &[u8]) -> bool {
-    let extensions = |next| matches!(next, 0 | 43 | 44 | 51 | 60);
-    match frame.get(12..14) {
-        Some([0x08, 0x00]) => {
-            !capabilities.ipv4_options && frame.get(14).is_some_and(|b| b & 0xf > 5)
-        }
-        Some([0x86, 0xdd]) => {
-            !capabilities.extension_chain && frame.get(20).copied().is_some_and(extensions)
-        }
-        _ => false,
+/// Does the plane lack what such a packet needs? It may then drop it; what the rules deny it drops anyway.
+fn may_be_lost(can: Capabilities, bytes: &[u8]) -> bool {
+    let reassembled = || match wire::parse(bytes).map(|frame| frame.body) {
+        Ok(Body::Ip(Ok(packet))) => packet.fragment != Fragment::Whole,
+        Ok(Body::Ip(Err(_))) => true,
+        Ok(Body::Arp(_) | Body::Tagged | Body::Other) | Err(TooShort) => false,
+    };
+    (!can.lenient_ip && is_odd(bytes))
+        || (!can.fragment_verdict && reassembled())
+        || (!can.ipv4_options && has_options(bytes))
+        || (!can.extension_chain && has_extensions(bytes))
+}
+
+fn has_options(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(14).is_some_and(|b| b & 0xf > 5)
+}
+
+fn has_extensions(frame: &[u8]) -> bool {
+    let extensions = |next: &u8| matches!(next, 0 | 43 | 44 | 51 | 60);
+    frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20).is_some_and(extensions)
+}
+
+/// Does the kernel's IP code drop it, if a plane leaves it to that?
+fn is_odd(frame: &[u8]) -> bool {
+    let (header, length) = match frame.get(12..14) {
+        Some([0x08, 0x00]) => (0, frame.get(16..18)),
+        Some([0x86, 0xdd]) => (40, frame.get(18..20)),
+        _ => return false,
+    };
+    let length = length.map(|bytes| usize::from(u16::from_be_bytes([bytes[0], bytes[1]])));
+    let is_off = |length| length == 0 || 14 + header + length > frame.len();
+    let bad = || matches!(wire::parse(frame), Ok(f) if matches!(f.body, Body::Ip(Err(_))));
+    length.is_none_or(is_off) || bad() || !checksum_fits(frame)
+}
+
+/// Source and destination, where they always are.
+fn ends(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let four = |at: usize| {
+        frame
+            .get(at..at + 4)?
+            .first_chunk::<4>()
+            .map(|b| IpAddr::from(*b))
+    };
+    let six = |at: usize| {
+        frame
+            .get(at..at + 16)?
+            .first_chunk::<16>()
+            .map(|b| IpAddr::from(*b))
+    };
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some((four(26)?, four(30)?)),
+        [0x86, 0xdd] => Some((six(22)?, six(38)?)),
+        _ => None,
     }
 }
 
+/// Of an IPv4 header.
+fn checksum_fits(frame: &[u8]) -> bool {
+    let (Some([0x08, 0x00]), Some(first)) = (frame.get(12..14), frame.get(14)) else {
+        return true;
+    };
+    let header = frame
+        .get(14..14 + usize::from(first & 0xf) * 4)
+        .unwrap_or_default();
+    let words = header
+        .chunks_exact(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    (sum & 0xffff) + (sum >> 16) == 0xffff
+}
+
 impl Notes {
+    fn leave(&mut self, open: Open) {
+        self.open = self.open.max(open);
+    }
+
+    /// The verdict is open if so.
+    fn leave_if(&mut self, open: bool) {
+        self.leave(if open { Open::Either } else { Open::No });
+    }
+
     fn say(&mut self, stage: Stage, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push((stage, text()));

@@ -14,5 +14,5 @@ mod view;
 pub use compile::compile;
 pub use elision::{ElisionChange, becomes_elidable, elidable, stops_being_elidable};
 pub use finding::Finding;
-pub use prefix_set::contains;
+pub use prefix_set::{contains, covers};
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

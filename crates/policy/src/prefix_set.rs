@@ -12,7 +12,7 @@ pub fn contains(set: &BTreeSet<Prefix>, address: IpAddr) -> bool {
 }
 
 /// Whether one prefix of the set covers all of this one.
-pub(crate) fn covers(set: &BTreeSet<Prefix>, wanted: &Prefix) -> bool {
+pub fn covers(set: &BTreeSet<Prefix>, wanted: &Prefix) -> bool {
     let mut bound = *wanted;
     loop {
         // Whatever covers `wanted` stands at or before `bound`, and if it stands before `found`, it

@@ -256,18 +256,24 @@ fn rules(counters: &Counters) -> Vec<Value> {
 
 fn capabilities(can: Capabilities) -> Value {
     let Capabilities {
+        own_flows,
         quote_match,
         fragment_verdict,
         per_end_start,
+        nd_options,
+        lenient_ip,
         ipv4_options,
         extension_chain,
         udplite_ports,
         dccp_ports,
     } = can;
     json!({
+        "own-flows": own_flows,
         "quote-match": quote_match,
         "fragment-verdict": fragment_verdict,
         "per-end-start": per_end_start,
+        "nd-options": nd_options,
+        "lenient-ip": lenient_ip,
         "ipv4-options": ipv4_options,
         "extension-chain": extension_chain,
         "udplite-ports": udplite_ports,

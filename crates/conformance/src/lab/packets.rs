@@ -64,7 +64,7 @@ pub fn probe(
         if seen == marker {
             return Ok(arrivals);
         }
-        let missing = |i: &usize| arrivals[*i] == Arrival::Missing && frames[*i] == seen;
+        let missing = |i: &usize| arrivals[*i] == Arrival::Missing && is_same(&frames[*i], &seen);
         if let Some(i) = (0..frames.len()).find(missing) {
             arrivals[i] = Arrival::Arrived;
         }
@@ -75,6 +75,20 @@ pub fn probe(
         receiver.device()
     );
     Err(failed(step)(io::ErrorKind::TimedOut.into()))
+}
+
+/// The kernel's IP code cuts off what stands behind a packet's end.
+fn is_same(sent: &[u8], seen: &[u8]) -> bool {
+    let length = |at: usize| {
+        sent.get(at..at + 2)
+            .map(|b| usize::from(u16::from_be_bytes([b[0], b[1]])))
+    };
+    let end = match sent.get(12..14) {
+        Some([0x08, 0x00]) => length(16).map(|length| 14 + length),
+        Some([0x86, 0xdd]) => length(18).map(|length| 14 + 40 + length),
+        _ => None,
+    };
+    sent == seen || end.is_some_and(|end| sent.get(..end) == Some(seen))
 }
 
 impl PacketSocket {

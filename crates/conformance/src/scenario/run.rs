@@ -1,8 +1,8 @@
 //! Runs a scenario against whoever judges.
 
 use super::{Action, Change, OUTSIDER, Scenario, Step, here};
-use crate::{Answer, Judge};
-use model::{Direction, Inventory, MacAddr, Peer, PortId, Verdict};
+use crate::{Agreement, Answer, Judge, Open};
+use model::{Direction, DropReason, Inventory, MacAddr, PassReason, Peer, PortId, Verdict};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -30,6 +30,11 @@ pub enum Seen {
     Judged(Answer),
     /// It arrived, or it didn't; nobody said why.
     Arrived(bool),
+    /// The same, of a plane that lacks something, and what the contract says of such a plane.
+    Lacking {
+        arrived: bool,
+        expected: Answer,
+    },
     /// This subject can't be shown such a packet, for this reason.
     Unshown(&'static str),
 }
@@ -69,6 +74,9 @@ pub struct Ran {
     pub unshown: BTreeMap<&'static str, usize>,
 }
 
+const OPEN: &str = "the contract leaves it open to a plane that lacks something";
+const OTHERWISE: &str = "the contract says otherwise of a plane that lacks something, as was seen";
+
 /// From the scenario's first policy to its last step, or to the first that fails.
 pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<Ran, Box<Failure>> {
     let mut ran = Ran::default();
@@ -103,8 +111,25 @@ pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<Ran, Box<Fa
                         *ran.unshown.entry(why).or_default() += 1;
                     }
                     let wrong = match &seen {
-                        Seen::Judged(answer) => answer.open || !outcome.allows(&answer.verdict),
+                        Seen::Judged(answer) => {
+                            answer.open != Open::No || !outcome.allows(&answer.verdict)
+                        }
                         Seen::Arrived(arrived) => *arrived != outcome.passes(),
+                        Seen::Lacking { arrived, expected } => {
+                            let passes = matches!(expected.verdict, Verdict::Pass(_));
+                            let seen = arrival(*arrived);
+                            let agreement = expected.compare(&seen, false);
+                            match agreement {
+                                Agreement::Allowed | Agreement::Unknown => {
+                                    *ran.unshown.entry(OPEN).or_default() += 1;
+                                }
+                                Agreement::Same if passes != outcome.passes() => {
+                                    *ran.unshown.entry(OTHERWISE).or_default() += 1;
+                                }
+                                Agreement::Same | Agreement::Wrong => {}
+                            }
+                            agreement == Agreement::Wrong
+                        }
                         Seen::Unshown(_) => false,
                     };
                     if wrong {
@@ -122,6 +147,14 @@ pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<Ran, Box<Fa
         }
     }
     Ok(ran)
+}
+
+/// What is known of a packet that arrived, or didn't.
+pub(crate) fn arrival(arrived: bool) -> Verdict {
+    match arrived {
+        true => Verdict::Pass(PassReason::Unguarded),
+        false => Verdict::Drop(DropReason::NotReady),
+    }
 }
 
 fn make(change: &Change, inventory: &mut Inventory, scenario: &Scenario) -> Result<(), String> {
@@ -220,15 +253,20 @@ fn describe_seen(seen: &Seen) -> String {
                 Verdict::Pass(reason) => format!("pass {reason:?}"),
                 Verdict::Drop(reason) => format!("drop {reason}"),
             };
-            let open = if answer.open {
-                ", left open by the contract"
-            } else {
-                ""
+            let open = match answer.open {
+                Open::No => "",
+                Open::MayDrop => ", or dropped",
+                Open::Either => ", left open by the contract",
             };
             format!("{verdict}{open}")
         }
         Seen::Arrived(true) => "it arrived".to_owned(),
         Seen::Arrived(false) => "it did not arrive".to_owned(),
+        Seen::Lacking { arrived, expected } => {
+            let expected = describe_seen(&Seen::Judged(expected.clone()));
+            let seen = describe_seen(&Seen::Arrived(*arrived));
+            format!("{seen}; by what the plane lacks: {expected}")
+        }
         Seen::Unshown(why) => format!("not shown: {why}"),
     }
 }

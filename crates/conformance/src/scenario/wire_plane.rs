@@ -10,13 +10,13 @@
 //! Knows nothing of: which plane it is.
 
 use super::here;
-use super::run::{Seen, Subject};
-use crate::START;
-use crate::lab::{Arrival, Attach, FrameEnd, Lab, LabError, probe};
-use dataplane::{DataPlane, Device, Target};
+use super::run::{Seen, Subject, arrival};
+use crate::lab::{Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, probe};
+use crate::{Answer, Judge, OracleJudge, START, generate};
+use dataplane::{Bridge, Capabilities, DataPlane, Device, Target};
 use model::{Direction, Inventory, MacAddr, PortId};
 use policy::HostView;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A plane of this kernel, and what tests need of it beyond its trade.
@@ -41,6 +41,10 @@ pub struct WirePlane {
     /// The MACs of the ports as they are now.
     macs: BTreeMap<PortId, MacAddr>,
     now: Duration,
+    /// What the contract says of a plane that lacks something.
+    lacking: Option<OracleJudge>,
+    /// Why its answers mean nothing any more.
+    trouble: Option<String>,
 }
 
 /// What the devices of ports are.
@@ -52,6 +56,8 @@ pub enum DeviceKind {
 
 struct Rig {
     device: Device,
+    bridge: Device,
+    other: Device,
     inside: Box<dyn FrameEnd>,
     outside: Box<dyn FrameEnd>,
 }
@@ -71,13 +77,17 @@ impl WirePlane {
         let lab = Lab::new("scenarios")?;
         let host = lab.host().clone();
         Ok(host.run(move || {
+            let mut plane = make();
+            let lacking = lacking(plane.plane().capabilities());
             let mut wire = WirePlane {
-                plane: make(),
+                plane,
                 kind,
                 lab,
                 rigs: BTreeMap::new(),
                 macs: BTreeMap::new(),
                 now: START,
+                lacking,
+                trouble: None,
             };
             work(&mut wire)
         }))
@@ -107,16 +117,36 @@ impl WirePlane {
         for device in [&device, outside.device()] {
             host.ip(&format!("link set {device} type bridge_slave learning off"))?;
         }
+        let named = |name: String| -> Result<Device, LabError> {
+            let ifindex = host.ifindex(&name)?;
+            Ok(Device { name, ifindex })
+        };
         let rig = Rig {
-            device: Device {
-                ifindex: host.ifindex(&device)?,
-                name: device,
-            },
+            device: named(device)?,
+            bridge: named(bridge)?,
+            other: named(outside.device().to_owned())?,
             inside,
             outside: Box::new(outside.open_packets()?),
         };
         self.rigs.insert(port.clone(), rig);
         Ok(())
+    }
+
+    /// Why it can't be shown such a packet.
+    fn unshown(&self, port: &PortId, frame: &[u8]) -> Option<&'static str> {
+        let known = self.rigs.contains_key(port) && self.macs.contains_key(port);
+        unshown(frame).or((!known).then_some("a closed device passes no marker either"))
+    }
+
+    /// Whether it arrives. It can be shown.
+    fn show(&self, port: &PortId, direction: Direction, frame: &[u8]) -> Result<bool, LabError> {
+        let (rig, mac) = (&self.rigs[port], &self.macs[port]);
+        let (sender, receiver) = match direction {
+            Direction::Egress => (&rig.inside, &rig.outside),
+            Direction::Ingress => (&rig.outside, &rig.inside),
+        };
+        let arrivals = probe(&**sender, &**receiver, &[frame.to_vec()], *mac)?;
+        Ok(arrivals == [Arrival::Arrived])
     }
 
     /// On the ports' devices; those of ports that the view doesn't have are closed.
@@ -125,16 +155,35 @@ impl WirePlane {
         let devices = rigs.map(|(port, rig)| (port.clone(), rig.device.clone()));
         let (known, gone): (Vec<_>, Vec<_>) =
             devices.partition(|(port, _)| view.ports.contains_key(port));
+        let bridges = self.rigs.values().map(|rig| {
+            let bridge = Bridge {
+                macs: BTreeSet::from([BRIDGE_MAC]),
+                members: BTreeSet::from([rig.device.clone(), rig.other.clone()]),
+            };
+            (rig.bridge.clone(), bridge)
+        });
         let target = Target {
             devices: known.into_iter().collect(),
             view,
             closed: gone.into_iter().map(|(_, device)| device).collect(),
+            bridges: bridges.collect(),
         };
-        let report = match self.plane.plane().apply(&target) {
-            Ok(report) => report,
-            Err(error) => panic!("{} refuses the policy: {error}", self.plane.name()),
-        };
-        assert_eq!(report.refused, BTreeMap::new(), "ports that are refused");
+        match self.plane.plane().apply(&target) {
+            Ok(report) if report.refused.is_empty() => {}
+            Ok(report) => self.fail(format!("ports are refused: {:?}", report.refused)),
+            Err(error) => self.fail(format!("{} refuses the policy: {error}", self.plane.name())),
+        }
+    }
+
+    /// The first trouble counts.
+    fn fail(&mut self, text: String) {
+        self.trouble.get_or_insert(text);
+    }
+
+    fn must_be_fine(&self) {
+        if let Some(trouble) = &self.trouble {
+            panic!("{trouble}");
+        }
     }
 }
 
@@ -154,10 +203,14 @@ impl Subject for WirePlane {
 
     fn reset(&mut self) {
         self.enforce(HostView::default());
+        self.must_be_fine();
         self.plane.forget();
         self.macs.clear();
         self.now = START;
         self.plane.set_clock(self.now);
+        if let Some(oracle) = &mut self.lacking {
+            Judge::reset(oracle);
+        }
     }
 
     fn apply(&mut self, inventory: &Inventory) {
@@ -168,33 +221,110 @@ impl Subject for WirePlane {
             self.rig(port).expect("the lab has room for another port");
         }
         self.enforce(view);
+        self.must_be_fine();
+        if let Some(oracle) = &mut self.lacking {
+            Judge::apply(oracle, inventory);
+        }
     }
 
     fn advance(&mut self, by: Duration) {
         self.now += by;
         self.plane.set_clock(self.now);
+        if let Some(oracle) = &mut self.lacking {
+            Judge::advance(oracle, by);
+        }
     }
 
     fn send(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Seen {
-        if let Some(why) = unshown(frame) {
+        if let Some(why) = self.unshown(port, frame) {
             return Seen::Unshown(why);
         }
-        let (Some(rig), Some(mac)) = (self.rigs.get(port), self.macs.get(port)) else {
-            return Seen::Unshown("a closed device passes no marker either");
-        };
-        let (sender, receiver) = match direction {
-            Direction::Egress => (&rig.inside, &rig.outside),
-            Direction::Ingress => (&rig.outside, &rig.inside),
-        };
-        match probe(&**sender, &**receiver, &[frame.to_vec()], *mac) {
-            Ok(arrivals) => Seen::Arrived(arrivals == [Arrival::Arrived]),
+        let arrived = match self.show(port, direction, frame) {
+            Ok(arrived) => arrived,
             Err(error) => panic!("port {port}: {error}"),
+        };
+        match &mut self.lacking {
+            None => Seen::Arrived(arrived),
+            Some(oracle) => Seen::Lacking {
+                arrived,
+                expected: oracle.judge(port, direction, frame),
+            },
         }
     }
 
     fn trace(&self) -> Vec<String> {
-        Vec::new()
+        let oracle = self.lacking.as_ref();
+        oracle.map(Judge::last_trace).unwrap_or_default()
     }
+}
+
+/// The same for generated traces: what is known of a packet is whether it arrives.
+pub struct WireJudge<'a>(pub &'a mut WirePlane);
+
+impl Judge for WireJudge<'_> {
+    fn name(&self) -> &str {
+        self.0.plane.name()
+    }
+
+    fn reset(&mut self) {
+        let wire = &mut *self.0;
+        wire.enforce(HostView::default());
+        wire.plane.forget();
+        wire.macs.clear();
+        wire.now = START;
+        wire.plane.set_clock(wire.now);
+    }
+
+    fn apply(&mut self, inventory: &Inventory) {
+        let wire = &mut *self.0;
+        let (view, _) = policy::compile(inventory, &generate::host());
+        let ports = inventory.ports.values();
+        wire.macs = ports.map(|port| (port.id.clone(), port.mac)).collect();
+        wire.macs.retain(|id, _| view.ports.contains_key(id));
+        for port in view.ports.keys() {
+            if let Err(error) = wire.rig(port) {
+                return wire.fail(error.to_string());
+            }
+        }
+        wire.enforce(view);
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.0.now += by;
+        self.0.plane.set_clock(self.0.now);
+    }
+
+    fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {
+        let arrived = self.0.show(port, direction, frame);
+        let arrived = arrived.unwrap_or_else(|error| {
+            self.0.fail(format!("port {port}: {error}"));
+            false
+        });
+        arrival(arrived).into()
+    }
+
+    fn can_judge(&self, port: &PortId, frame: &[u8]) -> bool {
+        self.0.unshown(port, frame).is_none()
+    }
+
+    fn knows_why(&self) -> bool {
+        false
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        self.0.trouble.as_deref()
+    }
+}
+
+/// Each port is on a bridge of its own, so that a flow never has another end on the host: it starts for each
+/// end by itself.
+fn lacking(capabilities: Capabilities) -> Option<OracleJudge> {
+    let here_alone = Capabilities {
+        per_end_start: true,
+        ..capabilities
+    };
+    let lacks = here_alone != Capabilities::ALL;
+    lacks.then(|| OracleJudge::new(here(), here_alone).explaining())
 }
 
 /// What a packet socket doesn't send, or a bridge never passes on.
@@ -204,6 +334,9 @@ fn unshown(frame: &[u8]) -> Option<&'static str> {
     };
     if frame.len() < 14 {
         return Some("the kernel sends no frame without an Ethernet header");
+    }
+    if frame.len() < 20 && matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]) {
+        return Some("the kernel passes on no tag that is cut short");
     }
     if src[0] & 1 == 1 || src == [0; 6] {
         return Some("a bridge passes on nothing from a group's MAC, or from none");

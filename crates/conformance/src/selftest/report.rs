@@ -2,7 +2,7 @@
 
 use super::{Mismatch, dump, shrunk, walk};
 use crate::generate::{self, Event, Trace};
-use crate::judge::{Judge, OracleJudge};
+use crate::judge::{Judge, Open, OracleJudge};
 use model::{Capabilities, PassReason, Verdict};
 use std::fmt::{self, Write};
 
@@ -74,7 +74,11 @@ fn tell(text: &mut String, trace: &Trace, judge: &mut dyn Judge, capabilities: C
                 );
                 say(text, format_args!("    {}", hex(&sent.frame)));
                 if let Some((expected, seen)) = answers.next() {
-                    let open = if expected.open { " (open)" } else { "" };
+                    let open = match expected.open {
+                        Open::No => "",
+                        Open::MayDrop => " (or drop)",
+                        Open::Either => " (open)",
+                    };
                     say(
                         text,
                         format_args!("    oracle: {}{open}", words(&expected.verdict)),

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use model::{Direction, Elision, MacAddr};
+use portcullis_oracle::Open;
 
 /// Mode off: all that can be tracked is.
 fn world(rules: &[&str]) -> World {
@@ -370,7 +371,8 @@ fn the_verdict_near_a_timeout_is_left_open() {
         w.gets(into_vm(PEER).udp(9, 53), "rule g/r0");
         w.later(idle);
         assert_eq!(w.oracle.is_doubtful(w.now), open, "{idle}");
-        assert_eq!(w.decide(Direction::Egress, &reply).open, open, "{idle}");
+        let left = w.decide(Direction::Egress, &reply).open;
+        assert_eq!(left == Open::Either, open, "{idle}");
     }
 }
 

@@ -106,7 +106,7 @@ pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
         Ok(mut plane) => Ok(plane.dry_run(&question.port, question.direction, &question.frame)?),
         Err(why) => Err(why),
     };
-    let differ = !decision.open
+    let differ = decision.open == oracle::Open::No
         && live
             .as_ref()
             .is_ok_and(|outcome| outcome.verdict != decision.verdict);
@@ -240,7 +240,7 @@ fn value_of(policy: &InForce, question: &Question, answer: &Answer, differ: bool
         "tracked_flows": answer.flows,
         "model": verdict_value(&answer.decision.verdict),
         "stages": stages,
-        "open": answer.decision.open,
+        "open": answer.decision.open != oracle::Open::No,
         "plane": answer.live.as_ref().map_or(Value::Null, outcome_value),
         "plane_not_asked": answer.live.as_ref().err(),
         "differ": differ,
