@@ -13,7 +13,9 @@ mod sweep;
 use crate::prefix_set;
 use crate::view::{GroupView, HostView, PeerView, PortView, RuleView};
 use coverage::{Coverage, Kinds, error_types, icmp_number};
-use model::{Direction, Elision, Family, FlowKey, GroupId, L4Match, PortId, Prefix, ScopeId};
+use model::{
+    Direction, Elision, Family, FlowKey, GroupId, L4Match, PortId, Prefix, RuleRef, ScopeId,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use sweep::{Side, Slot};
@@ -24,41 +26,39 @@ pub fn elidable(view: &HostView, port: &PortId, flow: &FlowKey) -> bool {
     let Some(half) = Half::of(view, port) else {
         return false;
     };
-    let family = Family::of(flow.remote);
-    if family != Family::of(flow.local) {
-        return false;
-    }
-    let icmp = flow.protocol == icmp_number(family);
-    let asked = |direction| match (icmp, flow.icmp) {
-        // ICMP that is no request or reply belongs to no flow.
-        (true, None) => None,
-        (true, Some(request)) => {
-            let asks = request.by_local == (direction == Direction::Egress);
-            let reply = match request.icmp_type {
-                8 => 0,
-                13 => 14,
-                128 => 129,
-                _ => return None,
-            };
-            Some(if asks { request.icmp_type } else { reply })
-        }
-        (false, _) => Some(0),
-    };
-    let permits = |direction: Direction, l4_port: u16| {
-        let Some(icmp_type) = asked(direction) else {
-            return false;
-        };
-        half.rules().any(|rule| {
-            rule.direction == direction
-                && rule.family == family
-                && covers_l4(rule, flow.protocol, l4_port, icmp_type)
-                && half.names(&rule.peer, flow)
-        })
-    };
     let permitted = half.mode != Elision::Off
-        && permits(Direction::Egress, flow.remote_l4)
-        && permits(Direction::Ingress, flow.local_l4);
-    permitted && (half.mode == Elision::On || half.errors_permitted(family, flow))
+        && Direction::BOTH
+            .iter()
+            .all(|direction| half.permitting(*direction, flow).is_some());
+    permitted && (half.mode == Elision::On || half.errors_permitted(Family::of(flow.remote), flow))
+}
+
+/// The rule that is reported to permit a packet of this flow in this direction: of those that do, the least.
+/// At a port without port security no rule is asked.
+pub fn permitting(
+    view: &HostView,
+    port: &PortId,
+    direction: Direction,
+    flow: &FlowKey,
+) -> Option<RuleRef> {
+    Half::of(view, port)?.permitting(direction, flow)
+}
+
+/// The type of an ICMP packet of a flow that goes this way; 0 for other protocols. `None`: it belongs to
+/// no flow.
+fn icmp_type_of(flow: &FlowKey, direction: Direction) -> Option<u8> {
+    if flow.protocol != icmp_number(Family::of(flow.remote)) {
+        return Some(0);
+    }
+    let request = flow.icmp?;
+    let asks = request.by_local == (direction == Direction::Egress);
+    let reply = match request.icmp_type {
+        8 => 0,
+        13 => 14,
+        128 => 129,
+        _ => return None,
+    };
+    Some(if asks { request.icmp_type } else { reply })
 }
 
 fn covers_l4(rule: &RuleView, protocol: u8, l4_port: u16, icmp_type: u8) -> bool {
@@ -247,10 +247,13 @@ impl<'a> Half<'a> {
         (self.port.port_security, self.scope, &self.port.groups)
     }
 
-    fn rules(&self) -> impl Iterator<Item = &'a RuleView> + use<'_, 'a> {
+    fn groups(&self) -> impl Iterator<Item = (&'a GroupId, &'a GroupView)> + use<'_, 'a> {
         let groups = self.port.groups.iter();
-        let groups = groups.filter_map(|id| self.view.groups.get(id));
-        groups.flat_map(|group| group.rules.values())
+        groups.filter_map(|id| Some((id, self.view.groups.get(id)?)))
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &'a RuleView> + use<'_, 'a> {
+        self.groups().flat_map(|(_, group)| group.rules.values())
     }
 
     fn set(&self, peer: &PeerView) -> Option<&'a Arc<BTreeSet<Prefix>>> {
@@ -272,6 +275,31 @@ impl<'a> Half<'a> {
                 .set(peer)
                 .is_some_and(|set| prefix_set::contains(set, flow.remote)),
         }
+    }
+
+    fn permitting(&self, direction: Direction, flow: &FlowKey) -> Option<RuleRef> {
+        let family = Family::of(flow.remote);
+        if family != Family::of(flow.local) {
+            return None;
+        }
+        let icmp_type = icmp_type_of(flow, direction)?;
+        let l4_port = match direction {
+            Direction::Egress => flow.remote_l4,
+            Direction::Ingress => flow.local_l4,
+        };
+        let permits = |rule: &RuleView| {
+            rule.direction == direction
+                && rule.family == family
+                && covers_l4(rule, flow.protocol, l4_port, icmp_type)
+                && self.names(&rule.peer, flow)
+        };
+        self.groups().find_map(|(group, view)| {
+            let (rule, _) = view.rules.iter().find(|(_, rule)| permits(rule))?;
+            Some(RuleRef {
+                group: group.clone(),
+                rule: rule.clone(),
+            })
+        })
     }
 
     /// Mode `strict`: ingress from any source and egress to the remote, each type with every code.

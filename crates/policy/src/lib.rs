@@ -12,7 +12,7 @@ mod prefix_set;
 mod view;
 
 pub use compile::compile;
-pub use elision::{ElisionChange, becomes_elidable, elidable, stops_being_elidable};
+pub use elision::{ElisionChange, becomes_elidable, elidable, permitting, stops_being_elidable};
 pub use finding::Finding;
 pub use prefix_set::{contains, covers};
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

@@ -4,10 +4,10 @@ mod support;
 
 use model::{
     Direction, Elision, Family, FlowKey, HostId, IcmpRequest, Inventory, L4Match, PortId,
-    PortedProtocol, Prefix,
+    PortedProtocol, Prefix, RuleRef,
 };
 use portcullis_policy::{
-    HostView, becomes_elidable, compile, contains, elidable, stops_being_elidable,
+    HostView, becomes_elidable, compile, contains, elidable, permitting, stops_being_elidable,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -72,6 +72,41 @@ proptest! {
         prop_assert_eq!(stops_being_elidable(&old, &new, &port), stops, "stops");
         prop_assert_eq!(becomes_elidable(&old, &new, &port), becomes, "becomes");
     }
+
+    #[test]
+    fn of_the_rules_that_permit_alone_the_least_is_named(
+        (lines, other) in two_policies(),
+        direction in prop_oneof![Just(Direction::Ingress), Just(Direction::Egress)],
+    ) {
+        let port = PortId::from(PORT);
+        let whole = view(&lines, Elision::On);
+        let alone = rules_alone(&whole);
+        for flow in flows(&whole, &view(&other, Elision::On)) {
+            let permits = |view: &HostView| permitting(view, &port, direction, &flow);
+            let least = alone.iter().find(|(_, view)| permits(view).is_some());
+            let expected = least.map(|(rule, _)| rule.clone());
+            prop_assert_eq!(permits(&whole), expected, "{:?}", flow);
+        }
+    }
+}
+
+/// For each rule of the port, in order, the view with this rule and no other.
+fn rules_alone(view: &HostView) -> Vec<(RuleRef, HostView)> {
+    let mut alone = Vec::new();
+    for group in &view.ports[PORT].groups {
+        for rule in view.groups[group].rules.keys() {
+            let mut only = view.clone();
+            for (id, group_view) in &mut only.groups {
+                group_view.rules.retain(|r, _| id == group && r == rule);
+            }
+            let rule = RuleRef {
+                group: group.clone(),
+                rule: rule.clone(),
+            };
+            alone.push((rule, only));
+        }
+    }
+    alone
 }
 
 fn check_closed(inventory: &Inventory, host: &HostId, view: &HostView) {
