@@ -130,6 +130,7 @@ pub struct Config {
     pub confirm: Option<Duration>,
     /// Names of devices to guard beside those that the policy names.
     pub guard_names: BTreeSet<String>,
+    pub audit_every: Duration,
 }
 
 pub struct Agent {
@@ -181,7 +182,6 @@ struct Enforced {
 }
 
 impl Agent {
-    pub const AUDIT_EVERY: Duration = Duration::from_secs(10);
     const TEND_EVERY: Duration = Duration::from_secs(1);
     const RETRY_FIRST: Duration = Duration::from_millis(500);
     const RETRY_LAST: Duration = Duration::from_secs(60);
@@ -229,7 +229,7 @@ impl Agent {
             Event::Audited(drift) => self.audited(drift, &mut effects),
             Event::AuditFailed(error) => {
                 effects.push(Effect::Report(Report::AuditFailed(error)));
-                effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
+                effects.push(Effect::StartTimer(Timer::Audit, self.config.audit_every));
             }
             Event::TimerFired(Timer::Retry) => self.repair = true,
             Event::TimerFired(Timer::Audit) => {
@@ -237,7 +237,7 @@ impl Agent {
                 if self.applying.is_none() {
                     effects.push(Effect::Audit);
                 } else {
-                    effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
+                    effects.push(Effect::StartTimer(Timer::Audit, self.config.audit_every));
                 }
             }
             Event::TimerFired(Timer::Tend) => {

@@ -124,6 +124,7 @@ pub fn drive(
         ours: setup.instance.ours(),
         confirm: setup.confirm.filter(|_| !confirmed),
         guard_names: setup.guard.clone().unwrap_or_default(),
+        audit_every: plane.audit_every(),
     });
     let mut driver = Driver {
         agent,

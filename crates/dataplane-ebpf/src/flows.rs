@@ -5,32 +5,10 @@ use crate::layout::{
     TCP_ESTABLISHED, TCP_OPENING, TICK_SHIFT, TIMEOUT_ICMP, TIMEOUT_OTHER, TIMEOUT_UDP,
     TIMEOUT_UDP_REPLIED,
 };
+use dataplane::{FlowRecord, Standing};
 use model::{Direction, FlowKey, FlowState, IcmpRequest, PortId, RuleRef};
 use std::net::IpAddr;
 use std::time::Duration;
-
-/// A tracked flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowRecord {
-    pub port: PortId,
-    pub key: FlowKey,
-    /// The direction of its first packet.
-    pub original: Direction,
-    pub state: FlowState,
-    pub replied: bool,
-    pub idle: Duration,
-    pub standing: Standing,
-}
-
-/// What permits a flow's first packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Rule(RuleRef),
-    /// Nothing does any more.
-    Revoked,
-    /// The policy has changed since it was asked; the flow's next packet asks again.
-    NotAsked,
-}
 
 /// `rule` finds the rule behind a word that is of the generation in force.
 pub(crate) fn record(

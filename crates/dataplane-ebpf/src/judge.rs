@@ -9,21 +9,11 @@ use crate::layout::{
 };
 use crate::object::Object;
 use crate::table::check;
+use dataplane::Outcome;
 use model::{DropReason, GroupId, PassReason, RuleId, RuleRef, Verdict};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
-
-/// What a dry run says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub verdict: Verdict,
-    /// There is a flow of the packet's tuple, and whether what permits it still stands.
-    pub flow_found: bool,
-    pub live: bool,
-    /// The packet's flow needs no tracking.
-    pub elidable: bool,
-}
 
 const NOTE_FLOW: u32 = 1;
 const NOTE_LIVE: u32 = 2;

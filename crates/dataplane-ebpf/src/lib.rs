@@ -29,7 +29,5 @@ mod table;
 
 pub use error::OpenError;
 pub use events::DropSample;
-pub use flows::{FlowRecord, Standing};
-pub use judge::Outcome;
 pub use object::{Attach, EbpfConfig};
 pub use plane::EbpfPlane;

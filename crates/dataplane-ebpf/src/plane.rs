@@ -5,8 +5,8 @@ use crate::contents::Contents;
 use crate::counters::{self, Past};
 use crate::error::OpenError;
 use crate::events::{self, DropSample};
-use crate::flows::{self, FlowRecord};
-use crate::judge::{self, Outcome};
+use crate::flows;
+use crate::judge;
 use crate::layout::{
     Answer, Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED,
     WORD_RANK,
@@ -17,7 +17,7 @@ use crate::render::books::Books;
 use crate::{execute, plan, readback, render};
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
-    Target,
+    FlowRecord, Outcome, Target,
 };
 use hurry::Hurry;
 use model::{Direction, PortId, RuleRef, Verdict};

@@ -1,9 +1,9 @@
 //! The plane on real devices: attaching, adopting, detaching, and what a change costs.
 
 use conformance::lab::{Attach as On, Lab, PacketSocket, Vm};
-use dataplane::{ApplyReport, DataPlane, Device, Drift, Target};
+use dataplane::{ApplyReport, DataPlane, Device, Drift, Standing, Target};
 use model::{Direction, DropReason, MacAddr, PassReason, PortId, RuleRef, Verdict};
-use portcullis_dataplane_ebpf::{Attach, EbpfConfig, EbpfPlane, OpenError, Standing};
+use portcullis_dataplane_ebpf::{Attach, EbpfConfig, EbpfPlane, OpenError};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -6,7 +6,9 @@
 mod model_plane;
 
 pub use model::Capabilities;
-use model::{Direction, DropReason, MacAddr, PortId, Revision, RuleRef, Verdict};
+use model::{
+    Direction, DropReason, FlowKey, FlowState, MacAddr, PortId, Revision, RuleRef, Verdict,
+};
 pub use model_plane::ModelPlane;
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +65,11 @@ pub trait DataPlane {
 
     /// Reads the host back and says what is not as the last target wants it. Changes nothing.
     fn audit(&mut self) -> Result<Vec<Drift>, ApplyError>;
+
+    /// How often an agent audits.
+    fn audit_every(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 
     fn counters(&mut self) -> Result<Counters, ApplyError>;
 
@@ -155,6 +162,40 @@ pub struct PortCounters {
     pub drops: BTreeMap<DropReason, Count>,
     pub flows: u32,
     pub half_open: u32,
+}
+
+/// A tracked flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowRecord {
+    pub port: PortId,
+    pub key: FlowKey,
+    /// The direction of its first packet.
+    pub original: Direction,
+    pub state: FlowState,
+    pub replied: bool,
+    pub idle: Duration,
+    pub standing: Standing,
+}
+
+/// What permits a flow's first packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Rule(RuleRef),
+    /// Nothing does any more.
+    Revoked,
+    /// The policy has changed since it was asked; the flow's next packet asks again.
+    NotAsked,
+}
+
+/// What a plane says of a packet that is shown to it and neither counted nor remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// There is a flow of the packet's tuple, and whether what permits it still stands.
+    pub flow_found: bool,
+    pub live: bool,
+    /// The packet's flow needs no tracking.
+    pub elidable: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use agent::Instance;
 use clap::{Args, ValueEnum};
 use conformance::{Judge, PlaneJudge, generate};
 use dataplane::{
-    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, Target,
+    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, FlowRecord,
+    Outcome, Target,
 };
-use dataplane_ebpf::{EbpfConfig, EbpfPlane, FlowRecord, Outcome};
+use dataplane_ebpf::{EbpfConfig, EbpfPlane};
 use model::{Direction, PortId};
 use policy::HostView;
 use std::io;

@@ -63,7 +63,7 @@ impl Agent {
         });
         if !self.auditing {
             self.auditing = true;
-            effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
+            effects.push(Effect::StartTimer(Timer::Audit, self.config.audit_every));
             effects.push(Effect::StartTimer(Timer::Tend, Self::TEND_EVERY));
         }
         if self.confirmed {
@@ -160,7 +160,7 @@ impl Agent {
     }
 
     pub(super) fn audited(&mut self, drift: Vec<Drift>, effects: &mut Vec<Effect>) {
-        effects.push(Effect::StartTimer(Timer::Audit, Self::AUDIT_EVERY));
+        effects.push(Effect::StartTimer(Timer::Audit, self.config.audit_every));
         // Who stands before us stays there whatever we write; people have to know.
         self.repair |= drift.iter().any(|d| match d {
             Drift::Detached { .. } | Drift::Changed { .. } => true,

@@ -125,6 +125,7 @@ fn config() -> Config {
         ours: BTreeSet::new(),
         confirm: None,
         guard_names: BTreeSet::new(),
+        audit_every: Duration::from_secs(10),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::plane::{self, LivePlane, PlaneArgs};
 use crate::policy_source::{InForce, in_force};
 use agent::Instance;
 use clap::{ArgGroup, Args};
-use dataplane_ebpf::{FlowRecord, Outcome};
+use dataplane::{FlowRecord, Outcome};
 use model::{
     Capabilities, Direction, FlowState, MacAddr, PassReason, Port, PortId, Stage, Verdict,
 };

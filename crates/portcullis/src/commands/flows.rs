@@ -6,7 +6,7 @@ use crate::output::{Columns, FormatArgs, Tone, print, text};
 use crate::plane::PlaneArgs;
 use crate::policy_source::look_named;
 use clap::Args;
-use dataplane_ebpf::{FlowRecord, Standing};
+use dataplane::{FlowRecord, Standing};
 use model::{Direction, FlowKey, FlowState, PortId};
 use serde_json::{Value, json};
 
