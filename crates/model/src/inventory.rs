@@ -78,7 +78,7 @@ pub struct Port {
 }
 
 /// How a port's device is found on its host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeviceMatch {
     Name(String),
     /// The device whose MAC is the port's, or the port's with `fe` as its first byte (as libvirt

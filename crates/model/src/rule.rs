@@ -51,7 +51,7 @@ pub enum Peer {
 }
 
 /// What a rule asks of the transport header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum L4Match {
     /// Any protocol.
     Any,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
     pub elision: Elision,
     pub narrowing: Narrowing,
@@ -13,7 +13,7 @@ pub struct Settings {
 }
 
 /// Which flows are kept no state for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Elision {
     /// All elidable ones; ICMP errors about them are judged by the packet that they quote.
     #[default]
@@ -25,7 +25,7 @@ pub enum Elision {
 }
 
 /// What becomes of open TCP flows that had no state when their class starts to need it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Narrowing {
     /// For the established timeout, TCP flows of that port start by SYN only.
     #[default]
@@ -35,7 +35,7 @@ pub enum Narrowing {
 }
 
 /// Idle times after which a flow is gone, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     pub tcp_opening_s: u32,
     pub tcp_established_s: u32,
@@ -64,7 +64,7 @@ impl Default for Timeouts {
 }
 
 /// Bounds on the state that guests can make a host keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Budgets {
     /// Confirmed flows per port.
     pub flows_per_port: u32,

@@ -11,6 +11,7 @@ use model::{
     Prefix, Revision, RuleId, ScopeId, Settings,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -30,7 +31,26 @@ pub struct HostView {
     pub address_groups: BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl HostView {
+    /// A number that is the same for views that enforce the same (the revision isn't enforced), and but for
+    /// an accident of 64 bits not for others. Good for comparing within one build of a program.
+    pub fn digest(&self) -> u64 {
+        let Self {
+            revision: _,
+            settings,
+            networks,
+            ports,
+            groups,
+            members,
+            address_groups,
+        } = self;
+        let mut hasher = DefaultHasher::new();
+        (settings, networks, ports, groups, members, address_groups).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkView {
     pub scope: ScopeId,
     pub subnets: BTreeSet<Prefix>,
@@ -44,7 +64,7 @@ pub struct NetworkView {
 }
 
 /// A local port: what the guard and the dispatch at its device need.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortView {
     pub network: NetworkId,
     pub device: DeviceMatch,
@@ -60,7 +80,7 @@ pub struct PortView {
     pub groups: Vec<GroupId>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnAddress {
     pub prefix: Prefix,
     /// `None`: with any MAC of the port (fixed addresses); else with just this one (pairs).
@@ -79,7 +99,7 @@ impl PortView {
 }
 
 /// A group that a local port is in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupView {
     pub stateful: bool,
     pub tag: Option<u16>,
@@ -88,7 +108,7 @@ pub struct GroupView {
 }
 
 /// A rule without doubt: the family fits the peer, and a whole-family prefix is `Any`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleView {
     pub direction: Direction,
     pub family: Family,
