@@ -44,6 +44,20 @@ pub fn fingerprint(family: Family, table: &str) -> Result<Option<u64>, Error> {
     Err(Error::answered(tried(), libc::EAGAIN))
 }
 
+/// The table's size in bytes: what most changes change. `None`: there is no such table.
+pub fn size(family: Family, table: &str) -> Result<Option<u32>, Error> {
+    let tried = || format!("asking for the size of the legacy table {table} of {family}");
+    if !tables(family)?.iter().any(|name| name == table) {
+        return Ok(None);
+    }
+    let socket = open(family).map_err(|e| Error::new(tried(), e))?;
+    match information(&socket, family, table) {
+        Ok(info) => Ok(Some(info.size())),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(Error::new(tried(), e)),
+    }
+}
+
 /// The tables that are set up in this namespace. Empty, too, where the kernel doesn't have iptables-legacy.
 pub fn tables(family: Family) -> Result<Vec<String>, Error> {
     // `/proc/net` itself would be the namespace of the process's first thread.
@@ -61,9 +75,14 @@ pub fn tables(family: Family) -> Result<Vec<String>, Error> {
 /// Somebody who replaces the table without a pause would be what it takes.
 const TRIES: usize = 8;
 
-fn fetch(socket: &OwnedFd, family: Family, table: &str) -> io::Result<(table::Info, Vec<u8>)> {
+fn information(socket: &OwnedFd, family: Family, table: &str) -> io::Result<table::Info> {
     let mut info = table::info_question(table).ok_or(io::ErrorKind::InvalidInput)?;
     ask(socket, family, Question::Info, &mut info.0)?;
+    Ok(info)
+}
+
+fn fetch(socket: &OwnedFd, family: Family, table: &str) -> io::Result<(table::Info, Vec<u8>)> {
+    let info = information(socket, family, table)?;
     let mut entries =
         table::entries_question(table, info.size()).ok_or(io::ErrorKind::InvalidInput)?;
     ask(socket, family, Question::Entries, &mut entries)?;
