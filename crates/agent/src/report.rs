@@ -48,6 +48,8 @@ pub enum Report {
         writes: u64,
         took: Duration,
     },
+    /// By the plane, about what it applied just now.
+    Remarked(Vec<String>),
     /// A new revision that changes nothing on this host.
     NothingToApply {
         revision: Revision,
@@ -177,6 +179,11 @@ impl Report {
             } => {
                 let took_ms = took.as_secs_f64() * 1_000.0;
                 info!(%revision, ports, devices, closed, writes, took_ms, "policy applied");
+            }
+            Report::Remarked(remarks) => {
+                for remark in remarks.iter().take(SHOWN) {
+                    warn!(%remark, "policy applied, with a remark");
+                }
             }
             Report::NothingToApply { revision } => {
                 info!(%revision, "policy applied: nothing changes on this host");

@@ -463,6 +463,7 @@ impl DataPlane for EbpfPlane {
                 .cloned()
                 .collect(),
             refused,
+            remarks: Vec::new(),
             writes: done.writes,
             took: began.elapsed(),
         })

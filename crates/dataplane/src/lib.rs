@@ -108,6 +108,8 @@ pub struct ApplyReport {
     pub applied: BTreeSet<PortId>,
     /// Ports that don't, and why; what they enforce instead is in the text.
     pub refused: BTreeMap<PortId, String>,
+    /// What people should know, although it is enforced.
+    pub remarks: Vec<String>,
     /// Writes to the kernel.
     pub writes: u64,
     pub took: Duration,

@@ -30,6 +30,9 @@ impl Agent {
             writes: report.writes,
             took: report.took,
         }));
+        if !report.remarks.is_empty() {
+            effects.push(Effect::Report(Report::Remarked(report.remarks.clone())));
+        }
         let before = self.enforced.take();
         let known = |(port, why): &(&PortId, &String)| {
             let refused = before.as_ref().and_then(|b| b.refused.get(*port));
