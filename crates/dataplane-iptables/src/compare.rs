@@ -1,0 +1,190 @@
+//! Is what the kernel holds what it should hold?
+//!
+//! Place on the line: beside it: parts and read back -> **differences**, in words for operators.
+//! Of the rules of link.nft their number by chain is compared; of all else each word.
+
+use crate::books::Books;
+use crate::found::Whole;
+use crate::found::elements::{self, SetElements};
+use crate::found::link::{self, Link};
+use crate::found::protocols::Protocols;
+use crate::parts::{Chain, ChainName};
+use crate::plan;
+use crate::render::Inputs;
+use crate::skeleton::{self, Gates};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) struct Expected {
+    chains: BTreeMap<ChainName, Chain>,
+    hooks: BTreeMap<ChainName, Chain>,
+    sets: BTreeMap<String, Set>,
+    elements: BTreeMap<String, BTreeMap<String, Option<String>>>,
+    rules: BTreeMap<String, usize>,
+}
+
+struct Set {
+    type_and_family: String,
+    elements: SetElements,
+}
+
+impl Expected {
+    pub(crate) fn of(inputs: &Inputs<'_>, books: &Books, gates: &Gates, table: &str) -> Self {
+        let whole = plan::change(&Inputs::default(), inputs, books);
+        let come = whole.chains_come.into_iter();
+        let come = come.map(|(name, (chain, _))| (name, chain));
+        let protocols = Protocols::read();
+        let sets = whole.sets_come.iter().map(|(name, set)| {
+            let set = Set {
+                type_and_family: set.type_and_family(),
+                elements: elements::expected(set, &protocols),
+            };
+            (name.clone(), set)
+        });
+        Self {
+            chains: gates.chains.clone().into_iter().chain(come).collect(),
+            hooks: gates.hooks.clone(),
+            sets: sets.collect(),
+            elements: link::expected_by_set(&whole.elements_come),
+            rules: link::rules_of(&skeleton::link(table)),
+        }
+    }
+
+    /// How many elements each set has.
+    pub(crate) fn sizes(&self) -> BTreeMap<String, u32> {
+        let sets = self.sets.iter();
+        sets.map(|(name, set)| (name.clone(), set.elements.len() as u32))
+            .collect()
+    }
+
+    /// Empty: it is as it should be.
+    pub(crate) fn differences(&self, found: &Whole, table: &str) -> Vec<String> {
+        let mut told = Vec::new();
+        chains(&self.chains, &found.names.chains, "chain", &mut told);
+        chains(
+            &self.hooks,
+            &found.names.hooks,
+            "rules of ours in",
+            &mut told,
+        );
+        self.sets(found, &mut told);
+        match &found.link {
+            Some(link) => self.link(link, table, &mut told),
+            None => told.push(format!("table bridge {table} is gone")),
+        }
+        told
+    }
+
+    fn sets(&self, found: &Whole, told: &mut Vec<String>) {
+        let mut gone = BTreeSet::new();
+        let mut changed = BTreeSet::new();
+        for (name, set) in &self.sets {
+            match found.names.sets.get(name) {
+                None => drop(gone.insert(name.as_str())),
+                Some(type_and_family) => {
+                    let elements = found.elements.get(name);
+                    if *type_and_family != set.type_and_family
+                        || elements.is_none_or(|elements| *elements != set.elements)
+                    {
+                        changed.insert(name.as_str());
+                    }
+                }
+            }
+        }
+        let more = found.names.sets.keys().map(String::as_str);
+        let more = more.filter(|name| !self.sets.contains_key(*name)).collect();
+        tell("set", &gone, "gone", told);
+        tell("set", &changed, "changed", told);
+        tell("set", &more, "not wanted", told);
+    }
+
+    fn link(&self, found: &Link, table: &str, told: &mut Vec<String>) {
+        let of_table = format!("table bridge {table}: chain");
+        let (gone, changed) = compared(&self.rules, &found.rules);
+        tell(&of_table, &gone, "gone", told);
+        tell(&of_table, &changed, "changed", told);
+        // What comes and goes by itself.
+        let moving: BTreeSet<String> = skeleton::counting_sets()
+            .chain(["held", "full"].map(str::to_owned))
+            .collect();
+        let none = BTreeMap::new();
+        let names = self.elements.keys().chain(found.elements.keys());
+        let changed = names.filter(|name| {
+            let wanted = self.elements.get(*name).unwrap_or(&none);
+            let there = found.elements.get(*name).unwrap_or(&none);
+            !moving.contains(*name) && wanted != there
+        });
+        let changed: BTreeSet<&str> = changed.map(String::as_str).collect();
+        tell(
+            &format!("table bridge {table}: set"),
+            &changed,
+            "changed",
+            told,
+        );
+        let gone = moving
+            .iter()
+            .filter(|name| !found.elements.contains_key(*name));
+        let gone = gone.map(String::as_str).collect();
+        tell(&format!("table bridge {table}: set"), &gone, "gone", told);
+    }
+}
+
+fn chains(
+    wanted: &BTreeMap<ChainName, Chain>,
+    found: &BTreeMap<ChainName, Chain>,
+    what: &str,
+    told: &mut Vec<String>,
+) {
+    let protocols = Protocols::read();
+    let places: BTreeSet<_> = wanted
+        .keys()
+        .chain(found.keys())
+        .map(|name| (name.family, name.table))
+        .collect();
+    for (family, table) in places {
+        let here = |chains: &BTreeMap<ChainName, Chain>| -> BTreeMap<String, Chain> {
+            let chains = chains.iter();
+            let here = chains.filter(|(name, _)| name.family == family && name.table == table);
+            let rules = |chain: &Chain| chain.iter().map(|r| protocols.in_numbers(r)).collect();
+            here.map(|(name, chain)| (name.chain.clone(), rules(chain)))
+                .collect()
+        };
+        let (wanted, found) = (here(wanted), here(found));
+        let (gone, changed) = compared(&wanted, &found);
+        let more = found.keys().map(String::as_str);
+        let more = more.filter(|name| !wanted.contains_key(*name)).collect();
+        let what = format!("{family}, table {}: {what}", table.name());
+        tell(&what, &gone, "gone", told);
+        tell(&what, &changed, "changed", told);
+        tell(&what, &more, "not wanted", told);
+    }
+}
+
+/// Names that are not there, and those of which something else is there.
+fn compared<'a, T: PartialEq>(
+    wanted: &'a BTreeMap<String, T>,
+    found: &BTreeMap<String, T>,
+) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+    let mut gone = BTreeSet::new();
+    let mut changed = BTreeSet::new();
+    for (name, value) in wanted {
+        match found.get(name) {
+            None => drop(gone.insert(name.as_str())),
+            Some(there) if there != value => drop(changed.insert(name.as_str())),
+            Some(_) => {}
+        }
+    }
+    (gone, changed)
+}
+
+fn tell(what: &str, names: &BTreeSet<&str>, how: &str, told: &mut Vec<String>) {
+    const NAMED: usize = 3;
+    if names.is_empty() {
+        return;
+    }
+    let named: Vec<&str> = names.iter().take(NAMED).copied().collect();
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    told.push(format!("{what} {}{more} {how}", named.join(", ")));
+}

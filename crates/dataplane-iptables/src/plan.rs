@@ -1,0 +1,444 @@
+//! In which order the kernel gets from one state to another.
+//!
+//! Place on the line: parts -> **plan** -> steps. Pure.
+//!
+//! ```text
+//! 1  sets        new sets, new elements           what others will refer to
+//! 2  chains      new rules, old ones too          (only if 3 has something to switch)
+//! 3  link        marks, guard: one transaction    the switch
+//! 4  chains      old rules and chains go
+//! 5  sets        old elements and sets go         what nothing refers to any more
+//! ```
+//! Rules only permit. So at each moment a packet is permitted by an old rule or by a new one, and what both
+//! policies permit is never dropped. That is enough as long as only rules change, or only members: a change
+//! of both goes by a policy in between (`transition`), which permits just what both do.
+//! Knows nothing of: processes, files, what failed before.
+
+use crate::books::Books;
+use crate::found::Found;
+use crate::parts::{Chain, ChainName, Element, IpSet, Part, Table};
+use crate::render::{Input, Inputs, Key};
+use crate::skeleton::Gates;
+use model::Family;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// What one tool gets on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) tool: Tool,
+    pub(crate) script: String,
+    /// Objects that it changes.
+    pub(crate) writes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tool {
+    Ipset,
+    Iptables(Family),
+    Nft,
+}
+
+/// What differs between two states.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) elements_gone: BTreeSet<Element>,
+    pub(crate) elements_come: BTreeSet<Element>,
+    pub(crate) sets_gone: BTreeSet<String>,
+    pub(crate) sets_come: BTreeMap<String, IpSet>,
+    /// By set: what it loses and gains.
+    pub(crate) members_gone: BTreeMap<String, Vec<String>>,
+    pub(crate) members_come: BTreeMap<String, Vec<(String, String)>>,
+    pub(crate) chains_gone: BTreeMap<ChainName, Chain>,
+    /// New ones and changed ones, with what they were.
+    pub(crate) chains_come: BTreeMap<ChainName, (Chain, Option<Chain>)>,
+}
+
+/// Renders what differs, and nothing else.
+pub(crate) fn change(old: &Inputs<'_>, new: &Inputs<'_>, books: &Books) -> Change {
+    let mut change = Change::default();
+    let keys: BTreeSet<&Key> = old.parts.keys().chain(new.parts.keys()).collect();
+    for key in keys {
+        let [before, after] = [old, new].map(|inputs| inputs.parts.get(key));
+        if before == after {
+            continue;
+        }
+        let [before, after] = [before, after].map(|input| {
+            let rendered = input.map(|input: &Input<'_>| input.render(books));
+            rendered.unwrap_or_default()
+        });
+        change.between(before, after);
+    }
+    // What goes from one part and comes in another stays.
+    let moved: BTreeSet<Element> = change
+        .elements_gone
+        .intersection(&change.elements_come)
+        .cloned()
+        .collect();
+    change
+        .elements_gone
+        .retain(|element| !moved.contains(element));
+    change
+        .elements_come
+        .retain(|element| !moved.contains(element));
+    change
+}
+
+impl Change {
+    fn between(&mut self, mut before: Part, after: Part) {
+        self.elements_gone
+            .extend(before.elements.difference(&after.elements).cloned());
+        self.elements_come
+            .extend(after.elements.difference(&before.elements).cloned());
+        for (name, set) in after.sets {
+            match before.sets.remove(&name) {
+                None => drop(self.sets_come.insert(name, set)),
+                Some(old) => {
+                    let (gone, come) = crate::parts::change(&old, &set);
+                    if !gone.is_empty() {
+                        self.members_gone.insert(name.clone(), gone);
+                    }
+                    if !come.is_empty() {
+                        self.members_come.insert(name, come);
+                    }
+                }
+            }
+        }
+        self.sets_gone.extend(before.sets.into_keys());
+        for (name, chain) in after.chains {
+            let old = before.chains.remove(&name);
+            if old.as_ref() != Some(&chain) {
+                self.chains_come.insert(name, (chain, old));
+            }
+        }
+        self.chains_gone.append(&mut before.chains);
+    }
+}
+
+/// The steps of a change. `holds`: ports' devices at which TCP flows start by SYN only from now on, for so
+/// many seconds.
+pub(crate) fn plan(change: &Change, table: &str, holds: &BTreeMap<u32, u32>) -> Vec<Step> {
+    let link = link(change, table, holds);
+    let mut steps = vec![sets_that_come(change)];
+    let switches = link.is_some();
+    for family in Family::BOTH {
+        steps.push(chains_that_come(change, family, switches));
+    }
+    steps.push(link);
+    for family in Family::BOTH {
+        steps.push(chains_that_go(change, family, switches));
+    }
+    steps.push(sets_that_go(change));
+    let mut steps: Vec<Step> = steps.into_iter().flatten().collect();
+    // Nothing between them: one call.
+    steps.dedup_by(|next, first| {
+        let same = next.tool == first.tool && next.tool == Tool::Ipset;
+        if same {
+            first.script.push_str(&next.script);
+            first.writes += next.writes;
+        }
+        same
+    });
+    steps
+}
+
+fn sets_that_come(change: &Change) -> Option<Step> {
+    let mut script = String::new();
+    let mut writes = 0;
+    for (name, set) in &change.sets_come {
+        writes += 1 + set.len() as u64;
+        create(&mut script, name, set);
+    }
+    for (name, members) in &change.members_come {
+        for (member, said) in members {
+            writes += 1;
+            let _ = writeln!(script, "add {name} {member}{said} -exist");
+        }
+    }
+    step(Tool::Ipset, script, writes)
+}
+
+/// A set with its elements. One of that name that is there already is emptied first.
+pub(crate) fn create(script: &mut String, name: &str, set: &IpSet) {
+    // The least room; it grows by itself.
+    let _ = writeln!(
+        script,
+        "create {name} {} family {} hashsize 64 maxelem 4194304{} -exist\nflush {name}",
+        set.content.type_name(),
+        set.family_name(),
+        set.content.extensions()
+    );
+    for (element, said) in set.elements() {
+        let _ = writeln!(script, "add {name} {element}{said} -exist");
+    }
+}
+
+fn sets_that_go(change: &Change) -> Option<Step> {
+    let mut script = String::new();
+    let mut writes = 0;
+    for (name, members) in &change.members_gone {
+        for member in members {
+            writes += 1;
+            let _ = writeln!(script, "del {name} {member} -exist");
+        }
+    }
+    for name in &change.sets_gone {
+        writes += 1;
+        let _ = writeln!(script, "destroy {name}");
+    }
+    step(Tool::Ipset, script, writes)
+}
+
+/// Before the switch: rules that come beside those that go, or, where nothing is switched, all of it.
+fn chains_that_come(change: &Change, family: Family, switches: bool) -> Option<Step> {
+    let come = change
+        .chains_come
+        .iter()
+        .filter(|(name, _)| name.family == family);
+    let come = come.map(|(name, (chain, old))| {
+        let mut rules = chain.clone();
+        if switches && let Some(old) = old {
+            rules.extend(old.iter().filter(|rule| !chain.contains(rule)).cloned());
+        }
+        (name, rules)
+    });
+    restore(family, come, &[], &BTreeMap::new())
+}
+
+fn chains_that_go(change: &Change, family: Family, switches: bool) -> Option<Step> {
+    let shrinks = |chain: &Chain, old: &Option<Chain>| {
+        let mut old = old.iter().flatten();
+        switches && old.any(|rule| !chain.contains(rule))
+    };
+    let final_ones = change
+        .chains_come
+        .iter()
+        .filter(|(name, _)| name.family == family);
+    let final_ones = final_ones
+        .filter(|(_, (chain, old))| shrinks(chain, old))
+        .map(|(name, (chain, _))| (name, chain.clone()));
+    let gone = change
+        .chains_gone
+        .keys()
+        .filter(|name| name.family == family);
+    let gone: Vec<&ChainName> = gone.collect();
+    restore(family, final_ones, &gone, &BTreeMap::new())
+}
+
+/// One commit per table: chains as they are to be, chains that go, and lines about the kernel's chains. A
+/// chain that goes is emptied first, so that those that refer to each other can all go.
+fn restore<'a>(
+    family: Family,
+    chains: impl Iterator<Item = (&'a ChainName, Chain)>,
+    gone: &[&ChainName],
+    hooks: &BTreeMap<Table, String>,
+) -> Option<Step> {
+    let chains: Vec<_> = chains.collect();
+    let mut script = String::new();
+    let mut writes = 0;
+    for table in Table::ALL {
+        let here: Vec<_> = chains
+            .iter()
+            .filter(|(name, _)| name.table == table)
+            .collect();
+        let gone: Vec<_> = gone.iter().filter(|name| name.table == table).collect();
+        let hooks = hooks.get(&table);
+        if here.is_empty() && gone.is_empty() && hooks.is_none() {
+            continue;
+        }
+        let _ = writeln!(script, "*{}", table.name());
+        for (name, _) in &here {
+            let _ = writeln!(script, ":{} - [0:0]", name.chain);
+        }
+        for name in &gone {
+            let _ = writeln!(script, ":{} - [0:0]", name.chain);
+        }
+        for (name, rules) in here {
+            writes += 1 + rules.len() as u64;
+            for rule in rules {
+                let _ = writeln!(script, "-A {} {rule}", name.chain);
+            }
+        }
+        if let Some(hooks) = hooks {
+            writes += hooks.lines().count() as u64;
+            script.push_str(hooks);
+        }
+        for name in gone {
+            writes += 1;
+            let _ = writeln!(script, "-X {}", name.chain);
+        }
+        script.push_str("COMMIT\n");
+    }
+    step(Tool::Iptables(family), script, writes)
+}
+
+/// One transaction: what goes, then what comes.
+fn link(change: &Change, table: &str, holds: &BTreeMap<u32, u32>) -> Option<Step> {
+    let mut script = String::new();
+    let lines = |verb, elements: &BTreeSet<Element>, script: &mut String| {
+        for (set, elements) in by_set(elements) {
+            let _ = write!(script, "{verb} element bridge {table} {set} {{ ");
+            script.push_str(&elements.join(", "));
+            script.push_str(" }\n");
+        }
+    };
+    lines("delete", &change.elements_gone, &mut script);
+    lines("add", &change.elements_come, &mut script);
+    for (device, seconds) in holds {
+        script.push_str(&for_a_time(table, "held", *device, *seconds));
+    }
+    let writes = change.elements_gone.len() + change.elements_come.len() + holds.len();
+    step(Tool::Nft, script, writes as u64)
+}
+
+/// One that is there gets a new end only by being put there anew.
+pub(crate) fn for_a_time(table: &str, set: &str, device: u32, seconds: u32) -> String {
+    format!(
+        "add element bridge {table} {set} {{ {device} }}\n\
+         delete element bridge {table} {set} {{ {device} }}\n\
+         add element bridge {table} {set} {{ {device} timeout {seconds}s }}\n"
+    )
+}
+
+pub(crate) fn by_set(elements: &BTreeSet<Element>) -> BTreeMap<&'static str, Vec<String>> {
+    let mut sets: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for Element { set, key, value } in elements {
+        let text = match value {
+            Some(value) => format!("{key} : {value}"),
+            None => key.clone(),
+        };
+        sets.entry(set).or_default().push(text);
+    }
+    sets
+}
+
+fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
+    let step = Step {
+        tool,
+        script,
+        writes,
+    };
+    (!step.script.is_empty()).then_some(step)
+}
+
+/// All of it anew, whatever is there: each tool's part in one piece. What stands where it should be is
+/// replaced by the same.
+pub(crate) fn rebuild(
+    inputs: &Inputs<'_>,
+    books: &Books,
+    gates: &Gates,
+    found: &Found,
+    table: &str,
+) -> Vec<Step> {
+    let whole = change(&Inputs::default(), inputs, books);
+    let mut steps = Vec::new();
+    let mut script = String::new();
+    let mut writes = 0;
+    for (name, set) in &whole.sets_come {
+        writes += 1 + set.len() as u64;
+        match found.sets.contains_key(name) {
+            false => create(&mut script, name, set),
+            true => {
+                // Filled beside it, so that it is never empty.
+                create(&mut script, ASIDE, set);
+                let _ = writeln!(script, "swap {ASIDE} {name}\ndestroy {ASIDE}");
+            }
+        }
+    }
+    steps.extend(step(Tool::Ipset, script, writes));
+    let chains_come = whole
+        .chains_come
+        .iter()
+        .map(|(name, (chain, _))| (name, chain.clone()));
+    let standing = gates
+        .chains
+        .iter()
+        .map(|(name, chain)| (name, chain.clone()));
+    let all: BTreeMap<&ChainName, Chain> = standing.chain(chains_come).collect();
+    for family in Family::BOTH {
+        let of_family = all.iter().filter(|(name, _)| name.family == family);
+        let of_family = of_family.map(|(name, chain)| (*name, chain.clone()));
+        let gone = found.chains.keys();
+        let gone = gone.filter(|name| name.family == family && !all.contains_key(name));
+        let gone: Vec<&ChainName> = gone.collect();
+        let hooks = hooks(family, &gates.hooks, &found.hooks);
+        steps.extend(restore(family, of_family, &gone, &hooks));
+    }
+    let mut script = format!("add table bridge {table}\ndelete table bridge {table}\n");
+    script.push_str(&crate::skeleton::link(table));
+    for (set, elements) in by_set(&whole.elements_come) {
+        let _ = writeln!(
+            script,
+            "add element bridge {table} {set} {{ {} }}",
+            elements.join(", ")
+        );
+    }
+    for (device, seconds) in &found.held {
+        let _ = writeln!(
+            script,
+            "add element bridge {table} held {{ {device} timeout {seconds}s }}"
+        );
+    }
+    let writes = 1 + whole.elements_come.len() + found.held.len();
+    steps.extend(step(Tool::Nft, script, writes as u64));
+    let gone = found
+        .sets
+        .keys()
+        .filter(|name| !whole.sets_come.contains_key(*name));
+    let gone: String = gone.map(|name| format!("destroy {name}\n")).collect();
+    steps.extend(step(Tool::Ipset, gone, 1));
+    steps
+}
+
+const ASIDE: &str = "pc-aside";
+
+/// Removes all that was found.
+pub(crate) fn removal(found: &Found, table: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let script = format!("add table bridge {table}\ndelete table bridge {table}\n");
+    // First the link: what it dropped, the gates don't.
+    steps.extend(step(Tool::Nft, script, 1));
+    steps.extend(chains_removal(found));
+    let sets: String = found
+        .sets
+        .keys()
+        .map(|name| format!("destroy {name}\n"))
+        .collect();
+    steps.extend(step(Tool::Ipset, sets, found.sets.len() as u64));
+    steps
+}
+
+/// Removes what one back end of iptables has of us.
+pub(crate) fn chains_removal(found: &Found) -> Vec<Step> {
+    let none = BTreeMap::new();
+    let families = Family::BOTH.into_iter();
+    let steps = families.filter_map(|family| {
+        let gone = found.chains.keys().filter(|name| name.family == family);
+        let gone: Vec<&ChainName> = gone.collect();
+        let hooks = hooks(family, &none, &found.hooks);
+        restore(family, std::iter::empty(), &gone, &hooks)
+    });
+    steps.collect()
+}
+
+/// By table: lines that put our rules where they belong, and others of ours away.
+fn hooks(
+    family: Family,
+    wanted: &BTreeMap<ChainName, Chain>,
+    found: &BTreeMap<ChainName, Chain>,
+) -> BTreeMap<Table, String> {
+    let mut lines: BTreeMap<Table, String> = BTreeMap::new();
+    for (name, rules) in found.iter().filter(|(name, _)| name.family == family) {
+        let script = lines.entry(name.table).or_default();
+        for rule in rules {
+            let _ = writeln!(script, "-D {} {rule}", name.chain);
+        }
+    }
+    for (name, rules) in wanted.iter().filter(|(name, _)| name.family == family) {
+        let script = lines.entry(name.table).or_default();
+        for rule in rules.iter().rev() {
+            let _ = writeln!(script, "-I {} 1 {rule}", name.chain);
+        }
+    }
+    lines
+}

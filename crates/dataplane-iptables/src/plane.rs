@@ -1,0 +1,534 @@
+//! The plane: render, plan and execute in a row, and what one can ask of it.
+
+use crate::age;
+use crate::books::Books;
+use crate::budgets::Budgets;
+use crate::compare::Expected;
+use crate::counters;
+use crate::flows::{self, Locals};
+use crate::forget::Forget;
+use crate::found::{Found, TABLE, Whole};
+use crate::plan::{self, Step, Tool};
+use crate::record::{InForce, Record, RecordFile};
+use crate::render;
+use crate::skeleton::{self, Gates};
+use crate::stamps::Stamps;
+use crate::sysctl;
+use crate::tools::{Backend, Tools};
+use crate::transition;
+use crate::watch::Watch;
+use dataplane::{
+    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
+    FlowRecord, Target,
+};
+use model::{Elision, Narrowing, PortId};
+use policy::{ElisionChange, HostView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IptablesConfig {
+    pub instance: String,
+    /// Where the plane keeps what the next process has to know. Gone after a reboot, as enforcement is.
+    pub directory: PathBuf,
+    /// Which of the two implementations of iptables; `None`: the host's own.
+    pub backend: Option<Backend>,
+}
+
+/// The iptables data plane of one instance, in the network namespace of the thread that calls.
+///
+/// Dropping it changes no verdict: rules and sets stay.
+pub struct IptablesPlane {
+    tools: Tools,
+    gates: Gates,
+    /// The name of the table of link.nft.
+    table: String,
+    file: RecordFile,
+    books: Books,
+    /// What an earlier process left in force, until its view is known.
+    left: Option<InForce>,
+    /// `None`: not known; the next apply writes all of it anew.
+    in_force: Option<Target>,
+    /// The kernel's state when it was as it should be. `None`: somebody may have changed it since.
+    stamps: Option<Stamps>,
+    watch: Watch,
+    budgets: Budgets,
+    /// For tests.
+    clock: Duration,
+}
+
+/// What netfilter can do (docs/semantics.md, Capabilities).
+pub const CAPABILITIES: Capabilities = Capabilities {
+    own_flows: false,
+    quote_match: false,
+    fragment_verdict: false,
+    per_end_start: false,
+    nd_options: false,
+    lenient_ip: false,
+    ipv4_options: false,
+    extension_chain: false,
+    udplite_ports: false,
+    dccp_ports: false,
+};
+
+impl IptablesPlane {
+    /// Finds the programs, and what an earlier process left; changes nothing.
+    pub fn open(config: IptablesConfig) -> io::Result<Self> {
+        let file = RecordFile::in_directory(&config.directory);
+        let record = file.load();
+        Ok(Self {
+            tools: Tools::find(config.backend)?,
+            gates: skeleton::gates(),
+            table: format!("{TABLE}{}", config.instance),
+            file,
+            books: record.books,
+            left: record.in_force,
+            in_force: None,
+            stamps: None,
+            watch: Watch::new(),
+            budgets: Budgets::new(),
+            clock: Duration::ZERO,
+        })
+    }
+
+    /// What another process enforces, to look at.
+    pub fn open_existing(config: IptablesConfig) -> io::Result<Self> {
+        if !Self::instances()?.contains(&config.instance) {
+            let text = format!(
+                "instance `{}` enforces nothing by iptables here",
+                config.instance
+            );
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        Self::open(config)
+    }
+
+    /// The names of instances whose enforcement is in place: one, at most, in a network namespace.
+    pub fn instances() -> io::Result<Vec<String>> {
+        let tables = crate::found::tables(&Tools::find(None)?)?;
+        let names = tables.iter().filter_map(|table| table.strip_prefix(TABLE));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    pub fn backend(&self) -> Backend {
+        self.tools.backend
+    }
+
+    /// Says what view is in force: the last one that an earlier process applied. `false`: it is another one,
+    /// or that isn't known.
+    pub fn recognize(&mut self, view: &HostView) -> bool {
+        let view = strict_view(view);
+        let left = self.left.take_if(|left| left.view == view.digest());
+        let Some(left) = left else {
+            return self.in_force.as_ref().is_some_and(|t| t.view == view);
+        };
+        self.in_force = Some(Target {
+            view,
+            devices: left.devices,
+            closed: left.closed,
+            bridges: left.bridges,
+        });
+        self.stamps = left.stamps;
+        true
+    }
+
+    /// The ports that are under a policy and have a device.
+    pub fn ports(&self) -> Vec<PortId> {
+        let known = self.in_force.as_ref().map(|target| &target.devices);
+        let known = known.or(self.left.as_ref().map(|left| &left.devices));
+        known
+            .into_iter()
+            .flatten()
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// The devices of ports, and the closed ones; those that are gone are left out.
+    pub fn find_devices(&self) -> DevicesInForce {
+        let (devices, closed) = match (&self.in_force, &self.left) {
+            (Some(target), _) => (target.devices.clone(), target.closed.clone()),
+            (None, Some(left)) => (left.devices.clone(), left.closed.clone()),
+            (None, None) => Default::default(),
+        };
+        let is_there = |device: &Device| crate::found::link::name(device.ifindex).is_some();
+        DevicesInForce {
+            of_ports: devices.into_iter().filter(|(_, d)| is_there(d)).collect(),
+            closed: closed.into_iter().filter(is_there).collect(),
+            direct: false,
+        }
+    }
+
+    /// Reads back all of it and says what is not as it should be; dearer than an audit, which reads only when
+    /// something seems to have changed. Empty, too, where it isn't known what should be.
+    pub fn verify(&mut self) -> Result<Vec<String>, ApplyError> {
+        let Some(target) = self.in_force.take() else {
+            return Ok(Vec::new());
+        };
+        let differences = self.differences(&target);
+        self.in_force = Some(target);
+        differences
+    }
+
+    /// All tracked flows, or one port's.
+    pub fn flows(&self, of: Option<&PortId>) -> io::Result<Vec<FlowRecord>> {
+        match &self.in_force {
+            Some(target) => flows::records(target, &Locals::of(target, &self.books), of),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Writes all of it anew.
+    fn rebuild(&mut self, target: &Target) -> Result<u64, ApplyError> {
+        self.remove_other()?;
+        let before = self.read_stamps()?;
+        let found = self.found()?;
+        if let Some(other) = found.tables.iter().find(|table| **table != self.table) {
+            let text = format!(
+                "instance `{}` enforces by iptables here already; nothing was changed",
+                other.trim_start_matches(TABLE)
+            );
+            return Err(failed("starting")(io::Error::other(text)));
+        }
+        self.books.learn(&found.numbers(), target);
+        let inputs = render::inputs(target, &mut self.books);
+        let steps = plan::rebuild(&inputs, &self.books, &self.gates, &found, &self.table);
+        self.execute(&steps, Some(before))
+    }
+
+    /// What the other back end of iptables has of us: the host's default may have changed.
+    fn remove_other(&self) -> Result<(), ApplyError> {
+        let reading = "reading back what the other back end of iptables holds";
+        let Some(other) = self.tools.other().map_err(failed(reading))? else {
+            return Ok(());
+        };
+        let found = Found::read_chains(&other).map_err(failed(reading))?;
+        if found.has_chains() {
+            other.execute(&plan::chains_removal(&found))?;
+        }
+        Ok(())
+    }
+
+    /// From what is in force to the target.
+    fn change(&mut self, old: &Target, new: &Target) -> Result<u64, ApplyError> {
+        let between = transition::between(&old.view, &new.view).map(|view| Target {
+            view,
+            ..new.clone()
+        });
+        let stops: Vec<&Target> = [old].into_iter().chain(&between).chain([new]).collect();
+        let mut steps: Vec<Step> = Vec::new();
+        let mut holds = Some(holds(old, new));
+        for pair in stops.windows(2) {
+            let before = render::inputs(pair[0], &mut self.books);
+            let after = render::inputs(pair[1], &mut self.books);
+            let change = plan::change(&before, &after, &self.books);
+            let holds = holds.take().unwrap_or_default();
+            steps.extend(plan::plan(&change, &self.table, &holds));
+        }
+        let before = self.stamps.take();
+        self.execute(&steps, before)
+    }
+
+    fn execute(&mut self, steps: &[Step], before: Option<Stamps>) -> Result<u64, ApplyError> {
+        self.stamps = None;
+        if steps.is_empty() {
+            self.stamps = before;
+            return Ok(0);
+        }
+        self.file
+            .begin()
+            .map_err(failed("remembering that a change is made"))?;
+        let writes = self.tools.execute(steps)?;
+        let after = self.read_stamps()?;
+        let ours = before.is_some_and(|b| b.lead_to(&after, steps, self.tools.backend));
+        self.stamps = ours.then_some(after);
+        Ok(writes)
+    }
+
+    /// After a change that failed half-way: what was in force is in force again.
+    fn put_back(&mut self, error: ApplyError, old: Target) -> ApplyError {
+        let then = match self.rebuild(&old) {
+            Ok(_) => {
+                self.settle(old);
+                "what was in force before is in force again".to_owned()
+            }
+            Err(again) => format!("and putting back what was in force failed, too: {again}"),
+        };
+        ApplyError {
+            step: error.step,
+            source: io::Error::other(format!("{}; {then}", error.source)),
+        }
+    }
+
+    /// It is in force, and the next process is told so. Where that can't be, it will write all anew.
+    fn settle(&mut self, target: Target) -> BTreeMap<PortId, String> {
+        let inputs = render::inputs(&target, &mut self.books);
+        let refused = inputs.refused.clone();
+        render::keep_used(&mut self.books, &inputs, &target.view);
+        self.in_force = Some(target);
+        self.left = None;
+        self.watch.forget();
+        self.remember();
+        refused
+    }
+
+    fn remember(&self) {
+        let Some(target) = &self.in_force else {
+            return;
+        };
+        let record = Record {
+            books: self.books.clone(),
+            in_force: Some(InForce::of(target, self.stamps.clone())),
+        };
+        if self.file.end(&record).is_err() {
+            // Then it says nothing rather than something old.
+            drop(self.file.begin());
+        }
+    }
+
+    /// Reads all of it back. Empty: it is as it should be; then whoever changed something changed nothing of
+    /// ours.
+    fn differences(&mut self, target: &Target) -> Result<Vec<String>, ApplyError> {
+        let stamps = self.read_stamps()?;
+        let whole = Whole::read(&self.tools, &self.table);
+        let whole = whole.map_err(failed("reading back what is in the kernel"))?;
+        let inputs = render::inputs(target, &mut self.books);
+        let expected = Expected::of(&inputs, &self.books, &self.gates, &self.table);
+        let differences = expected.differences(&whole, &self.table);
+        self.stamps = differences.is_empty().then_some(stamps);
+        Ok(differences)
+    }
+
+    /// What is in force, unless somebody else changed it.
+    fn untouched(&mut self) -> Result<Option<Target>, ApplyError> {
+        let Some(target) = self.in_force.take() else {
+            return Ok(None);
+        };
+        let same = self.stamps.is_some() && self.stamps == Some(self.read_stamps()?);
+        let same = same || self.differences(&target)?.is_empty();
+        Ok(same.then_some(target))
+    }
+
+    fn found(&self) -> Result<Found, ApplyError> {
+        Found::read(&self.tools, &self.table).map_err(failed("reading back what is in the kernel"))
+    }
+
+    fn read_stamps(&self) -> Result<Stamps, ApplyError> {
+        Stamps::read(self.tools.backend).map_err(failed("asking whether rules were changed"))
+    }
+}
+
+/// Devices at which TCP flows start by SYN only from now on, and for how many seconds.
+fn holds(old: &Target, new: &Target) -> BTreeMap<u32, u32> {
+    let settings = &new.view.settings;
+    match settings.narrowing {
+        Narrowing::Keep => return BTreeMap::new(),
+        Narrowing::Cut => {}
+    }
+    let mut change = ElisionChange::between(&old.view, &new.view);
+    let held = new.devices.iter().filter(|(id, _)| change.stops(id));
+    held.map(|(_, device)| (device.ifindex, settings.timeouts.tcp_established_s))
+        .collect()
+}
+
+/// What is asked for as `on` is enforced as `strict`: netfilter can't look into ICMP errors.
+fn strict_view(view: &HostView) -> HostView {
+    let mut view = view.clone();
+    let mode = &mut view.settings.elision;
+    *mode = match *mode {
+        Elision::On | Elision::Strict => Elision::Strict,
+        Elision::Off => Elision::Off,
+    };
+    view
+}
+
+impl DataPlane for IptablesPlane {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
+        let began = Instant::now();
+        let target = Target {
+            view: strict_view(&target.view),
+            ..target.clone()
+        };
+        self.recognize(&target.view);
+        let set = set_kernel(&target)?;
+        let before = self.books.clone();
+        let mut remarks = Vec::new();
+        let known = self.in_force.clone();
+        let old = self.untouched()?;
+        let changed = match &old {
+            Some(old) => self.change(old, &target),
+            None => self.rebuild(&target),
+        };
+        let written = match (changed, &old) {
+            // What was found may not be what is there.
+            (Err(error), Some(_)) => {
+                remarks.push(format!(
+                    "a change failed ({error}), so all was written anew"
+                ));
+                self.rebuild(&target)
+            }
+            (changed, _) => changed,
+        };
+        let writes = match (written, known) {
+            (Ok(writes), _) => writes + set,
+            (Err(error), Some(known)) => return Err(self.put_back(error, known)),
+            (Err(error), None) => return Err(error),
+        };
+        let nothing = Target::default();
+        let old = old.as_ref().unwrap_or(&nothing);
+        if let Some(forget) = Forget::between(old, &target, &before, &self.books) {
+            forget
+                .execute()
+                .map_err(|error| failed("ending connections")(io::Error::other(error)))?;
+        }
+        let revision = target.view.revision;
+        let ports: BTreeSet<PortId> = target.view.ports.keys().cloned().collect();
+        let refused = self.settle(target);
+        Ok(ApplyReport {
+            revision,
+            applied: ports
+                .into_iter()
+                .filter(|id| !refused.contains_key(id))
+                .collect(),
+            refused,
+            remarks,
+            writes,
+            took: began.elapsed(),
+        })
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, ApplyError> {
+        let Some(target) = self.in_force.take() else {
+            return Ok(Vec::new());
+        };
+        let looked = self.look(&target);
+        self.in_force = Some(target);
+        let changed = |what| Drift::Changed { what };
+        looked.map(|whats| whats.into_iter().map(changed).collect())
+    }
+
+    /// A look costs little while nobody changes anything.
+    fn audit_every(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
+    fn counters(&mut self) -> Result<Counters, ApplyError> {
+        match &self.in_force {
+            Some(target) => counters::read(&self.tools, &self.table, target, &self.books)
+                .map_err(failed("reading counters")),
+            None => Ok(Counters::default()),
+        }
+    }
+
+    fn tend(&mut self) -> Result<(), ApplyError> {
+        let Some(target) = &self.in_force else {
+            return Ok(());
+        };
+        let script = self.budgets.tend(target, &self.books, &self.table);
+        let Some(script) = script.map_err(failed("counting flows"))? else {
+            return Ok(());
+        };
+        let steps = [Step {
+            tool: Tool::Nft,
+            script,
+            writes: 1,
+        }];
+        let before = self.stamps.take();
+        self.execute(&steps, before)?;
+        self.remember();
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), ApplyError> {
+        self.file
+            .begin()
+            .map_err(failed("remembering that a change is made"))?;
+        let found = self.found()?;
+        self.tools.execute(&plan::removal(&found, &self.table))?;
+        self.remove_other()?;
+        self.file
+            .remove()
+            .map_err(failed("forgetting what was enforced"))?;
+        self.in_force = None;
+        self.left = None;
+        self.books = Books::default();
+        Ok(())
+    }
+}
+
+impl IptablesPlane {
+    /// What is not as it should be.
+    fn look(&mut self, target: &Target) -> Result<Vec<String>, ApplyError> {
+        let mut whats: Vec<String> = sysctl::differing(&target.view.settings)
+            .iter()
+            .map(|(name, value)| format!("net/{name} is not {value}"))
+            .collect();
+        let suspicious = self.suspicious(target)?;
+        if suspicious && self.watch.may_read() {
+            let began = Instant::now();
+            whats.extend(self.differences(target)?);
+            self.watch.has_read(began.elapsed());
+            self.remember();
+        }
+        Ok(whats)
+    }
+
+    /// Whether somebody else may have changed something of ours.
+    fn suspicious(&mut self, target: &Target) -> Result<bool, ApplyError> {
+        let Some(stamps) = &self.stamps else {
+            return Ok(true);
+        };
+        let books = &mut self.books;
+        let (gates, table) = (&self.gates, &self.table);
+        let sizes = || {
+            let inputs = render::inputs(target, books);
+            Expected::of(&inputs, books, gates, table).sizes()
+        };
+        self.watch
+            .is_suspicious(stamps, self.tools.backend, sizes)
+            .map_err(failed("asking whether rules were changed"))
+    }
+}
+
+/// For tests.
+impl IptablesPlane {
+    /// What the kernel remembers becomes older by the time since the last call; of what is not a whole second
+    /// the next call hears. A clock that goes back begins anew.
+    pub fn set_clock(&mut self, now: Duration) -> io::Result<()> {
+        let by = now
+            .checked_sub(self.clock)
+            .map(|by| Duration::from_secs(by.as_secs()));
+        self.clock = by.map_or(now, |by| self.clock + by);
+        match by.filter(|by| !by.is_zero()) {
+            Some(by) => self.age(by),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes all flows, and holds.
+    pub fn forget_state(&mut self) -> io::Result<()> {
+        self.age(Duration::MAX)
+    }
+
+    fn age(&mut self, by: Duration) -> io::Result<()> {
+        age::age(&self.tools, &self.table, by)?;
+        self.stamps = Some(Stamps::read(self.tools.backend)?);
+        Ok(())
+    }
+}
+
+fn set_kernel(target: &Target) -> Result<u64, ApplyError> {
+    sysctl::check_bridges().map_err(failed("starting"))?;
+    let differing = sysctl::differing(&target.view.settings);
+    sysctl::write(&differing).map_err(|(step, source)| ApplyError { step, source })
+}
+
+fn failed(step: &str) -> impl FnOnce(io::Error) -> ApplyError {
+    let step = step.to_owned();
+    move |source| ApplyError { step, source }
+}

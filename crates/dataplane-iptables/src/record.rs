@@ -1,0 +1,360 @@
+//! What a process leaves for the next one: which number stands for what, and what is in force.
+//!
+//! ```text
+//! iptables.json   all of it; there while nobody is at work
+//! iptables.busy   the same, of before the change that somebody is at work on, or died over
+//! ```
+//! It holds as long as the network namespace and the machine run. Of another build of the program only the
+//! numbers are used: what it left may look otherwise. Lost, all is written anew once.
+//! Knows nothing of: what the kernel holds now.
+
+use crate::books::{Books, MembersName, Pool, ProfileName};
+use crate::stamps::Stamps;
+use dataplane::{Bridge, Device, Target};
+use model::PortId;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) books: Books,
+    /// `None`: not known.
+    pub(crate) in_force: Option<InForce>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InForce {
+    /// The view's digest.
+    pub(crate) view: u64,
+    pub(crate) devices: BTreeMap<PortId, Device>,
+    pub(crate) closed: BTreeSet<Device>,
+    pub(crate) bridges: BTreeMap<Device, Bridge>,
+    /// `None`: somebody else changed something meanwhile.
+    pub(crate) stamps: Option<Stamps>,
+}
+
+impl InForce {
+    pub(crate) fn of(target: &Target, stamps: Option<Stamps>) -> Self {
+        Self {
+            view: target.view.digest(),
+            devices: target.devices.clone(),
+            closed: target.closed.clone(),
+            bridges: target.bridges.clone(),
+            stamps,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RecordFile {
+    path: PathBuf,
+    busy: PathBuf,
+}
+
+impl RecordFile {
+    pub(crate) fn in_directory(directory: &Path) -> Self {
+        Self {
+            path: directory.join("iptables.json"),
+            busy: directory.join("iptables.busy"),
+        }
+    }
+
+    /// What can't be read is as if it weren't there.
+    pub(crate) fn load(&self) -> Record {
+        let read = |path: &Path| {
+            let value: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+            (value["place"] == place()).then_some(())?;
+            let books = Books::from_json(&value["books"])?;
+            let ours = value["build"] == build();
+            let in_force = ours.then(|| in_force(&value["in_force"])).flatten();
+            Some(Record { books, in_force })
+        };
+        let busy = || {
+            let record = read(&self.busy)?;
+            Some(Record {
+                in_force: None,
+                ..record
+            })
+        };
+        read(&self.path).or_else(busy).unwrap_or_default()
+    }
+
+    /// From now on what is in force is not known.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        match fs::rename(&self.path, &self.busy) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn end(&self, record: &Record) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let value = json!({
+            "place": place(),
+            "build": build(),
+            "books": record.books.to_json(),
+            "in_force": record.in_force.as_ref().map(InForce::to_json),
+        });
+        let new = self.path.with_extension("new");
+        fs::write(&new, value.to_string())?;
+        fs::rename(&new, &self.path)
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        for path in [&self.path, &self.busy] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// This network namespace of this run of the machine.
+fn place() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+/// The file that this program is in.
+fn build() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let file = fs::metadata("/proc/self/exe");
+    let of = |data: fs::Metadata| format!("{} {} {}", data.len(), data.mtime(), data.mtime_nsec());
+    file.map(of).unwrap_or_default()
+}
+
+impl InForce {
+    fn to_json(&self) -> Value {
+        let devices = self.devices.iter();
+        let devices: Vec<Value> = devices
+            .map(|(port, device)| json!([port.as_str(), device.ifindex, device.name]))
+            .collect();
+        let bridges = self.bridges.iter().map(|(device, bridge)| {
+            let macs: Vec<String> = bridge.macs.iter().map(ToString::to_string).collect();
+            json!({
+                "device": device_value(device),
+                "macs": macs,
+                "members": bridge.members.iter().map(device_value).collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            // As text: JSON's numbers are not exact.
+            "view": self.view.to_string(),
+            "devices": devices,
+            "closed": self.closed.iter().map(device_value).collect::<Vec<_>>(),
+            "bridges": bridges.collect::<Vec<_>>(),
+            "stamps": self.stamps.as_ref().map(Stamps::to_json),
+        })
+    }
+}
+
+fn in_force(value: &Value) -> Option<InForce> {
+    let devices = value["devices"].as_array()?.iter().map(|of| {
+        let port = PortId::new(of[0].as_str()?);
+        Some((port, device(of[1].as_u64()?, &of[2])?))
+    });
+    let bridges = value["bridges"].as_array()?.iter().map(|of| {
+        let macs = of["macs"].as_array()?.iter();
+        let bridge = Bridge {
+            macs: macs
+                .map(|mac| mac.as_str()?.parse().ok())
+                .collect::<Option<_>>()?,
+            members: device_list(&of["members"])?,
+        };
+        Some((device(of["device"][0].as_u64()?, &of["device"][1])?, bridge))
+    });
+    Some(InForce {
+        view: value["view"].as_str()?.parse().ok()?,
+        devices: devices.collect::<Option<_>>()?,
+        closed: device_list(&value["closed"])?,
+        bridges: bridges.collect::<Option<_>>()?,
+        stamps: Stamps::from_json(&value["stamps"]),
+    })
+}
+
+fn device_value(device: &Device) -> Value {
+    json!([device.ifindex, device.name])
+}
+
+fn device(ifindex: u64, name: &Value) -> Option<Device> {
+    Some(Device {
+        name: name.as_str()?.to_owned(),
+        ifindex: u32::try_from(ifindex).ok()?,
+    })
+}
+
+fn device_list(value: &Value) -> Option<BTreeSet<Device>> {
+    let devices = value.as_array()?.iter();
+    devices
+        .map(|of| device(of[0].as_u64()?, &of[1]))
+        .collect::<Option<_>>()
+}
+
+impl Books {
+    fn to_json(&self) -> Value {
+        json!({
+            "bridges": pool_value(&self.bridges, |ifindex| json!(ifindex)),
+            "networks": pool_value(&self.networks, |network| json!(network.as_str())),
+            "profiles": pool_value(&self.profiles, |name| {
+                let groups: Vec<&str> = name.groups.iter().map(|g| g.as_str()).collect();
+                json!([name.scope.as_str(), groups])
+            }),
+            "members": pool_value(&self.members, |name| match name {
+                MembersName::Group(scope, group) => json!([scope.as_str(), group.as_str()]),
+                MembersName::AddressGroup(group) => json!(group.as_str()),
+            }),
+        })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let mut books = Self::default();
+        fill(&mut books.bridges, &value["bridges"], |of| {
+            u32::try_from(of.as_u64()?).ok()
+        })?;
+        fill(&mut books.networks, &value["networks"], |of| {
+            Some(of.as_str()?.into())
+        })?;
+        fill(&mut books.profiles, &value["profiles"], |of| {
+            let groups = of[1].as_array()?.iter();
+            Some(ProfileName {
+                scope: of[0].as_str()?.into(),
+                groups: groups
+                    .map(|group| Some(group.as_str()?.into()))
+                    .collect::<Option<_>>()?,
+            })
+        })?;
+        fill(&mut books.members, &value["members"], |of| {
+            Some(match of.as_str() {
+                Some(group) => MembersName::AddressGroup(group.into()),
+                None => MembersName::Group(of[0].as_str()?.into(), of[1].as_str()?.into()),
+            })
+        })?;
+        Some(books)
+    }
+}
+
+fn pool_value<K: Ord + Clone>(pool: &Pool<K>, key: impl Fn(&K) -> Value) -> Value {
+    let numbers: Vec<Value> = pool
+        .all()
+        .map(|(k, number)| json!([number, key(k)]))
+        .collect();
+    json!({ "last": pool.last(), "numbers": numbers })
+}
+
+fn fill<K: Ord + Clone>(
+    pool: &mut Pool<K>,
+    value: &Value,
+    key: impl Fn(&Value) -> Option<K>,
+) -> Option<()> {
+    let numbers = value["numbers"].as_array()?.iter();
+    let numbers = numbers.map(|of| Some((key(&of[1])?, u16::try_from(of[0].as_u64()?).ok()?)));
+    let last = u16::try_from(value["last"].as_u64()?).ok()?;
+    pool.restore(numbers.collect::<Option<_>>()?, last);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let mut books = Books::default();
+        books.bridges.give(&7);
+        books.bridges.give(&8);
+        books.networks.give(&"lan".into());
+        books.profiles.give(&ProfileName {
+            scope: "scope".into(),
+            groups: vec!["a".into(), "b \"".into()],
+        });
+        books
+            .members
+            .give(&MembersName::Group("scope".into(), "a".into()));
+        books.members.give(&MembersName::AddressGroup("a".into()));
+        let device = |ifindex, name: &str| Device {
+            name: name.to_owned(),
+            ifindex,
+        };
+        let bridge = Bridge {
+            macs: BTreeSet::from(["02:00:00:00:00:01".parse().expect("a MAC")]),
+            members: BTreeSet::from([device(11, "tap 1"), device(12, "eth0")]),
+        };
+        let in_force = InForce {
+            view: u64::MAX,
+            devices: BTreeMap::from([("web".into(), device(11, "tap 1"))]),
+            closed: BTreeSet::from([device(13, "old")]),
+            bridges: BTreeMap::from([(device(7, "br0"), bridge)]),
+            stamps: None,
+        };
+        Record {
+            books,
+            in_force: Some(in_force),
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_whole() {
+        let root = tempfile::tempdir().expect("a directory");
+        let file = RecordFile::in_directory(&root.path().join("deep"));
+        assert_eq!(file.load(), Record::default());
+        file.end(&record()).expect("there is room");
+        assert_eq!(file.load(), record());
+        file.remove().expect("it is there");
+        file.remove().expect("twice does no harm");
+        assert_eq!(file.load(), Record::default());
+    }
+
+    /// O2: a process that was killed at work leaves the numbers, and no claim about what is in force.
+    #[test]
+    fn at_work_only_the_numbers_are_known() {
+        let root = tempfile::tempdir().expect("a directory");
+        let file = RecordFile::in_directory(root.path());
+        file.begin().expect("nothing is there yet");
+        file.end(&record()).expect("there is room");
+        file.begin().expect("it is there");
+        let expected = Record {
+            in_force: None,
+            ..record()
+        };
+        assert_eq!(file.load(), expected);
+    }
+
+    #[test]
+    fn what_another_build_or_another_place_left_is_not_taken_for_ours() {
+        let root = tempfile::tempdir().expect("a directory");
+        let file = RecordFile::in_directory(root.path());
+        let with = |key: &str| {
+            file.end(&record()).expect("there is room");
+            let text = fs::read(&file.path).expect("it is there");
+            let mut value: Value = serde_json::from_slice(&text).expect("it is JSON");
+            value[key] = json!("another");
+            fs::write(&file.path, value.to_string()).expect("there is room");
+            file.load()
+        };
+        assert_eq!(with("place"), Record::default());
+        let numbers = Record {
+            in_force: None,
+            ..record()
+        };
+        assert_eq!(with("build"), numbers);
+    }
+
+    #[test]
+    fn a_damaged_file_is_as_none() {
+        let root = tempfile::tempdir().expect("a directory");
+        let file = RecordFile::in_directory(root.path());
+        file.end(&record()).expect("there is room");
+        let text = fs::read(&file.path).expect("it is there");
+        for cut in (0..text.len()).step_by(7) {
+            fs::write(&file.path, &text[..cut]).expect("there is room");
+            assert_eq!(file.load(), Record::default(), "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! By what it is known that nobody else changed the rules, without reading them.
+//!
+//! Place on the line: beside read back. nftables numbers its changes. For iptables-legacy a digest of the
+//! tables stands in; what is in ipsets has nothing of the kind, but for how many elements each set has.
+
+use crate::parts::Table;
+use crate::plan::{Step, Tool};
+use crate::tools::Backend;
+use model::Family;
+use netfilter::{generation, ipset, legacy};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamps {
+    generation: u32,
+    /// Of the tables of iptables-legacy; empty with the other back end.
+    legacy: BTreeMap<(Family, Table), Legacy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Legacy {
+    size: u32,
+    digest: u64,
+}
+
+impl Stamps {
+    /// As it is now.
+    pub(crate) fn read(backend: Backend) -> io::Result<Self> {
+        Ok(Self {
+            generation: generation::nft().map_err(io::Error::other)?,
+            legacy: match backend {
+                Backend::Nft => BTreeMap::new(),
+                Backend::Legacy => legacy_tables()?,
+            },
+        })
+    }
+
+    /// Whether what costs nothing to ask is still so: it notices all but rules of iptables-legacy that were
+    /// replaced by others of the same size.
+    pub(crate) fn hold_cheaply(&self) -> io::Result<bool> {
+        if generation::nft().map_err(io::Error::other)? != self.generation {
+            return Ok(false);
+        }
+        for ((family, table), known) in &self.legacy {
+            let size = legacy::size(*family, table.name()).map_err(io::Error::other)?;
+            if size != Some(known.size) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether these steps alone lead from the one to the other. Of iptables-legacy that can't be told.
+    pub(crate) fn lead_to(&self, after: &Self, steps: &[Step], backend: Backend) -> bool {
+        let commits = |step: &Step| step.script.lines().filter(|l| *l == "COMMIT").count();
+        let ours: usize = steps
+            .iter()
+            .map(|step| match (step.tool, backend) {
+                (Tool::Nft, _) => 1,
+                (Tool::Iptables(_), Backend::Nft) => commits(step),
+                (Tool::Iptables(_), Backend::Legacy) | (Tool::Ipset, _) => 0,
+            })
+            .sum();
+        self.generation.wrapping_add(ours as u32) == after.generation
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let legacy = self.legacy.iter();
+        let legacy = legacy.map(|((family, table), of)| {
+            json!([*family as u8, table.name(), of.size, of.digest.to_string()])
+        });
+        json!({ "nft": self.generation, "legacy": legacy.collect::<Vec<_>>() })
+    }
+
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
+        let legacy = |value: &Value| {
+            let family = Family::BOTH
+                .into_iter()
+                .find(|family| value[0].as_u64() == Some(*family as u64))?;
+            let mut tables = Table::ALL.into_iter();
+            let table = tables.find(|table| value[1].as_str() == Some(table.name()))?;
+            let of = Legacy {
+                size: u32::try_from(value[2].as_u64()?).ok()?,
+                digest: value[3].as_str()?.parse().ok()?,
+            };
+            Some(((family, table), of))
+        };
+        Some(Self {
+            generation: u32::try_from(value["nft"].as_u64()?).ok()?,
+            legacy: value["legacy"]
+                .as_array()?
+                .iter()
+                .map(legacy)
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn legacy_tables() -> io::Result<BTreeMap<(Family, Table), Legacy>> {
+    let mut tables = BTreeMap::new();
+    for family in Family::BOTH {
+        for table in Table::ALL {
+            let size = legacy::size(family, table.name()).map_err(io::Error::other)?;
+            let digest = legacy::fingerprint(family, table.name()).map_err(io::Error::other)?;
+            if let (Some(size), Some(digest)) = (size, digest) {
+                tables.insert((family, table), Legacy { size, digest });
+            }
+        }
+    }
+    Ok(tables)
+}
+
+/// How many elements each set of ours has; `None` where the kernel doesn't tell.
+pub(crate) fn set_sizes() -> io::Result<BTreeMap<String, Option<u32>>> {
+    let headers = ipset::headers("").map_err(io::Error::other)?;
+    let ours = headers
+        .into_iter()
+        .filter(|h| crate::found::is_ours(&h.name));
+    Ok(ours.map(|header| (header.name, header.elements)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_come_back_from_a_file() {
+        let legacy = |size, digest| Legacy { size, digest };
+        let stamps = Stamps {
+            generation: u32::MAX,
+            legacy: BTreeMap::from([
+                ((Family::V4, Table::Raw), legacy(u32::MAX, u64::MAX)),
+                ((Family::V6, Table::Filter), legacy(0, 0)),
+            ]),
+        };
+        assert_eq!(Stamps::from_json(&stamps.to_json()), Some(stamps));
+        assert_eq!(Stamps::from_json(&json!({ "nft": 1 })), None);
+    }
+}

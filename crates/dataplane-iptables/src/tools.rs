@@ -1,0 +1,236 @@
+//! The programs that write to the kernel: each change is one call of a program, which takes all or nothing.
+//!
+//! Place on the line: steps -> **execute**.
+//! Knows nothing of: what the scripts mean.
+
+use crate::plan::{Step, Tool};
+use dataplane::ApplyError;
+use hurry::Hurry;
+use model::Family;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Which of the two implementations of iptables the host's rules are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Legacy,
+    Nft,
+}
+
+impl Backend {
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Legacy => "legacy",
+            Backend::Nft => "nft",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Backend::Legacy => Backend::Nft,
+            Backend::Nft => Backend::Legacy,
+        }
+    }
+}
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    pub(crate) backend: Backend,
+    ipset: PathBuf,
+    nft: PathBuf,
+    /// By family.
+    restore: [PathBuf; 2],
+    save: [PathBuf; 2],
+}
+
+/// How long to wait for whoever else is changing iptables' tables.
+const LOCK_S: &str = "60";
+
+impl Tools {
+    /// `wanted`: of the two back ends of iptables; `None`: that which `iptables` on this host stands for.
+    pub(crate) fn find(wanted: Option<Backend>) -> io::Result<Self> {
+        let plain = find("iptables-restore")?;
+        let default = match plain.canonicalize()?.to_string_lossy().contains("nft") {
+            true => Backend::Nft,
+            false => Backend::Legacy,
+        };
+        let backend = wanted.unwrap_or(default);
+        // A host may have just the one, under the plain name.
+        let variant = |name: &str, verb: &str| match backend == default {
+            true => find(&format!("{name}-{verb}")),
+            false => find(&format!("{name}-{}-{verb}", backend.name())),
+        };
+        Ok(Self {
+            backend,
+            ipset: find("ipset")?,
+            nft: find("nft")?,
+            restore: [
+                variant("iptables", "restore")?,
+                variant("ip6tables", "restore")?,
+            ],
+            save: [variant("iptables", "save")?, variant("ip6tables", "save")?],
+        })
+    }
+
+    /// Those of the other back end, if they are here and may have something.
+    pub(crate) fn other(&self) -> io::Result<Option<Self>> {
+        let other = self.backend.other();
+        let used = match other {
+            Backend::Nft => true,
+            // To list its tables would set them up.
+            Backend::Legacy => {
+                let tables = Family::BOTH.map(netfilter::legacy::tables);
+                let [v4, v6] = tables.map(|tables| tables.map_err(io::Error::other));
+                !(v4?.is_empty() && v6?.is_empty())
+            }
+        };
+        match Self::find(Some(other)) {
+            Ok(tools) => Ok(used.then_some(tools)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs the steps in order; those of the two families that stand together run at once.
+    pub(crate) fn execute(&self, steps: &[Step]) -> Result<u64, ApplyError> {
+        let _hurry = (!steps.is_empty()).then(Hurry::up);
+        let mut writes = 0;
+        let mut rest = steps;
+        while let [first, behind @ ..] = rest {
+            let pair = match (first.tool, behind.first()) {
+                (Tool::Iptables(Family::V4), Some(second))
+                    if second.tool == Tool::Iptables(Family::V6) =>
+                {
+                    2
+                }
+                _ => 1,
+            };
+            let (now, later) = rest.split_at(pair);
+            let running: Vec<_> = now.iter().map(|step| self.start(step)).collect();
+            // All of them end before any failure is told.
+            let ended: Vec<_> = running
+                .into_iter()
+                .map(|child| child.and_then(Running::end))
+                .collect();
+            for (step, ended) in now.iter().zip(ended) {
+                ended.map_err(|source| failed(step, source))?;
+                writes += step.writes;
+            }
+            rest = later;
+        }
+        Ok(writes)
+    }
+
+    fn start(&self, step: &Step) -> io::Result<Running> {
+        let (program, arguments): (&Path, &[&str]) = match step.tool {
+            Tool::Ipset => (&self.ipset, &["restore"]),
+            Tool::Nft => (&self.nft, &["-f", "-"]),
+            Tool::Iptables(family) => {
+                (&self.restore[family as usize], &["--noflush", "-w", LOCK_S])
+            }
+        };
+        Running::start(program, arguments, &step.script)
+    }
+
+    pub(crate) fn save(&self, family: Family) -> io::Result<String> {
+        read(&self.save[family as usize], &[])
+    }
+
+    /// With the counters of each rule, of the table that has the rules for ports.
+    pub(crate) fn save_counted(&self, family: Family) -> io::Result<String> {
+        read(&self.save[family as usize], &["-c", "-t", "mangle"])
+    }
+
+    pub(crate) fn nft(&self, arguments: &[&str]) -> io::Result<String> {
+        read(&self.nft, arguments)
+    }
+
+    pub(crate) fn ipset(&self, arguments: &[&str]) -> io::Result<String> {
+        read(&self.ipset, arguments)
+    }
+}
+
+struct Running {
+    name: String,
+    child: Child,
+}
+
+impl Running {
+    fn start(program: &Path, arguments: &[&str], script: &str) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // A program that ends early says why on its stderr.
+        let _ = stdin.write_all(script.as_bytes());
+        let name = name(program);
+        Ok(Self { name, child })
+    }
+
+    fn end(self) -> io::Result<()> {
+        let output = self.child.wait_with_output()?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(said(&self.name, &output.stderr))),
+        }
+    }
+}
+
+fn read(program: &Path, arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(io::Error::other(said(&name(program), &output.stderr))),
+    }
+}
+
+fn said(name: &str, stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("it gives no reason");
+    match first.starts_with(name) {
+        true => first.to_owned(),
+        false => format!("{name}: {first}"),
+    }
+}
+
+/// What it tried, in as few words as an operator needs.
+fn failed(step: &Step, source: io::Error) -> ApplyError {
+    let what = match step.tool {
+        Tool::Ipset => "changing address sets",
+        Tool::Nft => "changing the guard",
+        Tool::Iptables(Family::V4) => "changing the rules of IPv4",
+        Tool::Iptables(Family::V6) => "changing the rules of IPv6",
+    };
+    ApplyError {
+        step: what.to_owned(),
+        source,
+    }
+}
+
+fn name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// In the path, and where administrators' programs are: a service's path may leave these out.
+fn find(program: &str) -> io::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let places = std::env::split_paths(&path).chain(more);
+    let found = places
+        .map(|place| place.join(program))
+        .find(|file| file.is_file());
+    found.ok_or_else(|| {
+        let text = format!("{program} is not installed");
+        io::Error::new(io::ErrorKind::NotFound, text)
+    })
+}
