@@ -1,0 +1,85 @@
+//! The iptables plane in a lab. Needs root.
+
+use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
+use dataplane_iptables::{Backend, IptablesConfig, IptablesPlane};
+use portcullis_conformance::scenario::{DeviceKind, RealPlane, WirePlane};
+use std::time::Duration;
+use tempfile::TempDir;
+
+struct Netfilter {
+    plane: IptablesPlane,
+    /// After each change.
+    verifies: bool,
+    #[expect(dead_code, reason = "gone with the plane")]
+    directory: TempDir,
+}
+
+/// In a lab of its own. `verifies`: all of what is in the kernel is read back after each change.
+pub(crate) fn with_plane<T: Send>(
+    devices: DeviceKind,
+    backend: Backend,
+    verifies: bool,
+    work: impl FnOnce(&mut WirePlane) -> T + Send,
+) -> T {
+    let make = move || -> Box<dyn RealPlane> {
+        let directory = tempfile::tempdir().expect("there is room");
+        let config = IptablesConfig {
+            instance: "test".to_owned(),
+            directory: directory.path().to_owned(),
+            backend: Some(backend),
+        };
+        let plane = IptablesPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
+        Box::new(Netfilter {
+            plane,
+            verifies,
+            directory,
+        })
+    };
+    WirePlane::run(devices, make, work).unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl RealPlane for Netfilter {
+    fn name(&self) -> &str {
+        "iptables"
+    }
+
+    fn plane(&mut self) -> &mut dyn DataPlane {
+        self
+    }
+
+    fn forget(&mut self) {
+        self.plane.forget_state().expect("flows can be removed");
+    }
+
+    fn set_clock(&mut self, now: Duration) {
+        self.plane.set_clock(now).expect("flows can be made older");
+    }
+}
+
+/// What it writes is what is then read back, and no change needs a second attempt.
+impl DataPlane for Netfilter {
+    fn capabilities(&self) -> Capabilities {
+        self.plane.capabilities()
+    }
+
+    fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
+        let report = self.plane.apply(target)?;
+        assert_eq!(report.remarks, [""; 0]);
+        if self.verifies {
+            assert_eq!(self.plane.verify()?, [""; 0]);
+        }
+        Ok(report)
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, ApplyError> {
+        self.plane.audit()
+    }
+
+    fn counters(&mut self) -> Result<Counters, ApplyError> {
+        self.plane.counters()
+    }
+
+    fn detach(&mut self) -> Result<(), ApplyError> {
+        self.plane.detach()
+    }
+}
