@@ -4,6 +4,7 @@
 //! <run>/<instance>/lock           held by the agent (flock); its pid is in it
 //! <run>/<instance>/control.sock   where the agent is asked
 //! <run>/<instance>/devices        devices that are ours: "<ifindex> <name>" by line
+//! <run>/<instance>/iptables.*     what the iptables plane has to know
 //! <run>/<instance>/confirmed      a first enforcement was confirmed, or needed no confirming
 //! <state>/<instance>/policy.yaml  the last good policy (cache.rs)
 //! ```
@@ -60,6 +61,11 @@ impl Instance {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Gone after a reboot.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     pub fn socket_path(&self) -> PathBuf {

@@ -87,7 +87,7 @@ impl std::error::Error for LabError {
     }
 }
 
-fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
+pub(crate) fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
     let step = step.into();
     move |source| LabError { step, source }
 }

@@ -10,7 +10,7 @@ use crate::found::link::Link;
 use crate::render::names;
 use crate::skeleton::{DROPS, PASSED_FROM, PASSED_TO, drop_set};
 use crate::tools::Tools;
-use dataplane::{Count, Counters, PortCounters, Target};
+use dataplane::{Count, Counters, Device, PortCounters, Target};
 use model::{Family, FlowState, PortId, RuleRef};
 use std::collections::BTreeMap;
 use std::io;
@@ -21,14 +21,10 @@ pub(crate) fn read(
     target: &Target,
     books: &Books,
 ) -> io::Result<Counters> {
-    let link = Link::read(tools, table)?.unwrap_or_default();
-    let ports = target.view.ports.keys();
-    let mut counters = Counters {
-        ports: ports
-            .map(|id| (id.clone(), of_port(id, target, &link)))
-            .collect(),
-        rules: BTreeMap::new(),
-    };
+    let mut counters = of_devices(tools, table, &target.devices)?;
+    for id in target.view.ports.keys() {
+        counters.ports.entry(id.clone()).or_default();
+    }
     for flow in flows::records(target, &Locals::of(target, books), None)? {
         if let Some(port) = counters.ports.get_mut(&flow.port) {
             match flow.state {
@@ -56,10 +52,23 @@ pub(crate) fn read(
     Ok(counters)
 }
 
-fn of_port(id: &PortId, target: &Target, link: &Link) -> PortCounters {
-    let Some(device) = target.devices.get(id) else {
-        return PortCounters::default();
-    };
+/// Without rules and flows: all that can be told where the policy isn't known.
+pub(crate) fn of_devices(
+    tools: &Tools,
+    table: &str,
+    devices: &BTreeMap<PortId, Device>,
+) -> io::Result<Counters> {
+    let link = Link::read(tools, table)?.unwrap_or_default();
+    let ports = devices.iter();
+    Ok(Counters {
+        ports: ports
+            .map(|(id, device)| (id.clone(), of_port(device, &link)))
+            .collect(),
+        rules: BTreeMap::new(),
+    })
+}
+
+fn of_port(device: &Device, link: &Link) -> PortCounters {
     let count = |set: &str| {
         let set = link.counts.get(set);
         set.and_then(|counts| counts.get(&device.ifindex))

@@ -31,8 +31,9 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IptablesConfig {
     pub instance: String,
-    /// Where the plane keeps what the next process has to know. Gone after a reboot, as enforcement is.
-    pub directory: PathBuf,
+    /// Where the plane keeps what the next process has to know; gone after a reboot, as enforcement is.
+    /// `None`: there is no next process.
+    pub directory: Option<PathBuf>,
     /// Which of the two implementations of iptables; `None`: the host's own.
     pub backend: Option<Backend>,
 }
@@ -76,7 +77,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 impl IptablesPlane {
     /// Finds the programs, and what an earlier process left; changes nothing.
     pub fn open(config: IptablesConfig) -> io::Result<Self> {
-        let file = RecordFile::in_directory(&config.directory);
+        let file = RecordFile::in_directory(config.directory.as_deref());
         let record = file.load();
         Ok(Self {
             tools: Tools::find(config.backend)?,
@@ -418,10 +419,13 @@ impl DataPlane for IptablesPlane {
     }
 
     fn counters(&mut self) -> Result<Counters, ApplyError> {
-        match &self.in_force {
-            Some(target) => counters::read(&self.tools, &self.table, target, &self.books)
-                .map_err(failed("reading counters")),
-            None => Ok(Counters::default()),
+        let reading = "reading counters";
+        match (&self.in_force, &self.left) {
+            (Some(target), _) => counters::read(&self.tools, &self.table, target, &self.books)
+                .map_err(failed(reading)),
+            (None, Some(left)) => counters::of_devices(&self.tools, &self.table, &left.devices)
+                .map_err(failed(reading)),
+            (None, None) => Ok(Counters::default()),
         }
     }
 

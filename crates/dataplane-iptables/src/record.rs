@@ -48,18 +48,22 @@ impl InForce {
     }
 }
 
+/// Without a directory nothing is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct RecordFile {
+pub(crate) struct RecordFile(Option<Paths>);
+
+#[derive(Clone, Debug)]
+struct Paths {
     path: PathBuf,
     busy: PathBuf,
 }
 
 impl RecordFile {
-    pub(crate) fn in_directory(directory: &Path) -> Self {
-        Self {
+    pub(crate) fn in_directory(directory: Option<&Path>) -> Self {
+        Self(directory.map(|directory| Paths {
             path: directory.join("iptables.json"),
             busy: directory.join("iptables.busy"),
-        }
+        }))
     }
 
     /// What can't be read is as if it weren't there.
@@ -72,26 +76,35 @@ impl RecordFile {
             let in_force = ours.then(|| in_force(&value["in_force"])).flatten();
             Some(Record { books, in_force })
         };
+        let Some(Paths { path, busy }) = &self.0 else {
+            return Record::default();
+        };
         let busy = || {
-            let record = read(&self.busy)?;
+            let record = read(busy)?;
             Some(Record {
                 in_force: None,
                 ..record
             })
         };
-        read(&self.path).or_else(busy).unwrap_or_default()
+        read(path).or_else(busy).unwrap_or_default()
     }
 
     /// From now on what is in force is not known.
     pub(crate) fn begin(&self) -> io::Result<()> {
-        match fs::rename(&self.path, &self.busy) {
+        let Some(Paths { path, busy }) = &self.0 else {
+            return Ok(());
+        };
+        match fs::rename(path, busy) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
     pub(crate) fn end(&self, record: &Record) -> io::Result<()> {
-        if let Some(directory) = self.path.parent() {
+        let Some(Paths { path, .. }) = &self.0 else {
+            return Ok(());
+        };
+        if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
         let value = json!({
@@ -100,13 +113,16 @@ impl RecordFile {
             "books": record.books.to_json(),
             "in_force": record.in_force.as_ref().map(InForce::to_json),
         });
-        let new = self.path.with_extension("new");
+        let new = path.with_extension("new");
         fs::write(&new, value.to_string())?;
-        fs::rename(&new, &self.path)
+        fs::rename(&new, path)
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for path in [&self.path, &self.busy] {
+        let Some(Paths { path, busy }) = &self.0 else {
+            return Ok(());
+        };
+        for path in [path, busy] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -302,7 +318,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_whole() {
         let root = tempfile::tempdir().expect("a directory");
-        let file = RecordFile::in_directory(&root.path().join("deep"));
+        let file = RecordFile::in_directory(Some(&root.path().join("deep")));
         assert_eq!(file.load(), Record::default());
         file.end(&record()).expect("there is room");
         assert_eq!(file.load(), record());
@@ -315,7 +331,7 @@ mod tests {
     #[test]
     fn at_work_only_the_numbers_are_known() {
         let root = tempfile::tempdir().expect("a directory");
-        let file = RecordFile::in_directory(root.path());
+        let file = RecordFile::in_directory(Some(root.path()));
         file.begin().expect("nothing is there yet");
         file.end(&record()).expect("there is room");
         file.begin().expect("it is there");
@@ -329,13 +345,14 @@ mod tests {
     #[test]
     fn what_another_build_or_another_place_left_is_not_taken_for_ours() {
         let root = tempfile::tempdir().expect("a directory");
-        let file = RecordFile::in_directory(root.path());
+        let file = RecordFile::in_directory(Some(root.path()));
+        let path = root.path().join("iptables.json");
         let with = |key: &str| {
             file.end(&record()).expect("there is room");
-            let text = fs::read(&file.path).expect("it is there");
+            let text = fs::read(&path).expect("it is there");
             let mut value: Value = serde_json::from_slice(&text).expect("it is JSON");
             value[key] = json!("another");
-            fs::write(&file.path, value.to_string()).expect("there is room");
+            fs::write(&path, value.to_string()).expect("there is room");
             file.load()
         };
         assert_eq!(with("place"), Record::default());
@@ -349,11 +366,12 @@ mod tests {
     #[test]
     fn a_damaged_file_is_as_none() {
         let root = tempfile::tempdir().expect("a directory");
-        let file = RecordFile::in_directory(root.path());
+        let file = RecordFile::in_directory(Some(root.path()));
+        let path = root.path().join("iptables.json");
         file.end(&record()).expect("there is room");
-        let text = fs::read(&file.path).expect("it is there");
+        let text = fs::read(&path).expect("it is there");
         for cut in (0..text.len()).step_by(7) {
-            fs::write(&file.path, &text[..cut]).expect("there is room");
+            fs::write(&path, &text[..cut]).expect("there is room");
             assert_eq!(file.load(), Record::default(), "cut at {cut}");
         }
     }

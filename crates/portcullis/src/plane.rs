@@ -1,16 +1,16 @@
 //! Which data plane, and what only a loaded one can be asked.
 //!
-//! Place on the line: view -> **the plane**. The one file here that names a plane's crate.
+//! Place on the line: view -> **the plane**. A file for each plane's crate.
+
+mod ebpf;
+mod iptables;
 
 use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, ValueEnum};
-use conformance::{Judge, PlaneJudge, generate};
-use dataplane::{
-    ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, FlowRecord,
-    Outcome, Target,
-};
-use dataplane_ebpf::{EbpfConfig, EbpfPlane};
+use conformance::Judge;
+use dataplane::{Capabilities, DataPlane, DevicesInForce, FlowRecord, Outcome};
+use dataplane_iptables::Backend;
 use model::{Direction, PortId};
 use policy::HostView;
 use std::io;
@@ -18,21 +18,42 @@ use std::io;
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct PlaneArgs {
     /// The data plane that enforces
-    #[arg(long, value_enum, default_value = "ebpf")]
+    #[arg(long, value_enum, default_value = "ebpf", env = "PORTCULLIS_PLANE")]
     plane: PlaneName,
+
+    /// For the iptables plane: which of the two implementations of iptables [default: the one that
+    /// `iptables` is on this host]
+    #[arg(long, value_enum, value_name = "BACKEND", env = "PORTCULLIS_IPTABLES")]
+    iptables: Option<BackendName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PlaneName {
     /// Our own programs on the devices (tcx, or clsact before Linux 6.6)
     Ebpf,
+    /// iptables, ipset and nftables, for devices on Linux bridges
+    Iptables,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BackendName {
+    Nft,
+    Legacy,
 }
 
 impl PlaneArgs {
     pub(crate) fn name(self) -> &'static str {
         match self.plane {
             PlaneName::Ebpf => "ebpf",
+            PlaneName::Iptables => "iptables",
         }
+    }
+
+    fn backend(self) -> Option<Backend> {
+        self.iptables.map(|name| match name {
+            BackendName::Nft => Backend::Nft,
+            BackendName::Legacy => Backend::Legacy,
+        })
     }
 }
 
@@ -68,153 +89,46 @@ pub(crate) fn open(
     direct: bool,
 ) -> Result<Box<dyn LivePlane>, Failure> {
     match args.plane {
-        PlaneName::Ebpf => {
-            let config = EbpfConfig {
-                instance: instance.name().to_owned(),
-                max_ports,
-                direct,
-                ..EbpfConfig::default()
-            };
-            let plane = EbpfPlane::open(config).map_err(Failure::system)?;
-            Ok(Box::new(Ebpf(plane)))
-        }
+        PlaneName::Ebpf => ebpf::open(instance, max_ports, direct),
+        PlaneName::Iptables if direct => Err(Failure::Usage(
+            "--direct is for --plane ebpf: iptables judges what a bridge passes on".to_owned(),
+        )),
+        PlaneName::Iptables => iptables::open(instance, args.backend()),
     }
 }
 
 /// To look at what is there; changes nothing.
 pub(crate) fn look(args: PlaneArgs, instance: &Instance) -> Result<Box<dyn LivePlane>, Failure> {
     match args.plane {
-        PlaneName::Ebpf => {
-            let plane = EbpfPlane::open_existing(instance.name()).map_err(Failure::system)?;
-            Ok(Box::new(Ebpf(plane)))
-        }
+        PlaneName::Ebpf => ebpf::look(instance),
+        PlaneName::Iptables => iptables::look(instance, args.backend()),
     }
 }
 
 /// Removes all enforcement of this instance; `false`: there was none.
 pub(crate) fn remove(args: PlaneArgs, instance: &Instance) -> Result<bool, Failure> {
     match args.plane {
-        PlaneName::Ebpf => EbpfPlane::remove(instance.name()).map_err(Failure::system),
+        PlaneName::Ebpf => ebpf::remove(instance),
+        PlaneName::Iptables => iptables::remove(instance, args.backend()),
     }
 }
 
 /// Is anything of this instance in the kernel, be it the rest of a start that failed?
 pub(crate) fn is_there(args: PlaneArgs, instance: &Instance) -> Result<bool, Failure> {
     match args.plane {
-        PlaneName::Ebpf => {
-            let instances = EbpfPlane::instances();
-            let instances = instances.map_err(asking("listing what is enforced"))?;
-            Ok(instances.iter().any(|name| name == instance.name()))
-        }
+        PlaneName::Ebpf => ebpf::is_there(instance),
+        PlaneName::Iptables => iptables::is_there(instance),
     }
 }
 
-/// A plane of its own that judges no device: packets are shown to it by hand. Gone with the value.
-pub(crate) struct Trial(PlaneJudge<EbpfPlane>);
-
-pub(crate) fn trial(args: PlaneArgs) -> Result<Trial, Failure> {
+/// Calls `work` with a plane of its own that judges no device of this host: packets are shown to it.
+pub(crate) fn with_trial<T: Send>(
+    args: PlaneArgs,
+    work: impl FnOnce(&mut dyn Judge, Capabilities) -> T + Send,
+) -> Result<T, Failure> {
     match args.plane {
-        PlaneName::Ebpf => {
-            let config = EbpfConfig {
-                // The fewer, the faster swept; a generated trace has some hundreds.
-                max_flows: 4_096,
-                ..EbpfConfig::small(format!("selftest-{}", std::process::id()))
-            };
-            let plane = EbpfPlane::open(config).map_err(Failure::system)?;
-            Ok(Trial(PlaneJudge::new(args.name(), generate::host(), plane)))
-        }
-    }
-}
-
-impl Trial {
-    pub(crate) fn judge(&mut self) -> &mut dyn Judge {
-        &mut self.0
-    }
-
-    pub(crate) fn capabilities(&mut self) -> Capabilities {
-        self.0.plane().capabilities()
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.plane().detach() {
-            tracing::warn!(%error, "the selftest's programs and maps are still there");
-        }
-    }
-}
-
-struct Ebpf(EbpfPlane);
-
-impl DataPlane for Ebpf {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
-        self.0.apply(target)
-    }
-
-    fn audit(&mut self) -> Result<Vec<Drift>, ApplyError> {
-        self.0.audit()
-    }
-
-    fn counters(&mut self) -> Result<Counters, ApplyError> {
-        self.0.counters()
-    }
-
-    /// Expired flows go, and the samples of drops that have come since are logged.
-    fn tend(&mut self) -> Result<(), ApplyError> {
-        let failed = |step: &str| {
-            let step = step.to_owned();
-            move |source| ApplyError { step, source }
-        };
-        self.0.tend()?;
-        for sample in self.0.events().map_err(failed("reading drop samples"))? {
-            let port = sample.port.as_ref().map_or("-", PortId::as_str);
-            let packet = wire::words::describe(&sample.frame);
-            tracing::debug!(port, direction = %sample.direction, reason = %sample.reason, length = sample.length, packet, "packet dropped");
-        }
-        Ok(())
-    }
-
-    fn detach(&mut self) -> Result<(), ApplyError> {
-        self.0.detach()
-    }
-}
-
-impl LivePlane for Ebpf {
-    fn as_plane(&mut self) -> &mut dyn DataPlane {
-        self
-    }
-
-    fn recognize(&mut self, view: &HostView) -> Result<(), Failure> {
-        self.0
-            .adopt(view)
-            .map_err(asking("reading what is enforced"))
-    }
-
-    fn ports(&mut self) -> Result<Vec<PortId>, Failure> {
-        self.0.ports().map_err(asking("reading the ports"))
-    }
-
-    fn find_devices(&mut self) -> Result<DevicesInForce, Failure> {
-        self.0.find_devices().map_err(asking("reading the devices"))
-    }
-
-    fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure> {
-        self.0.flows(port).map_err(asking("reading the flows"))
-    }
-
-    fn dry_run(
-        &mut self,
-        port: &PortId,
-        direction: Direction,
-        frame: &[u8],
-    ) -> Result<Outcome, Failure> {
-        self.0
-            .dry_run(port, direction, frame)
-            .map_err(asking("running the packet through the loaded program"))
+        PlaneName::Ebpf => ebpf::with_trial(args.name(), work),
+        PlaneName::Iptables => iptables::with_trial(args.backend(), work),
     }
 }
 

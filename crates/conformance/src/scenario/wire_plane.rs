@@ -11,12 +11,13 @@
 
 use super::here;
 use super::run::{Seen, Subject, arrival};
-use crate::lab::{Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, probe};
+use crate::lab::{Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, failed, probe};
 use crate::{Answer, Judge, OracleJudge, START, generate};
 use dataplane::{Bridge, Capabilities, DataPlane, Device, Target};
 use model::{Direction, Inventory, MacAddr, PortId};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::Duration;
 
 /// A plane of this kernel, and what tests need of it beyond its trade.
@@ -26,10 +27,10 @@ pub trait RealPlane {
     fn plane(&mut self) -> &mut dyn DataPlane;
 
     /// Forgets flows and whatever else packets have left.
-    fn forget(&mut self);
+    fn forget(&mut self) -> io::Result<()>;
 
     /// Its clock stands at this time until the next call.
-    fn set_clock(&mut self, now: Duration);
+    fn set_clock(&mut self, now: Duration) -> io::Result<()>;
 }
 
 /// A real plane with a lab around it.
@@ -71,13 +72,13 @@ impl WirePlane {
     /// able to move between threads.
     pub fn run<T: Send>(
         kind: DeviceKind,
-        make: impl FnOnce() -> Box<dyn RealPlane> + Send,
+        make: impl FnOnce() -> io::Result<Box<dyn RealPlane>> + Send,
         work: impl FnOnce(&mut WirePlane) -> T + Send,
     ) -> Result<T, LabError> {
         let lab = Lab::new("scenarios")?;
         let host = lab.host().clone();
-        Ok(host.run(move || {
-            let mut plane = make();
+        host.run(move || {
+            let mut plane = make().map_err(failed("making the plane"))?;
             let lacking = lacking(plane.plane().capabilities());
             let mut wire = WirePlane {
                 plane,
@@ -89,8 +90,8 @@ impl WirePlane {
                 lacking,
                 trouble: None,
             };
-            work(&mut wire)
-        }))
+            Ok(work(&mut wire))
+        })
     }
 
     fn rig(&mut self, port: &PortId) -> Result<(), LabError> {
@@ -175,6 +176,26 @@ impl WirePlane {
         }
     }
 
+    fn begin_anew(&mut self) {
+        self.enforce(HostView::default());
+        self.macs.clear();
+        self.now = START;
+        let forgotten = self.plane.forget();
+        if let Err(error) = forgotten.and_then(|()| self.plane.set_clock(self.now)) {
+            self.fail(format!("{} doesn't forget: {error}", self.plane.name()));
+        }
+    }
+
+    fn move_clock(&mut self, by: Duration) {
+        self.now += by;
+        if let Err(error) = self.plane.set_clock(self.now) {
+            self.fail(format!(
+                "the clock of {} stands: {error}",
+                self.plane.name()
+            ));
+        }
+    }
+
     /// The first trouble counts.
     fn fail(&mut self, text: String) {
         self.trouble.get_or_insert(text);
@@ -202,12 +223,8 @@ impl Subject for WirePlane {
     }
 
     fn reset(&mut self) {
-        self.enforce(HostView::default());
+        self.begin_anew();
         self.must_be_fine();
-        self.plane.forget();
-        self.macs.clear();
-        self.now = START;
-        self.plane.set_clock(self.now);
         if let Some(oracle) = &mut self.lacking {
             Judge::reset(oracle);
         }
@@ -228,8 +245,8 @@ impl Subject for WirePlane {
     }
 
     fn advance(&mut self, by: Duration) {
-        self.now += by;
-        self.plane.set_clock(self.now);
+        self.move_clock(by);
+        self.must_be_fine();
         if let Some(oracle) = &mut self.lacking {
             Judge::advance(oracle, by);
         }
@@ -267,12 +284,7 @@ impl Judge for WireJudge<'_> {
     }
 
     fn reset(&mut self) {
-        let wire = &mut *self.0;
-        wire.enforce(HostView::default());
-        wire.plane.forget();
-        wire.macs.clear();
-        wire.now = START;
-        wire.plane.set_clock(wire.now);
+        self.0.begin_anew();
     }
 
     fn apply(&mut self, inventory: &Inventory) {
@@ -290,8 +302,7 @@ impl Judge for WireJudge<'_> {
     }
 
     fn advance(&mut self, by: Duration) {
-        self.0.now += by;
-        self.0.plane.set_clock(self.0.now);
+        self.0.move_clock(by);
     }
 
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {

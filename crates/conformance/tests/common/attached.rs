@@ -8,6 +8,7 @@ use dataplane::DataPlane;
 use dataplane_ebpf::{Attach, EbpfConfig, EbpfPlane};
 use leftovers::instance;
 use portcullis_conformance::scenario::{DeviceKind, RealPlane, WirePlane};
+use std::io;
 use std::time::Duration;
 
 struct Attached(EbpfPlane);
@@ -15,14 +16,14 @@ struct Attached(EbpfPlane);
 pub(crate) fn check_scenarios_on(devices: DeviceKind, attach: Attach) -> bool {
     println!("\n{devices:?}, attached by {attach:?}");
     check_scenarios(every, move |ask| {
-        let make = || -> Box<dyn RealPlane> {
+        let make = || -> io::Result<Box<dyn RealPlane>> {
             let instance = instance("wire");
             let config = EbpfConfig {
                 attach,
                 ..EbpfConfig::small(instance)
             };
-            let plane = EbpfPlane::open(config).unwrap_or_else(|error| panic!("{error}"));
-            Box::new(Attached(plane))
+            let plane = EbpfPlane::open(config).map_err(io::Error::other)?;
+            Ok(Box::new(Attached(plane)))
         };
         let ran = WirePlane::run(devices, make, |wire| ask(wire));
         ran.unwrap_or_else(|error| panic!("{error}"));
@@ -38,14 +39,13 @@ impl RealPlane for Attached {
         &mut self.0
     }
 
-    fn forget(&mut self) {
-        self.0.forget_state().expect("flows can be removed");
+    fn forget(&mut self) -> io::Result<()> {
+        self.0.forget_state()
     }
 
-    fn set_clock(&mut self, now: Duration) {
-        let set = self.0.set_fixed_clock(now);
-        set.expect("the clock can be set");
+    fn set_clock(&mut self, now: Duration) -> io::Result<()> {
+        self.0.set_fixed_clock(now)?;
         // As an agent does each second.
-        self.0.sweep().expect("flows can be swept");
+        self.0.sweep().map(drop)
     }
 }
