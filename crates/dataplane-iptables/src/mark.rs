@@ -11,7 +11,7 @@
 
 /// A gate lets it pass.
 pub(crate) const JUDGED: u32 = 1 << 31;
-/// It passes the gate whatever the rules say.
+/// It passes the gate whatever the rules say, or there is none on its way: it needs no tracking.
 pub(crate) const INFRASTRUCTURE: u32 = 1 << 30;
 /// All ends on this host can do without tracking it.
 pub(crate) const UNTRACKED: u32 = 1 << 29;
