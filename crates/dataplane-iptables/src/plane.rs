@@ -242,7 +242,7 @@ impl IptablesPlane {
             .map_err(failed("remembering that a change is made"))?;
         let writes = self.tools.execute(steps)?;
         let after = self.read_stamps()?;
-        let ours = before.is_some_and(|b| b.lead_to(&after, steps, self.tools.backend));
+        let ours = before.is_some_and(|b| b.lead_to(&after, steps));
         self.stamps = ours.then_some(after);
         Ok(writes)
     }

@@ -14,6 +14,7 @@ use std::io;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamps {
+    backend: Backend,
     generation: u32,
     /// Of the tables of iptables-legacy; empty with the other back end.
     legacy: BTreeMap<(Family, Table), Legacy>,
@@ -29,6 +30,7 @@ impl Stamps {
     /// As it is now.
     pub(crate) fn read(backend: Backend) -> io::Result<Self> {
         Ok(Self {
+            backend,
             generation: generation::nft().map_err(io::Error::other)?,
             legacy: match backend {
                 Backend::Nft => BTreeMap::new(),
@@ -53,17 +55,18 @@ impl Stamps {
     }
 
     /// Whether these steps alone lead from the one to the other. Of iptables-legacy that can't be told.
-    pub(crate) fn lead_to(&self, after: &Self, steps: &[Step], backend: Backend) -> bool {
+    pub(crate) fn lead_to(&self, after: &Self, steps: &[Step]) -> bool {
         let commits = |step: &Step| step.script.lines().filter(|l| *l == "COMMIT").count();
         let ours: usize = steps
             .iter()
-            .map(|step| match (step.tool, backend) {
+            .map(|step| match (step.tool, self.backend) {
                 (Tool::Nft, _) => 1,
                 (Tool::Iptables(_), Backend::Nft) => commits(step),
                 (Tool::Iptables(_), Backend::Legacy) | (Tool::Ipset, _) => 0,
             })
             .sum();
-        self.generation.wrapping_add(ours as u32) == after.generation
+        self.backend == after.backend
+            && self.generation.wrapping_add(ours as u32) == after.generation
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -71,7 +74,7 @@ impl Stamps {
         let legacy = legacy.map(|((family, table), of)| {
             json!([*family as u8, table.name(), of.size, of.digest.to_string()])
         });
-        json!({ "nft": self.generation, "legacy": legacy.collect::<Vec<_>>() })
+        json!({ "backend": self.backend.name(), "nft": self.generation, "legacy": legacy.collect::<Vec<_>>() })
     }
 
     pub(crate) fn from_json(value: &Value) -> Option<Self> {
@@ -87,7 +90,9 @@ impl Stamps {
             };
             Some(((family, table), of))
         };
+        let mut backends = [Backend::Nft, Backend::Legacy].into_iter();
         Some(Self {
+            backend: backends.find(|b| value["backend"].as_str() == Some(b.name()))?,
             generation: u32::try_from(value["nft"].as_u64()?).ok()?,
             legacy: value["legacy"]
                 .as_array()?
@@ -129,6 +134,7 @@ mod tests {
     fn stamps_come_back_from_a_file() {
         let legacy = |size, digest| Legacy { size, digest };
         let stamps = Stamps {
+            backend: Backend::Legacy,
             generation: u32::MAX,
             legacy: BTreeMap::from([
                 ((Family::V4, Table::Raw), legacy(u32::MAX, u64::MAX)),
