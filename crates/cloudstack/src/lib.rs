@@ -1,0 +1,23 @@
+//! What CloudStack's KVM agent says to a host about security groups: one process for each operation,
+//! with the command line, the formats and the files of its script `security_group.py`.
+//!
+//! Place on the line: command line -> **command** -> **state** -> **inventory** -> compile.
+//!
+//! ```text
+//! arguments::parse -> Command --+
+//!                               +--> change::apply -> State -> inventory::inventory -> model::Inventory
+//! files::load ---------> State -+                       +----> log_files (what the agent asks back)
+//! ```
+//! Pure but for `files`. Whatever is read here is parsed once into types that can't be wrong: text of a
+//! tenant never becomes a path, an option of a command, or a line of its own.
+//! Knows nothing of: how anything is enforced, which plane does, where files lie, how libvirt is asked.
+
+#![forbid(unsafe_code)]
+
+pub mod addresses;
+pub mod arguments;
+mod names;
+pub mod rules;
+mod words;
+
+pub use names::{DeviceName, NameError, Signature, VmName};
