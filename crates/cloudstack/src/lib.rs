@@ -16,8 +16,12 @@
 
 pub mod addresses;
 pub mod arguments;
+pub mod files;
+pub mod log_files;
 mod names;
 pub mod rules;
+mod state;
 mod words;
 
 pub use names::{DeviceName, NameError, Signature, VmName};
+pub use state::{Nic, Push, State, StateError, UserVm, Vm, VmKind};
