@@ -16,6 +16,7 @@
 
 pub mod addresses;
 pub mod arguments;
+pub mod change;
 pub mod files;
 pub mod log_files;
 mod names;
