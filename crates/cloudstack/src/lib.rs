@@ -18,6 +18,7 @@ pub mod addresses;
 pub mod arguments;
 pub mod change;
 pub mod files;
+pub mod inventory;
 pub mod log_files;
 mod names;
 pub mod rules;
