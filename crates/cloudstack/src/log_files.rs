@@ -8,8 +8,9 @@
 //! The server reads id and sequence, and pushes anew where the sequence isn't its own.
 //! Knows nothing of: where the files are (`files` does).
 
+use crate::state::INITIAL;
 use crate::words::quoted;
-use crate::{Signature, State, Vm, VmKind, VmName};
+use crate::{Push, Signature, State, Vm, VmKind, VmName};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -48,9 +49,14 @@ pub struct LogError {
     what: &'static str,
 }
 
-const INITIAL: &str = "_initial_";
 const IGNORED: &str = "_ignore_";
 const NONE: &str = "-1";
+
+/// Provisional rules are none to the server: it pushes its own.
+fn told(push: Option<&Push>) -> Option<(Signature, u64)> {
+    let push = push.filter(|push| !push.is_provisional())?;
+    Some((push.signature.clone(), push.sequence))
+}
 
 impl LogLine {
     /// What is to be said of a VM.
@@ -60,7 +66,7 @@ impl LogLine {
             VmKind::User(user) => LogKind::User {
                 id: user.id,
                 address: user.address,
-                push: (user.push.as_ref()).map(|push| (push.signature.clone(), push.sequence)),
+                push: told(user.push.as_ref()),
             },
         };
         Self {
@@ -257,6 +263,20 @@ mod tests {
             let expected = format!("{} is no line of a VM: {what}", quoted(line));
             assert_eq!(error.to_string(), expected);
         }
+    }
+
+    #[test]
+    fn the_server_is_told_of_no_provisional_rules() {
+        let mut state = State::from_json(r#"{"version":1,"vms":[
+            {"name":"i-2-13-VM","domain":5,"user":{"id":13,"address":"10.1.1.13","push":null},"nics":[]}]}"#).expect("good");
+        let vm = state.vms.values_mut().next().expect("one");
+        let VmKind::User(user) = &mut vm.kind else {
+            panic!("a tenant's");
+        };
+        user.push = Some(Push::provisional(Default::default()));
+        assert_eq!(answer(&state, ["i-2-13-VM"], |_| true), NEW);
+        let again = State::from_json(&state.to_json()).expect("ours");
+        assert_eq!(again, state);
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub struct Push {
     pub rules: Rules,
 }
 
+/// Signature of rules that are in force and weren't told; the server's own word for "none have come".
+pub(crate) const INITIAL: &str = "_initial_";
+
 /// One NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
@@ -94,6 +97,23 @@ impl State {
     /// One line of JSON, the same for the same state.
     pub fn to_json(&self) -> String {
         json::write(self)
+    }
+}
+
+impl Push {
+    /// Rules that stand until the server sends its own: they were found, not told, so it is told that
+    /// none have come, and pushes.
+    pub fn provisional(rules: Rules) -> Self {
+        Self {
+            signature: Signature::new(INITIAL).expect("letters and `_`"),
+            sequence: 0,
+            rules,
+        }
+    }
+
+    /// Whether the server has yet to send them.
+    pub fn is_provisional(&self) -> bool {
+        self.signature.as_str() == INITIAL
     }
 }
 
