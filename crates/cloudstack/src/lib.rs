@@ -7,7 +7,11 @@
 //! arguments::parse -> Command --+
 //!                               +--> change::apply -> State -> inventory::inventory -> model::Inventory
 //! files::load ---------> State -+                       +----> log_files (what the agent asks back)
+//! original::recover ---> State -+                       +----> policy_file
 //! ```
+//! A host that the script itself has programmed is read by `original`; `removal` takes the script's
+//! objects away.
+//!
 //! Pure but for `files`. Whatever is read here is parsed once into types that can't be wrong: text of a
 //! tenant never becomes a path, an option of a command, or a line of its own.
 //! Knows nothing of: how anything is enforced, which plane does, where files lie, how libvirt is asked.
@@ -21,9 +25,15 @@ pub mod files;
 pub mod inventory;
 pub mod log_files;
 mod names;
+pub mod original;
+pub mod removal;
 pub mod rules;
 mod state;
 mod words;
+
+#[cfg(test)]
+#[path = "../tests/built/mod.rs"]
+mod built;
 
 pub use names::{DeviceName, NameError, Signature, VmName};
 pub use state::{Nic, Push, State, StateError, UserVm, Vm, VmKind};

@@ -122,6 +122,14 @@ impl LogLine {
         })
     }
 
+    /// Primary address of a tenant's VM.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        match &self.kind {
+            LogKind::User { address, .. } => *address,
+            LogKind::System => None,
+        }
+    }
+
     /// Refuses a line that is in another VM's file.
     pub(crate) fn named(self, vm: &VmName) -> Result<Self, LogError> {
         match self.vm == *vm {
