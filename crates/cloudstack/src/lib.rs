@@ -26,6 +26,7 @@ pub mod inventory;
 pub mod log_files;
 mod names;
 pub mod original;
+pub mod policy_file;
 pub mod removal;
 pub mod rules;
 mod state;
