@@ -11,8 +11,8 @@
 //! What a VM's rules are is what its chains say, whichever version of the script has written them; what
 //! the log says of them is believed only where all chains are whole. What can't be read is closed and
 //! said, and the server is asked for it: its own rules come at the next ping.
-//! Invariants: total; a VM has more than its chains grant only where the chains of two versions deny
-//! what either would have granted.
+//! Invariants: total; whatever a VM's rules admit is in one of its chains; a chain that isn't whole
+//! opens no egress.
 //! Knows nothing of: how the texts are got; what is enforced. What is removed is in `removal`.
 
 mod chains;

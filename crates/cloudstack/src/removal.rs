@@ -1,8 +1,9 @@
 //! Everything that the script has built on a host, taken away, and nothing else.
 //!
 //! Place on the line: the host's dumps -> **removal** -> scripts for the tools, which the caller runs in
-//! this order: iptables, ip6tables and ebtables, then the sets, which no rule may use any more. Each
-//! script is one transaction: it is done as a whole or not at all.
+//! this order: iptables, ip6tables and ebtables, then the sets, which no rule may use any more. What a
+//! script does to one table it does as a whole or not at all: if a rule has gone since the dump, it
+//! fails, and a new dump tells more.
 //!
 //! | of | goes | stays |
 //! | --- | --- | --- |
