@@ -14,6 +14,24 @@ use crate::render::Inputs;
 use crate::skeleton::{self, Gates};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Something is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub at: Place,
+    /// For an operator.
+    pub what: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// What leads packets to our rules: rules in the kernel's own chains, settings.
+    Hooks,
+    /// Chains and sets.
+    Rules,
+    /// The table of link.nft.
+    Guard,
+}
+
 pub(crate) struct Expected {
     chains: BTreeMap<ChainName, Chain>,
     hooks: BTreeMap<ChainName, Chain>,
@@ -57,24 +75,29 @@ impl Expected {
     }
 
     /// Empty: it is as it should be.
-    pub(crate) fn differences(&self, found: &Whole, table: &str) -> Vec<String> {
+    pub(crate) fn differences(&self, found: &Whole, table: &str) -> Vec<Difference> {
         let mut told = Vec::new();
-        chains(&self.chains, &found.names.chains, "chain", &mut told);
+        let (rules, hooks) = (Place::Rules, Place::Hooks);
         chains(
-            &self.hooks,
-            &found.names.hooks,
-            "rules of ours in",
+            &self.chains,
+            &found.names.chains,
+            (rules, "chain"),
             &mut told,
         );
+        let ours_in = (hooks, "rules of ours in");
+        chains(&self.hooks, &found.names.hooks, ours_in, &mut told);
         self.sets(found, &mut told);
         match &found.link {
             Some(link) => self.link(link, table, &mut told),
-            None => told.push(format!("table bridge {table} is gone")),
+            None => told.push(Difference {
+                at: Place::Guard,
+                what: format!("table bridge {table} is gone"),
+            }),
         }
         told
     }
 
-    fn sets(&self, found: &Whole, told: &mut Vec<String>) {
+    fn sets(&self, found: &Whole, told: &mut Vec<Difference>) {
         let mut gone = BTreeSet::new();
         let mut changed = BTreeSet::new();
         for (name, set) in &self.sets {
@@ -92,16 +115,16 @@ impl Expected {
         }
         let more = found.names.sets.keys().map(String::as_str);
         let more = more.filter(|name| !self.sets.contains_key(*name)).collect();
-        tell("set", &gone, "gone", told);
-        tell("set", &changed, "changed", told);
-        tell("set", &more, "not wanted", told);
+        tell((Place::Rules, "set"), &gone, "gone", told);
+        tell((Place::Rules, "set"), &changed, "changed", told);
+        tell((Place::Rules, "set"), &more, "not wanted", told);
     }
 
-    fn link(&self, found: &Link, table: &str, told: &mut Vec<String>) {
+    fn link(&self, found: &Link, table: &str, told: &mut Vec<Difference>) {
         let of_table = format!("table bridge {table}: chain");
         let (gone, changed) = compared(&self.rules, &found.rules);
-        tell(&of_table, &gone, "gone", told);
-        tell(&of_table, &changed, "changed", told);
+        tell((Place::Guard, &of_table), &gone, "gone", told);
+        tell((Place::Guard, &of_table), &changed, "changed", told);
         // What comes and goes by itself.
         let moving: BTreeSet<String> = skeleton::counting_sets()
             .chain(["held", "full"].map(str::to_owned))
@@ -114,25 +137,21 @@ impl Expected {
             !moving.contains(*name) && wanted != there
         });
         let changed: BTreeSet<&str> = changed.map(String::as_str).collect();
-        tell(
-            &format!("table bridge {table}: set"),
-            &changed,
-            "changed",
-            told,
-        );
+        let set = format!("table bridge {table}: set");
+        tell((Place::Guard, &set), &changed, "changed", told);
         let gone = moving
             .iter()
             .filter(|name| !found.elements.contains_key(*name));
         let gone = gone.map(String::as_str).collect();
-        tell(&format!("table bridge {table}: set"), &gone, "gone", told);
+        tell((Place::Guard, &set), &gone, "gone", told);
     }
 }
 
 fn chains(
     wanted: &BTreeMap<ChainName, Chain>,
     found: &BTreeMap<ChainName, Chain>,
-    what: &str,
-    told: &mut Vec<String>,
+    (at, what): (Place, &str),
+    told: &mut Vec<Difference>,
 ) {
     let protocols = Protocols::read();
     let places: BTreeSet<_> = wanted
@@ -153,9 +172,9 @@ fn chains(
         let more = found.keys().map(String::as_str);
         let more = more.filter(|name| !wanted.contains_key(*name)).collect();
         let what = format!("{family}, table {}: {what}", table.name());
-        tell(&what, &gone, "gone", told);
-        tell(&what, &changed, "changed", told);
-        tell(&what, &more, "not wanted", told);
+        tell((at, &what), &gone, "gone", told);
+        tell((at, &what), &changed, "changed", told);
+        tell((at, &what), &more, "not wanted", told);
     }
 }
 
@@ -176,7 +195,7 @@ fn compared<'a, T: PartialEq>(
     (gone, changed)
 }
 
-fn tell(what: &str, names: &BTreeSet<&str>, how: &str, told: &mut Vec<String>) {
+fn tell((at, what): (Place, &str), names: &BTreeSet<&str>, how: &str, told: &mut Vec<Difference>) {
     const NAMED: usize = 3;
     if names.is_empty() {
         return;
@@ -186,5 +205,6 @@ fn tell(what: &str, names: &BTreeSet<&str>, how: &str, told: &mut Vec<String>) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    told.push(format!("{what} {}{more} {how}", named.join(", ")));
+    let what = format!("{what} {}{more} {how}", named.join(", "));
+    told.push(Difference { at, what });
 }

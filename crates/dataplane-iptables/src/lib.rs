@@ -25,6 +25,7 @@ mod counters;
 mod flows;
 mod forget;
 mod found;
+mod handover;
 mod mark;
 mod parts;
 mod plan;
@@ -38,5 +39,6 @@ mod tools;
 mod transition;
 mod watch;
 
+pub use compare::{Difference, Place};
 pub use plane::{CAPABILITIES, IptablesConfig, IptablesPlane};
 pub use tools::Backend;

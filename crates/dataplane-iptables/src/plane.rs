@@ -3,11 +3,12 @@
 use crate::age;
 use crate::books::Books;
 use crate::budgets::Budgets;
-use crate::compare::Expected;
+use crate::compare::{Difference, Expected, Place};
 use crate::counters;
 use crate::flows::{self, Locals};
 use crate::forget::Forget;
 use crate::found::{Found, TABLE, Whole};
+use crate::handover;
 use crate::plan::{self, Step, Tool};
 use crate::record::{InForce, Record, RecordFile};
 use crate::render;
@@ -163,13 +164,37 @@ impl IptablesPlane {
 
     /// Reads back all of it and says what is not as it should be; dearer than an audit, which reads only when
     /// something seems to have changed. Empty, too, where it isn't known what should be.
-    pub fn verify(&mut self) -> Result<Vec<String>, ApplyError> {
+    pub fn verify(&mut self) -> Result<Vec<Difference>, ApplyError> {
         let Some(target) = self.in_force.take() else {
             return Ok(Vec::new());
         };
-        let differences = self.differences(&target);
+        let mut differences = settings_that_differ(&target);
+        let read = self.differences(&target);
         self.in_force = Some(target);
-        differences
+        let read = read?;
+        if !read.is_empty() {
+            // Whoever applies next has to know.
+            self.remember();
+        }
+        differences.extend(read);
+        Ok(differences)
+    }
+
+    /// Before the first apply on a host where somebody else has judged these ports' packets so far: the
+    /// connections that the kernel tracks for them go on. Again after it, for those that began meanwhile.
+    pub fn take_over_connections(&mut self, target: &Target) -> io::Result<u64> {
+        let target = Target {
+            view: strict_view(&target.view),
+            ..target.clone()
+        };
+        // Bridges have their numbers from now on.
+        render::inputs(&target, &mut self.books);
+        handover::take(&target, &self.books)
+    }
+
+    /// Before detaching, where somebody else judges from then on.
+    pub fn give_back_connections(&self) -> io::Result<u64> {
+        handover::give_back(&self.books)
     }
 
     /// All tracked flows, or one port's.
@@ -290,7 +315,7 @@ impl IptablesPlane {
 
     /// Reads all of it back. Empty: it is as it should be; then whoever changed something changed nothing of
     /// ours.
-    fn differences(&mut self, target: &Target) -> Result<Vec<String>, ApplyError> {
+    fn differences(&mut self, target: &Target) -> Result<Vec<Difference>, ApplyError> {
         let stamps = self.read_stamps()?;
         let whole = Whole::read(&self.tools, &self.table);
         let whole = whole.map_err(failed("reading back what is in the kernel"))?;
@@ -409,8 +434,8 @@ impl DataPlane for IptablesPlane {
         };
         let looked = self.look(&target);
         self.in_force = Some(target);
-        let changed = |what| Drift::Changed { what };
-        looked.map(|whats| whats.into_iter().map(changed).collect())
+        let changed = |Difference { what, .. }| Drift::Changed { what };
+        looked.map(|differences| differences.into_iter().map(changed).collect())
     }
 
     /// A look costs little while nobody changes anything.
@@ -467,19 +492,16 @@ impl DataPlane for IptablesPlane {
 
 impl IptablesPlane {
     /// What is not as it should be.
-    fn look(&mut self, target: &Target) -> Result<Vec<String>, ApplyError> {
-        let mut whats: Vec<String> = sysctl::differing(&target.view.settings)
-            .iter()
-            .map(|(name, value)| format!("net/{name} is not {value}"))
-            .collect();
+    fn look(&mut self, target: &Target) -> Result<Vec<Difference>, ApplyError> {
+        let mut differences = settings_that_differ(target);
         let suspicious = self.suspicious(target)?;
         if suspicious && self.watch.may_read() {
             let began = Instant::now();
-            whats.extend(self.differences(target)?);
+            differences.extend(self.differences(target)?);
             self.watch.has_read(began.elapsed());
             self.remember();
         }
-        Ok(whats)
+        Ok(differences)
     }
 
     /// Whether somebody else may have changed something of ours.
@@ -524,6 +546,15 @@ impl IptablesPlane {
         self.stamps = Some(Stamps::read(self.tools.backend)?);
         Ok(())
     }
+}
+
+fn settings_that_differ(target: &Target) -> Vec<Difference> {
+    let differing = sysctl::differing(&target.view.settings).into_iter();
+    let told = differing.map(|(name, value)| Difference {
+        at: Place::Hooks,
+        what: format!("net/{name} is not {value}"),
+    });
+    told.collect()
 }
 
 fn set_kernel(target: &Target) -> Result<u64, ApplyError> {

@@ -59,7 +59,7 @@ impl DataPlane for Netfilter {
         let report = self.plane.apply(target)?;
         assert_eq!(report.remarks, [""; 0]);
         if self.verifies {
-            assert_eq!(self.plane.verify()?, [""; 0]);
+            assert_eq!(self.plane.verify()?, []);
         }
         Ok(report)
     }

@@ -55,7 +55,7 @@ fn what_others_break_is_noticed_and_put_right(backend: Backend) {
         }
         assert_ne!(audited(&mut bed), [], "{command}");
         bed.apply(POLICY);
-        assert_eq!(verified(&mut bed), [""; 0], "{command}");
+        assert_eq!(verified(&mut bed), [], "{command}");
         assert_eq!(audited(&mut bed), [], "{command}");
         for family in Family::BOTH {
             let answers = |from, to, asked| bed.answers(from, to, family, asked);
@@ -113,7 +113,7 @@ fn the_other_back_end_s_leftovers_go(backend: Backend) {
     bed.become_backend(other);
     bed.reopen();
     bed.apply(POLICY);
-    assert_eq!(verified(&mut bed), [""; 0]);
+    assert_eq!(verified(&mut bed), []);
     bed.become_backend(backend);
     assert!(left.contains("pc-in") && !bed.iptables_save().contains("pc-in"));
     bed.become_backend(other);

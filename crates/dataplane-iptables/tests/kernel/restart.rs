@@ -5,7 +5,7 @@ use crate::sharing::three;
 use crate::with_each_backend;
 use dataplane::DataPlane;
 use model::Family;
-use portcullis_dataplane_iptables::Backend;
+use portcullis_dataplane_iptables::{Backend, Difference};
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn the_next_process_has_nothing_to_write(backend: Backend) {
     let more = POLICY.replace("ports: 80", "ports: [80, 81]");
     let writes = bed.apply(&more).writes;
     assert!((1..=3).contains(&writes), "{writes}");
-    assert_eq!(verified(&mut bed), [""; 0]);
+    assert_eq!(verified(&mut bed), []);
 }
 
 /// The numbers under which a bridge's connections are tracked are found again in the kernel.
@@ -70,7 +70,7 @@ fn lost_books_cost_no_connection(backend: Backend) {
     bed.reopen();
     assert!(bed.apply(POLICY).writes > 0);
     assert!(echoes());
-    assert_eq!(verified(&mut bed), [""; 0]);
+    assert_eq!(verified(&mut bed), []);
 }
 
 /// O2: nobody knows what the last process left, and it was something else.
@@ -83,7 +83,7 @@ fn another_policy_takes_the_place_of_an_unknown_one(backend: Backend) {
         .replace("groups: [web, peers]", "groups: peers")
         .replace("protocol: udp", "protocol: tcp, ports: 22");
     bed.apply(&other);
-    assert_eq!(verified(&mut bed), [""; 0]);
+    assert_eq!(verified(&mut bed), []);
     let asks = |asked| bed.answers("shut", "open", Family::V4, asked);
     assert!(asks(Asked::Tcp(22)));
     assert!(!asks(Asked::Udp(53)));
@@ -117,7 +117,7 @@ fn detaching_leaves_nothing(backend: Backend) {
     );
 }
 
-pub(crate) fn verified(bed: &mut Bed) -> Vec<String> {
+pub(crate) fn verified(bed: &mut Bed) -> Vec<Difference> {
     bed.with(|plane| plane.verify())
         .expect("it can be read back")
 }
