@@ -29,5 +29,5 @@ pub use driver::{
 };
 pub use guard::{Guard, GuardError};
 pub use instance::{Instance, InstanceError, Lock};
-pub use matching::{DeviceFinding, Matching, bridges_of, match_devices};
+pub use matching::{DeviceFinding, Matching, bridges_of, fits, match_devices};
 pub use report::{PortState, PortStatus, Report, Snapshot, Source};

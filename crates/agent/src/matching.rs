@@ -153,7 +153,7 @@ fn by_mac_of<'a>(mac: MacAddr, by_mac: &BTreeMap<MacAddr, Vec<&'a Link>>) -> Vec
 }
 
 /// `*` stands for any text, also none.
-pub(crate) fn fits(pattern: &str, name: &str) -> bool {
+pub fn fits(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().expect("split gives at least one part");
     let Some(mut rest) = name.strip_prefix(first) else {

@@ -1,7 +1,10 @@
 //! Logs go to stderr: what commands answer is on stdout.
 
 use clap::ValueEnum;
+use std::fs::OpenOptions;
 use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Mutex;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -10,6 +13,20 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// For processes whose stderr somebody else reads: into a file that is there already, or can be made. Without
+/// one nothing is logged.
+pub(crate) fn start_in(file: &Path) {
+    let options = OpenOptions::new().append(true).create(true).open(file);
+    if let Ok(file) = options {
+        let builder = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(Mutex::new(file))
+            .with_ansi(false)
+            .with_target(false);
+        builder.init();
+    }
 }
 
 pub(crate) fn start(format: LogFormat, filter: EnvFilter) {

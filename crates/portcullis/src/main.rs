@@ -5,6 +5,7 @@
 //! Knows nothing of: how verdicts are made; it asks the crates that do.
 
 mod bench;
+mod cloudstack;
 mod commands;
 mod control;
 mod demo;
@@ -19,17 +20,14 @@ use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if cloudstack::is_script(words.next().as_deref()) {
+        return cloudstack::script(&words.collect::<Vec<_>>());
+    }
     // A reader that has seen enough (`| head`) is no error of ours.
     let matches = commands::Cli::command().get_matches();
-    let cli = match commands::Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
+    match commands::Cli::from_arg_matches(&matches) {
+        Ok(cli) => commands::dispatch(cli),
         Err(error) => error.exit(),
-    };
-    match commands::dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.tell();
-            failure.exit_code()
-        }
     }
 }

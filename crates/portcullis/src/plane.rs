@@ -9,13 +9,13 @@ use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, ValueEnum};
 use conformance::Judge;
-use dataplane::{Capabilities, DataPlane, DevicesInForce, FlowRecord, Outcome};
+use dataplane::{Capabilities, DataPlane, DevicesInForce, FlowRecord, Outcome, Target};
 use dataplane_iptables::Backend;
 use model::{Direction, PortId};
 use policy::HostView;
 use std::io;
 
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaneArgs {
     /// The data plane that enforces
     #[arg(long, value_enum, default_value = "ebpf", env = "PORTCULLIS_PLANE")]
@@ -42,6 +42,26 @@ enum BackendName {
 }
 
 impl PlaneArgs {
+    pub(crate) fn iptables() -> Self {
+        Self {
+            plane: PlaneName::Iptables,
+            iptables: None,
+        }
+    }
+
+    /// By its name on command lines.
+    pub(crate) fn set_plane(&mut self, name: &str) -> Result<(), String> {
+        self.plane = PlaneName::from_str(name, false)
+            .map_err(|_| format!("`{name}` is neither ebpf nor iptables"))?;
+        Ok(())
+    }
+
+    pub(crate) fn set_backend(&mut self, name: &str) -> Result<(), String> {
+        let backend = BackendName::from_str(name, false);
+        self.iptables = Some(backend.map_err(|_| format!("`{name}` is neither nft nor legacy"))?);
+        Ok(())
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self.plane {
             PlaneName::Ebpf => "ebpf",
@@ -72,6 +92,16 @@ pub(crate) trait LivePlane: DataPlane {
 
     fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure>;
 
+    /// Reads back all of what it holds: what is not as it should be. Dearer than an audit.
+    fn verify(&mut self) -> Result<Vec<Flaw>, Failure>;
+
+    /// Before the first apply where somebody else has judged these ports' packets so far: connections that the
+    /// kernel tracks for them go on. How many.
+    fn take_over(&mut self, target: &Target) -> Result<u64, Failure>;
+
+    /// Before detaching, where somebody else judges from then on: the kernel tracks our connections. How many.
+    fn give_back(&mut self) -> Result<u64, Failure>;
+
     /// What it would answer about this frame; nothing is written or counted.
     fn dry_run(
         &mut self,
@@ -79,6 +109,22 @@ pub(crate) trait LivePlane: DataPlane {
         direction: Direction,
         frame: &[u8],
     ) -> Result<Outcome, Failure>;
+}
+
+/// Something in the kernel is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    pub(crate) at: FlawAt,
+    pub(crate) what: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FlawAt {
+    /// Packets don't come by.
+    Hooks,
+    Rules,
+    /// The guard at the link layer.
+    Guard,
 }
 
 /// To enforce: loads it, or takes over what is there.

@@ -1,5 +1,6 @@
 //! From a policy file on disk to an inventory, and which host this is.
 
+use crate::cloudstack;
 use crate::control;
 use crate::failure::Failure;
 use crate::plane::{self, LivePlane, PlaneArgs};
@@ -119,6 +120,8 @@ pub(crate) fn in_force(
             "the running agent".to_owned(),
             HostId::new(host.unwrap_or(running)),
         )
+    } else if cloudstack::state_path(instance).exists() {
+        return told_by_cloudstack(instance);
     } else {
         let path = instance.cache_path();
         let cached = agent::cache::load(&path).map_err(Failure::system)?;
@@ -136,6 +139,25 @@ pub(crate) fn in_force(
         host,
         inventory: read.inventory,
         from,
+    })
+}
+
+/// The calls of CloudStack's agent are its policy.
+fn told_by_cloudstack(instance: &Instance) -> Result<InForce, Failure> {
+    let path = cloudstack::state_path(instance);
+    let state = ::cloudstack::files::load(&path).map_err(Failure::system)?;
+    let state = state.ok_or_else(|| {
+        Failure::System(format!(
+            "CloudStack's agent has told nothing: {} is not there",
+            path.display()
+        ))
+    })?;
+    let config = cloudstack::Config::read_given()?;
+    let host = this_host(None)?;
+    Ok(InForce {
+        inventory: ::cloudstack::inventory::inventory(&state, config.host(&host), &config.options),
+        host,
+        from: path.display().to_string(),
     })
 }
 

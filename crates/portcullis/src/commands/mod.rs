@@ -3,12 +3,14 @@
 //! A new command: its file, a line in [`Command`], a line in [`dispatch`].
 
 mod check;
+mod cloudstack;
 mod completions;
 mod confirm;
 mod demo;
 mod detach;
 mod explain;
 mod flows;
+mod import;
 mod man;
 mod run;
 mod schema;
@@ -19,6 +21,7 @@ use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Security groups for the virtual machines of this host.
 ///
@@ -55,13 +58,15 @@ enum Command {
     Detach(detach::DetachArgs),
     Selftest(selftest::SelftestArgs),
     Bench(crate::bench::BenchArgs),
+    Cloudstack(cloudstack::CloudstackArgs),
+    Import(import::ImportArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
 }
 
-pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
-    match cli.command {
+pub(crate) fn dispatch(cli: Cli) -> ExitCode {
+    let done = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(*args),
         Command::Confirm(args) => confirm::run(args),
@@ -74,7 +79,17 @@ pub(crate) fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Selftest(args) => selftest::run(args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions(args) => completions::run(args),
+        Command::Import(args) => import::run(args),
         Command::Man(args) => man::run(args),
+        // It has exit codes of its own.
+        Command::Cloudstack(args) => return cloudstack::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            failure.exit_code()
+        }
     }
 }
 

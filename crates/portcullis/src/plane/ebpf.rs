@@ -1,6 +1,8 @@
 //! The eBPF plane.
 
-use super::{LivePlane, asking};
+mod handover;
+
+use super::{Flaw, FlawAt, LivePlane, asking};
 use crate::failure::Failure;
 use agent::Instance;
 use conformance::{Judge, PlaneJudge, generate};
@@ -121,6 +123,37 @@ impl LivePlane for Ebpf {
 
     fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure> {
         self.0.flows(port).map_err(asking("reading the flows"))
+    }
+
+    fn verify(&mut self) -> Result<Vec<Flaw>, Failure> {
+        let drift = self.0.audit().map_err(Failure::system)?;
+        let flaw = |drift| match drift {
+            Drift::Detached { port, device } => Flaw {
+                at: FlawAt::Hooks,
+                what: format!("device {device} of port {port} has no program of ours"),
+            },
+            Drift::NotFirst {
+                port,
+                device,
+                first,
+            } => Flaw {
+                at: FlawAt::Hooks,
+                what: format!("on device {device} of port {port}, {first} is first"),
+            },
+            Drift::Changed { what } => Flaw {
+                at: FlawAt::Rules,
+                what,
+            },
+        };
+        Ok(drift.into_iter().map(flaw).collect())
+    }
+
+    fn take_over(&mut self, target: &Target) -> Result<u64, Failure> {
+        handover::take(&mut self.0, target).map_err(asking("taking over connections"))
+    }
+
+    fn give_back(&mut self) -> Result<u64, Failure> {
+        handover::give_back(&mut self.0).map_err(asking("giving back connections"))
     }
 
     fn dry_run(

@@ -1,6 +1,6 @@
 //! The iptables plane.
 
-use super::{LivePlane, asking};
+use super::{Flaw, FlawAt, LivePlane, asking};
 use crate::failure::Failure;
 use agent::Instance;
 use conformance::Judge;
@@ -9,7 +9,7 @@ use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, FlowRecord,
     Outcome, Target,
 };
-use dataplane_iptables::{Backend, IptablesConfig, IptablesPlane};
+use dataplane_iptables::{Backend, Difference, IptablesConfig, IptablesPlane, Place};
 use model::{Direction, PortId};
 use policy::HostView;
 use std::time::Duration;
@@ -150,6 +150,29 @@ impl LivePlane for Iptables {
 
     fn flows(&mut self, port: Option<&PortId>) -> Result<Vec<FlowRecord>, Failure> {
         self.plane.flows(port).map_err(asking("reading the flows"))
+    }
+
+    fn verify(&mut self) -> Result<Vec<Flaw>, Failure> {
+        let differences = self.plane.verify().map_err(Failure::system)?;
+        let flaw = |Difference { at, what }| {
+            let at = match at {
+                Place::Hooks => FlawAt::Hooks,
+                Place::Rules => FlawAt::Rules,
+                Place::Guard => FlawAt::Guard,
+            };
+            Flaw { at, what }
+        };
+        Ok(differences.into_iter().map(flaw).collect())
+    }
+
+    fn take_over(&mut self, target: &Target) -> Result<u64, Failure> {
+        let taken = self.plane.take_over_connections(target);
+        taken.map_err(asking("taking over connections"))
+    }
+
+    fn give_back(&mut self) -> Result<u64, Failure> {
+        let given = self.plane.give_back_connections();
+        given.map_err(asking("giving back connections"))
     }
 
     fn dry_run(

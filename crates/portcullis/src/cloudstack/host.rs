@@ -1,0 +1,278 @@
+//! The host that calls work on: its state, and getting it enforced.
+//!
+//! ```text
+//! <run_dir>/<instance>/vms.json     what the agent has told, so far: what is in force
+//! <run_dir>/<instance>/adopting     a change-over from the script was begun and not ended
+//! <run_dir>/<instance>/guard        which devices may pass the bridge-level drop
+//! <run_dir>/<instance>/devices      devices that are ours (agent)
+//! <logs>/NAME.log                   the script's own line for each VM
+//! ```
+//! The state goes with a reboot, as VMs and enforcement do.
+
+use super::adopt::Adoption;
+use super::config::Config;
+use crate::failure::Failure;
+use crate::plane::{self, LivePlane};
+use crate::policy_source::this_host;
+use agent::{Guard, GuardState, Instance, Link, devices};
+use cloudstack::log_files::LogLine;
+use cloudstack::{State, VmName, files, inventory};
+use dataplane::{ApplyReport, Device, Target};
+use model::HostId;
+use policy::HostView;
+use rustix::fs::FlockOperation;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+const ENFORCING: &str = "enforcing";
+const REMOVING: &str = "removing";
+
+/// Held by one process at a time.
+pub(crate) struct CloudHost {
+    pub(crate) config: Config,
+    pub(crate) instance: Instance,
+    id: HostId,
+    #[expect(dead_code, reason = "held, not used")]
+    lock: File,
+}
+
+impl CloudHost {
+    /// Waits until nobody else is at work.
+    pub(crate) fn enter(config: Config) -> Result<Self, Failure> {
+        let lock = open_lock(&config.lock)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| {
+            Failure::System(format!("locking {}: {error}", config.lock.display()))
+        })?;
+        Self::with_lock(config, lock)
+    }
+
+    /// `None`: somebody else is at work.
+    pub(crate) fn try_enter(config: Config) -> Result<Option<Self>, Failure> {
+        let lock = open_lock(&config.lock)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Self::with_lock(config, lock).map(Some),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(Failure::System(format!(
+                "locking {}: {error}",
+                config.lock.display()
+            ))),
+        }
+    }
+
+    fn with_lock(config: Config, lock: File) -> Result<Self, Failure> {
+        let instance = Instance::new(&config.instance, &config.run_dir, &config.run_dir);
+        let instance = instance.map_err(Failure::system)?;
+        Ok(Self {
+            id: this_host(None)?,
+            config,
+            instance,
+            lock,
+        })
+    }
+
+    /// `None`: nothing has been said to this host since it runs.
+    pub(crate) fn state(&self) -> Result<Option<State>, Failure> {
+        if self.adoption() == Some(Adoption::Enforcing) {
+            return Ok(None);
+        }
+        let state = files::load(&state_path(&self.instance)).map_err(Failure::system)?;
+        if state.is_none() && plane::is_there(self.config.plane, &self.instance)? {
+            return Err(Failure::System(format!(
+                "{} is gone while rules are in force, so what they are isn't known; \
+                 `portcullis detach --instance {} --plane {}` opens all ports, and the server's next push \
+                 closes them again",
+                state_path(&self.instance).display(),
+                self.instance.name(),
+                self.config.plane.name()
+            )));
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn save(&self, state: &State) -> Result<(), Failure> {
+        files::save(&state_path(&self.instance), state).map_err(Failure::system)
+    }
+
+    pub(crate) fn adoption(&self) -> Option<Adoption> {
+        match fs::read_to_string(self.adoption_path()).ok()?.as_str() {
+            REMOVING => Some(Adoption::Removing),
+            _ => Some(Adoption::Enforcing),
+        }
+    }
+
+    /// `None`: it is over.
+    pub(crate) fn mark_adoption(&self, at: Option<Adoption>) -> Result<(), Failure> {
+        let path = self.adoption_path();
+        let marked = match at {
+            Some(Adoption::Enforcing) => fs::create_dir_all(self.instance.run_dir())
+                .and_then(|()| fs::write(&path, ENFORCING)),
+            Some(Adoption::Removing) => fs::write(&path, REMOVING),
+            None => fs::remove_file(&path),
+        };
+        marked.map_err(|error| Failure::System(format!("writing {}: {error}", path.display())))
+    }
+
+    fn adoption_path(&self) -> PathBuf {
+        self.instance.run_dir().join("adopting")
+    }
+
+    /// The script's own files about these VMs.
+    pub(crate) fn write_logs<'a>(
+        &self,
+        state: &State,
+        vms: impl IntoIterator<Item = &'a VmName>,
+    ) -> Result<(), Failure> {
+        for name in vms {
+            let written = match state.vms.get(name) {
+                Some(vm) => files::write_log(&self.config.logs, &LogLine::of(name, vm)),
+                None => files::remove_log(&self.config.logs, name),
+            };
+            written.map_err(Failure::system)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn view(&self, state: &State) -> HostView {
+        let host = self.config.host(&self.id);
+        let inventory = inventory::inventory(state, host, &self.config.options);
+        // What the compiler finds is of the server's making, and it isn't who asks here.
+        policy::compile(&inventory, &self.id).0
+    }
+
+    /// The plane, with what is in force by the last call.
+    pub(crate) fn plane(&self, state: &State) -> Result<Box<dyn LivePlane>, Failure> {
+        let config = &self.config;
+        let mut plane = plane::open(config.plane, &self.instance, config.max_ports, false)?;
+        if !plane.ports()?.is_empty() {
+            plane.recognize(&self.view(state))?;
+        }
+        Ok(plane)
+    }
+
+    /// From one state to another. `Err`: the former is in force.
+    pub(crate) fn enforce(&self, old: &State, new: &State) -> Result<ApplyReport, Failure> {
+        let mut plane = self.plane(old)?;
+        let links = links()?;
+        let target = self.target(new, &links);
+        self.enforce_target(&mut *plane, target, &links)
+    }
+
+    pub(crate) fn enforce_target(
+        &self,
+        plane: &mut dyn LivePlane,
+        target: Target,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<ApplyReport, Failure> {
+        let report = plane.apply(&target).map_err(Failure::system)?;
+        self.open_guard(&target, links)?;
+        let ours = target.devices.values().chain(&target.closed);
+        self.instance
+            .remember_ours(&ours.cloned().collect())
+            .map_err(Failure::system)?;
+        Ok(report)
+    }
+
+    pub(crate) fn target(&self, state: &State, links: &BTreeMap<u32, Link>) -> Target {
+        let view = self.view(state);
+        let matching = agent::match_devices(&view.ports, links);
+        let given: BTreeSet<&Device> = matching.devices.values().collect();
+        let mut closed = matching.contested;
+        let there = |device: &Device| links.contains_key(&device.ifindex);
+        closed.extend(self.instance.ours().into_iter().filter(there));
+        closed.extend(self.unannounced(&view, links));
+        closed.retain(|device| !given.contains(device));
+        let bridges = agent::bridges_of(given.into_iter().chain(&closed), links);
+        Target {
+            view,
+            devices: matching.devices,
+            closed,
+            bridges,
+        }
+    }
+
+    /// Devices of VMs that are on a bridge with ports and of which nobody has told.
+    fn unannounced<'a>(
+        &'a self,
+        view: &HostView,
+        links: &'a BTreeMap<u32, Link>,
+    ) -> impl Iterator<Item = Device> + 'a {
+        let ports = view.ports.values();
+        let bridges: BTreeSet<String> =
+            ports.map(|port| port.network.as_str().to_owned()).collect();
+        let is_bridge =
+            move |index: u32| links.get(&index).is_some_and(|l| bridges.contains(&l.name));
+        let named = links.values().filter(|link| self.is_guarded(&link.name));
+        let on_bridge = named.filter(move |link| link.master.is_some_and(&is_bridge));
+        on_bridge.map(Link::device)
+    }
+
+    fn is_guarded(&self, name: &str) -> bool {
+        self.config
+            .guard
+            .iter()
+            .any(|pattern| agent::fits(pattern, name))
+    }
+
+    /// After the plane: what it judges, and what is none of ours, may pass the drop at the bridge; a device that
+    /// comes is closed until a call has told of it.
+    fn open_guard(&self, target: &Target, links: &BTreeMap<u32, Link>) -> Result<(), Failure> {
+        let guard = Guard::new(self.instance.name());
+        let closed: BTreeSet<u32> = target.closed.iter().map(|device| device.ifindex).collect();
+        let named = links.values().filter(|link| self.is_guarded(&link.name));
+        let state = GuardState {
+            names: self.config.guard.clone(),
+            armed: named
+                .map(|link| link.ifindex)
+                .filter(|ifindex| !closed.contains(ifindex))
+                .collect(),
+        };
+        let remembered = remembered(&state);
+        let path = self.instance.run_dir().join("guard");
+        if fs::read_to_string(&path).is_ok_and(|known| known == remembered) {
+            return Ok(());
+        }
+        let set = match state.names.is_empty() {
+            true => guard.remove(),
+            false => guard.set(&state),
+        };
+        set.map_err(Failure::system)?;
+        fs::write(&path, remembered)
+            .map_err(|error| Failure::System(format!("writing {}: {error}", path.display())))
+    }
+
+    /// Whoever changed it is not believed to have left it as it was.
+    pub(crate) fn forget_guard(&self) {
+        drop(fs::remove_file(self.instance.run_dir().join("guard")));
+    }
+}
+
+pub(crate) fn state_path(instance: &Instance) -> PathBuf {
+    instance.run_dir().join("vms.json")
+}
+
+pub(crate) fn links() -> Result<BTreeMap<u32, Link>, Failure> {
+    let links = devices::list().map_err(Failure::system)?;
+    Ok(links.into_iter().map(|link| (link.ifindex, link)).collect())
+}
+
+fn open_lock(path: &Path) -> Result<File, Failure> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let opened = fs::create_dir_all(directory).and_then(|()| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).open(path)
+    });
+    opened.map_err(|error| Failure::System(format!("opening {}: {error}", path.display())))
+}
+
+fn remembered(state: &GuardState) -> String {
+    let mut text = String::new();
+    for name in &state.names {
+        let _ = writeln!(text, "{name}");
+    }
+    for ifindex in &state.armed {
+        let _ = writeln!(text, "{ifindex}");
+    }
+    text
+}

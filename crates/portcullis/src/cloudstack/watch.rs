@@ -1,0 +1,121 @@
+//! Looks after what is in force, between the calls: what others change is put right, VMs' devices that come
+//! again are armed, and flows are counted. Nothing needs it: calls enforce by themselves.
+//!
+//! It works under the lock of the calls, for some milliseconds at a time; what a call does in between is
+//! noticed by the state's file.
+
+use super::config::Config;
+use super::host::{self, CloudHost};
+use crate::failure::Failure;
+use crate::plane::LivePlane;
+use agent::Link;
+use cloudstack::State;
+use dataplane::{ApplyError, Drift};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+const EVERY: Duration = Duration::from_millis(500);
+const TEND_EVERY: Duration = Duration::from_secs(1);
+
+/// Until told to stop; enforcement stays.
+pub(crate) fn watch(config: &Config, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
+    let mut watched: Option<Watched> = None;
+    let mut complaint = String::new();
+    while !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        match look(config, &mut watched) {
+            Ok(()) => complaint.clear(),
+            Err(failure) => {
+                watched = None;
+                let text = failure.text();
+                if text != complaint {
+                    tracing::error!(error = %text, "not looked after; it is tried again");
+                    complaint = text;
+                }
+            }
+        }
+        std::thread::sleep(EVERY.saturating_sub(began.elapsed()));
+    }
+    Ok(())
+}
+
+/// What is in force, as of the state's file at a time.
+struct Watched {
+    stamp: Option<SystemTime>,
+    state: State,
+    links: BTreeMap<u32, Link>,
+    plane: Box<dyn LivePlane>,
+    next_tend: Instant,
+}
+
+fn look(config: &Config, watched: &mut Option<Watched>) -> Result<(), Failure> {
+    // A call that is at work looks for itself.
+    let Some(host) = CloudHost::try_enter(config.clone())? else {
+        return Ok(());
+    };
+    let path = host::state_path(&host.instance);
+    let stamp = stamp(&path);
+    if watched
+        .as_ref()
+        .is_none_or(|watched| watched.stamp != stamp)
+    {
+        *watched = match host.state()? {
+            Some(state) => Some(Watched {
+                stamp,
+                plane: host.plane(&state)?,
+                state,
+                links: BTreeMap::new(),
+                next_tend: Instant::now(),
+            }),
+            None => None,
+        };
+    }
+    match watched {
+        Some(watched) => watched.look_after(&host),
+        None => Ok(()),
+    }
+}
+
+impl Watched {
+    fn look_after(&mut self, host: &CloudHost) -> Result<(), Failure> {
+        let links = host::links()?;
+        let moved = links != self.links;
+        let drift = self.plane.audit().map_err(Failure::system)?;
+        let repair = drift.iter().any(|drift| match drift {
+            Drift::Detached { .. } | Drift::Changed { .. } => true,
+            Drift::NotFirst { .. } => false,
+        });
+        if repair {
+            for drift in &drift {
+                tracing::warn!(?drift, "host not as it was left");
+            }
+            // It may have been taken away with the rest.
+            host.forget_guard();
+        }
+        if moved || repair {
+            let target = host.target(&self.state, &links);
+            let report = host.enforce_target(&mut *self.plane, target, &links)?;
+            let (writes, took_ms) = (report.writes, report.took.as_millis());
+            if writes > 0 {
+                tracing::info!(writes, took_ms, repair, "in force");
+            }
+            self.links = links;
+        }
+        if Instant::now() >= self.next_tend {
+            self.next_tend = Instant::now() + TEND_EVERY;
+            self.plane
+                .tend()
+                .map_err(|error: ApplyError| Failure::system(error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The state's file is replaced as a whole by each call that changes it.
+fn stamp(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|data| data.modified()).ok()
+}
