@@ -6,19 +6,24 @@ CARGO   ?= cargo
 
 RELEASE := target/release/portcullis
 
-# What the build needs; what the tests, the demo and the bench run; what only `make test-vm` runs.
+# What the build needs; what the tests, the demo and the bench run; what the tests alone do; what only
+# `make test-vm` runs.
 BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev
 RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack
+TEST_PACKAGES  := procps firewalld dbus-daemon
 VM_PACKAGES    := qemu-system-x86 busybox-static
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vm build demo test lint bench install test-vm soak fuzz clean root
+.PHONY: help setup setup-test setup-vm build demo test lint bench install test-vm soak fuzz clean root
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: ## Install the Debian packages that are missing
 	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES)
+
+setup-test:
+	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
 setup-vm:
 	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(VM_PACKAGES)
@@ -32,7 +37,7 @@ build: setup ## Build the release binary
 demo: root build ## Security groups on real packets, every verdict beside the one expected
 	@$(RELEASE) demo
 
-test: root setup ## All tests, on real packets too; the fuzzers' corpora; `make lint` is apart
+test: root setup-test ## All tests, on real packets too; the fuzzers' corpora; `make lint` is apart
 	@tools/run-tests $(CARGO) test --workspace --no-fail-fast
 
 lint: setup ## Format, clippy, and what else a machine can see (crates/tidy)

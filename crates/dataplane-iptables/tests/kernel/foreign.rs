@@ -14,7 +14,7 @@ with_each_backend!(
     the_other_back_end_s_leftovers_go,
 );
 
-const POLICY: &str = "
+pub(crate) const POLICY: &str = "
 version: 1
 networks: { lan: { subnets: [10.0.0.0/24, 'fd00::/64'] } }
 groups:
@@ -120,7 +120,7 @@ fn the_other_back_end_s_leftovers_go(backend: Backend) {
     assert!(bed.answers("out", "open", Family::V4, Asked::Tcp(80)));
 }
 
-fn audited(bed: &mut Bed) -> Vec<Drift> {
+pub(crate) fn audited(bed: &mut Bed) -> Vec<Drift> {
     bed.with(IptablesAudit::audit_soon)
 }
 

@@ -3,6 +3,7 @@
 
 mod bed;
 mod elision;
+mod firewalld;
 mod foreign;
 mod restart;
 mod sharing;
