@@ -40,7 +40,7 @@ pub(crate) struct Books {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pool<K> {
     numbers: BTreeMap<K, u16>,
-    /// In the kernel, and nobody knows for what.
+    /// In the kernel, and nobody knows for what, or it has another number by now.
     unknown: BTreeSet<u16>,
     last: u16,
     most: u16,
@@ -88,6 +88,18 @@ impl<K: Ord + Clone> Pool<K> {
         }
     }
 
+    /// Beside those that are given.
+    pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        self.numbers.len() + self.unknown.len() + more <= usize::from(self.most)
+    }
+
+    /// The next numbers that are given to these keys are others than theirs, which stay taken.
+    pub(crate) fn renew(&mut self, keys: &BTreeSet<K>) {
+        let old = keys.iter().filter_map(|key| self.numbers.remove(key));
+        self.unknown.extend(old);
+    }
+
+    /// The numbers that are used; others are free from now on.
     pub(crate) fn retain(&mut self, used: &BTreeSet<u16>) {
         self.numbers.retain(|_, number| used.contains(number));
         self.unknown.clear();
@@ -151,15 +163,9 @@ impl Books {
         }
         self.bridges.avoid(found.bridges.values().copied());
     }
-
-    /// The ipset with the members of a peer that has its number.
-    pub(crate) fn member_set(&self, scope: &ScopeId, peer: &PeerView, family: Family) -> String {
-        let name = MembersName::of(scope, peer).expect("asked for peers with members alone");
-        let number = self.members.get(&name).expect("given before rendering");
-        members_set(number, family)
-    }
 }
 
+/// The ipset with the members that have this number.
 pub(crate) fn members_set(number: u16, family: Family) -> String {
     format!("pc-m{number}-{}", names::digit(family))
 }
@@ -184,6 +190,19 @@ mod tests {
         assert_eq!(pool.give(&'d'), None);
         pool.retain(&BTreeSet::from([1]));
         assert_eq!(pool.give(&'d'), Some(2));
+    }
+
+    #[test]
+    fn a_renewed_key_gets_another_number_and_nobody_its_own() {
+        let mut pool: Pool<char> = Pool::new(3);
+        assert_eq!(pool.give(&'a'), Some(1));
+        assert!(pool.has_room_for(2) && !pool.has_room_for(3));
+        pool.renew(&BTreeSet::from(['a', 'x']));
+        assert_eq!(pool.give(&'a'), Some(2));
+        assert_eq!(pool.give(&'b'), Some(3));
+        assert_eq!(pool.give(&'c'), None);
+        pool.retain(&BTreeSet::from([2, 3]));
+        assert_eq!(pool.give(&'c'), Some(1));
     }
 
     #[test]

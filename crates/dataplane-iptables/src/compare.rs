@@ -3,7 +3,6 @@
 //! Place on the line: beside it: parts and read back -> **differences**, in words for operators.
 //! Of the rules of link.nft their number by chain is compared; of all else each word.
 
-use crate::books::Books;
 use crate::found::Whole;
 use crate::found::elements::{self, SetElements};
 use crate::found::link::{self, Link};
@@ -46,8 +45,8 @@ struct Set {
 }
 
 impl Expected {
-    pub(crate) fn of(inputs: &Inputs<'_>, books: &Books, gates: &Gates, table: &str) -> Self {
-        let whole = plan::change(&Inputs::default(), inputs, books);
+    pub(crate) fn of(inputs: &Inputs<'_>, gates: &Gates, table: &str) -> Self {
+        let whole = plan::change(&Inputs::default(), inputs);
         let come = whole.chains_come.into_iter();
         let come = come.map(|(name, (chain, _))| (name, chain));
         let protocols = Protocols::read();

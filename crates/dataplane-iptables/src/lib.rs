@@ -32,11 +32,11 @@ mod plan;
 mod plane;
 mod record;
 mod render;
+mod renew;
 mod skeleton;
 mod stamps;
 mod sysctl;
 mod tools;
-mod transition;
 mod watch;
 
 pub use compare::{Difference, Place};

@@ -6,17 +6,17 @@
 //! 1  sets        new sets, new elements           what others will refer to
 //! 2  chains      new rules, old ones too          (only if 3 has something to switch)
 //! 3  link        marks, guard: one transaction    the switch
-//! 4  chains      old rules and chains go
-//! 5  sets        old elements and sets go         what nothing refers to any more
+//! 4  sets        marks of what the host itself sends
+//! 5  chains      old rules and chains go
+//! 6  sets        old elements and sets go         what nothing refers to any more
 //! ```
 //! Rules only permit. So at each moment a packet is permitted by an old rule or by a new one, and what both
-//! policies permit is never dropped. That is enough as long as only rules change, or only members: a change
-//! of both goes by a policy in between (`transition`), which permits just what both do.
+//! policies permit is never dropped. What an old rule and a new member would permit together is kept apart by
+//! numbers (`renew`).
 //! Knows nothing of: processes, files, what failed before.
 
-use crate::books::Books;
 use crate::found::Found;
-use crate::parts::{Chain, ChainName, Element, IpSet, Part, Table};
+use crate::parts::{Chain, ChainName, Content, Element, IpSet, Part, Table};
 use crate::render::{Input, Inputs, Key};
 use crate::skeleton::Gates;
 use model::Family;
@@ -46,28 +46,33 @@ pub(crate) struct Change {
     pub(crate) elements_come: BTreeSet<Element>,
     pub(crate) sets_gone: BTreeSet<String>,
     pub(crate) sets_come: BTreeMap<String, IpSet>,
-    /// By set: what it loses and gains.
-    pub(crate) members_gone: BTreeMap<String, Vec<String>>,
-    pub(crate) members_come: BTreeMap<String, Vec<(String, String)>>,
+    /// Of sets that stay.
+    pub(crate) members: SetChanges,
+    /// Of those that mark what the host itself sends.
+    pub(crate) marks: SetChanges,
     pub(crate) chains_gone: BTreeMap<ChainName, Chain>,
     /// New ones and changed ones, with what they were.
     pub(crate) chains_come: BTreeMap<ChainName, (Chain, Option<Chain>)>,
 }
 
+/// By set: what it loses and gains.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SetChanges {
+    gone: BTreeMap<String, Vec<String>>,
+    come: BTreeMap<String, Vec<(String, String)>>,
+}
+
 /// Renders what differs, and nothing else.
-pub(crate) fn change(old: &Inputs<'_>, new: &Inputs<'_>, books: &Books) -> Change {
+pub(crate) fn change(old: &Inputs<'_>, new: &Inputs<'_>) -> Change {
     let mut change = Change::default();
     let keys: BTreeSet<&Key> = old.parts.keys().chain(new.parts.keys()).collect();
     for key in keys {
         let [before, after] = [old, new].map(|inputs| inputs.parts.get(key));
-        if before == after {
-            continue;
+        if before != after {
+            let [before, after] =
+                [before, after].map(|input| input.map(Input::render).unwrap_or_default());
+            change.between(before, after);
         }
-        let [before, after] = [before, after].map(|input| {
-            let rendered = input.map(|input: &Input<'_>| input.render(books));
-            rendered.unwrap_or_default()
-        });
-        change.between(before, after);
     }
     // What goes from one part and comes in another stays.
     let moved: BTreeSet<Element> = change
@@ -95,12 +100,12 @@ impl Change {
                 None => drop(self.sets_come.insert(name, set)),
                 Some(old) => {
                     let (gone, come) = crate::parts::change(&old, &set);
-                    if !gone.is_empty() {
-                        self.members_gone.insert(name.clone(), gone);
-                    }
-                    if !come.is_empty() {
-                        self.members_come.insert(name, come);
-                    }
+                    let changes = match set.content {
+                        Content::NetDevices(_) => &mut self.marks,
+                        _ => &mut self.members,
+                    };
+                    changes.gone.insert(name.clone(), gone);
+                    changes.come.insert(name, come);
                 }
             }
         }
@@ -125,6 +130,7 @@ pub(crate) fn plan(change: &Change, table: &str, holds: &BTreeMap<u32, u32>) -> 
         steps.push(chains_that_come(change, family, switches));
     }
     steps.push(link);
+    steps.push(marks_of_the_hosts_own(change));
     for family in Family::BOTH {
         steps.push(chains_that_go(change, family, switches));
     }
@@ -149,13 +155,33 @@ fn sets_that_come(change: &Change) -> Option<Step> {
         writes += 1 + set.len() as u64;
         create(&mut script, name, set);
     }
-    for (name, members) in &change.members_come {
-        for (member, said) in members {
-            writes += 1;
-            let _ = writeln!(script, "add {name} {member}{said} -exist");
-        }
-    }
+    writes += change.members.add(&mut script);
     step(Tool::Ipset, script, writes)
+}
+
+impl SetChanges {
+    /// How many.
+    fn add(&self, script: &mut String) -> u64 {
+        let mut writes = 0;
+        for (name, members) in &self.come {
+            for (member, said) in members {
+                writes += 1;
+                let _ = writeln!(script, "add {name} {member}{said} -exist");
+            }
+        }
+        writes
+    }
+
+    fn delete(&self, script: &mut String) -> u64 {
+        let mut writes = 0;
+        for (name, members) in &self.gone {
+            for member in members {
+                writes += 1;
+                let _ = writeln!(script, "del {name} {member} -exist");
+            }
+        }
+        writes
+    }
 }
 
 /// A set with its elements. One of that name that is there already is emptied first.
@@ -173,15 +199,17 @@ pub(crate) fn create(script: &mut String, name: &str, set: &IpSet) {
     }
 }
 
+/// As near to the link as can be: before it come the chains that the new marks lead to, behind it go those of
+/// the old.
+fn marks_of_the_hosts_own(change: &Change) -> Option<Step> {
+    let mut script = String::new();
+    let writes = change.marks.add(&mut script) + change.marks.delete(&mut script);
+    step(Tool::Ipset, script, writes)
+}
+
 fn sets_that_go(change: &Change) -> Option<Step> {
     let mut script = String::new();
-    let mut writes = 0;
-    for (name, members) in &change.members_gone {
-        for member in members {
-            writes += 1;
-            let _ = writeln!(script, "del {name} {member} -exist");
-        }
-    }
+    let mut writes = change.members.delete(&mut script);
     for name in &change.sets_gone {
         writes += 1;
         let _ = writeln!(script, "destroy {name}");
@@ -323,14 +351,8 @@ fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
 
 /// All of it anew, whatever is there: each tool's part in one piece. What stands where it should be is
 /// replaced by the same.
-pub(crate) fn rebuild(
-    inputs: &Inputs<'_>,
-    books: &Books,
-    gates: &Gates,
-    found: &Found,
-    table: &str,
-) -> Vec<Step> {
-    let whole = change(&Inputs::default(), inputs, books);
+pub(crate) fn rebuild(inputs: &Inputs<'_>, gates: &Gates, found: &Found, table: &str) -> Vec<Step> {
+    let whole = change(&Inputs::default(), inputs);
     let mut steps = Vec::new();
     let mut script = String::new();
     let mut writes = 0;

@@ -12,11 +12,11 @@ use crate::handover;
 use crate::plan::{self, Step, Tool};
 use crate::record::{InForce, Record, RecordFile};
 use crate::render;
+use crate::renew::Stale;
 use crate::skeleton::{self, Gates};
 use crate::stamps::Stamps;
 use crate::sysctl;
 use crate::tools::{Backend, Tools};
-use crate::transition;
 use crate::watch::Watch;
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
@@ -219,7 +219,7 @@ impl IptablesPlane {
         }
         self.books.learn(&found.numbers(), target);
         let inputs = render::inputs(target, &mut self.books);
-        let steps = plan::rebuild(&inputs, &self.books, &self.gates, &found, &self.table);
+        let steps = plan::rebuild(&inputs, &self.gates, &found, &self.table);
         self.execute(&steps, Some(before))
     }
 
@@ -238,20 +238,12 @@ impl IptablesPlane {
 
     /// From what is in force to the target.
     fn change(&mut self, old: &Target, new: &Target) -> Result<u64, ApplyError> {
-        let between = transition::between(&old.view, &new.view).map(|view| Target {
-            view,
-            ..new.clone()
-        });
-        let stops: Vec<&Target> = [old].into_iter().chain(&between).chain([new]).collect();
-        let mut steps: Vec<Step> = Vec::new();
-        let mut holds = Some(holds(old, new));
-        for pair in stops.windows(2) {
-            let before = render::inputs(pair[0], &mut self.books);
-            let after = render::inputs(pair[1], &mut self.books);
-            let change = plan::change(&before, &after, &self.books);
-            let holds = holds.take().unwrap_or_default();
-            steps.extend(plan::plan(&change, &self.table, &holds));
-        }
+        let mut books = self.books.clone();
+        let before = render::inputs(old, &mut books);
+        Stale::between(&old.view, &new.view).renew(&mut self.books);
+        let after = render::inputs(new, &mut self.books);
+        let change = plan::change(&before, &after);
+        let steps = plan::plan(&change, &self.table, &holds(old, new));
         let before = self.stamps.take();
         self.execute(&steps, before)
     }
@@ -320,7 +312,7 @@ impl IptablesPlane {
         let whole = Whole::read(&self.tools, &self.table);
         let whole = whole.map_err(failed("reading back what is in the kernel"))?;
         let inputs = render::inputs(target, &mut self.books);
-        let expected = Expected::of(&inputs, &self.books, &self.gates, &self.table);
+        let expected = Expected::of(&inputs, &self.gates, &self.table);
         let differences = expected.differences(&whole, &self.table);
         self.stamps = differences.is_empty().then_some(stamps);
         Ok(differences)
@@ -513,7 +505,7 @@ impl IptablesPlane {
         let (gates, table) = (&self.gates, &self.table);
         let sizes = || {
             let inputs = render::inputs(target, books);
-            Expected::of(&inputs, books, gates, table).sizes()
+            Expected::of(&inputs, gates, table).sizes()
         };
         self.watch
             .is_suspicious(stamps, self.tools.backend, sizes)

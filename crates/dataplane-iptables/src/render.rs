@@ -16,10 +16,10 @@ use crate::mark;
 use crate::parts::{Content, Part};
 use dataplane::{Bridge, Target};
 use ends::Ends;
-use model::{Elision, Family, GroupId, NetworkId, PortId, Prefix, ScopeId};
+use model::{Elision, Family, GroupId, NetworkId, PortId, Prefix};
 use policy::{HostView, PortView};
 use port::{NetworkInput, PortInput, address_number};
-use profile::{Groups, Summary};
+use profile::{Groups, Peers, Summary};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) enum Input<'a> {
     ),
     Ethertypes(&'a BTreeSet<u16>),
     Port(PortInput<'a>),
-    Profile(u16, Groups<'a>, &'a ScopeId, Summary),
+    Profile(u16, Groups<'a>, Peers<'a>, Summary),
     /// The set's name.
     Members(String, Family, Arc<BTreeSet<Prefix>>),
     Ends(Ends<'a>),
@@ -69,7 +69,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl Input<'_> {
-    pub(crate) fn render(&self, books: &Books) -> Part {
+    pub(crate) fn render(&self) -> Part {
         let mut part = Part::default();
         match self {
             Input::Closed(ifindex) => part.element("closed", ifindex.to_string()),
@@ -99,8 +99,8 @@ impl Input<'_> {
                 }
             }
             Input::Port(port) => part = port.render(),
-            Input::Profile(number, groups, scope, summary) => {
-                part = profile::render(*number, groups, scope, summary, books);
+            Input::Profile(number, groups, peers, summary) => {
+                part = profile::render(*number, groups, peers, summary);
             }
             Input::Members(name, family, members) => {
                 part.set(name, *family, Content::Nets(Arc::clone(members)));
@@ -225,6 +225,7 @@ fn add_profiles<'a>(
         let Some(number) = books.profiles.give(&name) else {
             continue;
         };
+        let mut peers = Peers::new();
         for peer in profile::named(&groups) {
             let Some(members) = MembersName::of(scope, peer) else {
                 continue;
@@ -233,6 +234,7 @@ fn add_profiles<'a>(
                 .members
                 .give(&members)
                 .expect("fewer peers than the kernel has sets");
+            peers.insert(peer, number);
             let found = match &members {
                 MembersName::Group(scope, group) => {
                     view.members.get(&(scope.clone(), group.clone()))
@@ -247,7 +249,7 @@ fn add_profiles<'a>(
             }
         }
         let summary = profile::summary(&groups);
-        let input = Input::Profile(number, groups, scope, summary.clone());
+        let input = Input::Profile(number, groups, peers, summary.clone());
         inputs.parts.insert(Key::Profile(number), input);
         profiles.insert(name, Profile { number, summary });
     }
@@ -275,7 +277,7 @@ fn profile_of<'p>(
     }
 }
 
-fn profile_name(view: &HostView, port: &PortView) -> ProfileName {
+pub(crate) fn profile_name(view: &HostView, port: &PortView) -> ProfileName {
     ProfileName {
         scope: view.networks[&port.network].scope.clone(),
         groups: port.groups.clone(),

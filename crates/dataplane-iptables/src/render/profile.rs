@@ -15,17 +15,19 @@
 //! Traps of iptables that are seen to here: `-p 0` and `--icmp-type 255` would match everything.
 
 use super::names;
-use crate::books::Books;
+use crate::books::members_set;
 use crate::parts::{Chain, Content, NetPort, Part, Service, Table};
 use model::{
     Direction, Family, GroupId, IcmpKind, L4Match, L4PortRange, PortedProtocol, Prefix, RuleRef,
-    ScopeId,
 };
 use policy::{GroupView, PeerView, RuleView};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The groups of a profile, in the order in which rules are reported.
 pub(crate) type Groups<'a> = Vec<(&'a GroupId, &'a GroupView)>;
+
+/// Peers that have members, by the numbers of their sets.
+pub(crate) type Peers<'a> = BTreeMap<&'a PeerView, u16>;
 
 /// What a port's mark says of its profile, and the common part needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,16 +68,15 @@ pub(crate) fn summary(groups: &Groups<'_>) -> Summary {
 pub(crate) fn render(
     number: u16,
     groups: &Groups<'_>,
-    scope: &ScopeId,
+    peers: &Peers<'_>,
     summary: &Summary,
-    books: &Books,
 ) -> Part {
     let mut part = Part::default();
     for family in Family::BOTH {
         let lanes = Direction::BOTH.map(|direction| {
             [true, false].map(|stateful| {
                 let of_lane = rules(groups, family, direction).filter(|r| r.stateful == stateful);
-                Lane::sort(of_lane, scope, books)
+                Lane::sort(of_lane, peers)
             })
         });
         for direction in Direction::BOTH {
@@ -259,11 +260,7 @@ enum Asked {
 }
 
 impl Lane {
-    fn sort<'a>(
-        rules: impl Iterator<Item = NamedRule<'a>>,
-        scope: &ScopeId,
-        books: &Books,
-    ) -> Self {
+    fn sort<'a>(rules: impl Iterator<Item = NamedRule<'a>>, peers: &Peers<'_>) -> Self {
         let mut lane = Self::default();
         for named in rules {
             let rule = named.rule;
@@ -287,7 +284,7 @@ impl Lane {
                     let set = rule
                         .peer
                         .is_set()
-                        .then(|| books.member_set(scope, &rule.peer, rule.family));
+                        .then(|| members_set(peers[&rule.peer], rule.family));
                     lane.rest.push((rule.family, rule.l4, set, named.comment()));
                 }
             }

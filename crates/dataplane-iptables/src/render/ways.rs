@@ -2,7 +2,8 @@
 //!
 //! iptables has no jump by a number, and a list of all would be tried one by one. So there is a tree, of 16
 //! branches at each fork: with 4,096 profiles a packet tries 24 rules on average, with 16 it tries 8. The
-//! last rule of each way asks for the whole number, so a number without a chain leads nowhere.
+//! last rule of each way asks for the whole number, so a number without a chain leads nowhere. A fork is a
+//! jump: while a tree that gets deeper stands beside the old one, what isn't in the one is in the other.
 
 use super::names::{dispatch, profile_chain};
 use super::{Input, Key};
@@ -118,7 +119,7 @@ fn tree(
             if named.insert((level, known)) {
                 let fork = (((1 << FORK_BITS) - 1) << (level * FORK_BITS + place)) & mask;
                 let value = (u32::from(known) << (level * FORK_BITS + place)) & fork;
-                let rule = format!("-m mark --mark {value:#x}/{fork:#x} -g {below}");
+                let rule = format!("-m mark --mark {value:#x}/{fork:#x} -j {below}");
                 chains.entry(chain).or_default().push(rule);
                 chains.entry(below.clone()).or_default();
             }
@@ -135,25 +136,22 @@ fn tree(
 mod tests {
     use super::*;
 
-    /// Where a mark leads, by the tree's rules.
-    fn walk(chains: &BTreeMap<String, Chain>, mark: u32) -> Option<String> {
-        let mut chain = "root".to_owned();
-        loop {
-            let matching = chains[&chain].iter().find(|rule| {
-                let asked = rule
-                    .split_whitespace()
-                    .nth(3)
-                    .expect("a mark with its mask");
-                let (value, mask) = asked.split_once('/').expect("a mask");
-                let number = |text: &str| u32::from_str_radix(&text[2..], 16).expect("a number");
-                mark & number(mask) == number(value)
-            })?;
-            let target = matching.rsplit(' ').next().expect("a target").to_owned();
-            if !chains.contains_key(&target) {
-                return Some(target);
-            }
-            chain = target;
-        }
+    /// Where a mark leads from a chain, by the tree's rules.
+    fn walk(chains: &BTreeMap<String, Chain>, chain: &str, mark: u32) -> Option<String> {
+        let matching = chains[chain].iter().filter(|rule| {
+            let asked = rule
+                .split_whitespace()
+                .nth(3)
+                .expect("a mark with its mask");
+            let (value, mask) = asked.split_once('/').expect("a mask");
+            let number = |text: &str| u32::from_str_radix(&text[2..], 16).expect("a number");
+            mark & number(mask) == number(value)
+        });
+        let mut targets = matching.map(|rule| rule.rsplit(' ').next().expect("a target"));
+        targets.find_map(|target| match chains.contains_key(target) {
+            true => walk(chains, target, mark),
+            false => Some(target.to_owned()),
+        })
     }
 
     #[test]
@@ -192,17 +190,34 @@ mod tests {
                 let expected = known.then(|| format!("leaf-{number}"));
                 let noise = !mask;
                 assert_eq!(
-                    walk(&chains, number << place),
+                    walk(&chains, "root", number << place),
                     expected,
                     "{number} in {mask:#x}"
                 );
                 assert_eq!(
-                    walk(&chains, number << place | noise),
+                    walk(&chains, "root", number << place | noise),
                     expected,
                     "{number} in {mask:#x}"
                 );
             }
             assert!(chains.values().all(|chain| chain.len() <= 16));
+        }
+    }
+
+    #[test]
+    fn of_a_deeper_tree_beside_the_old_one_each_number_leads_to_its_chain() {
+        let leaf = |number| format!("-g leaf-{number}");
+        let tree = |numbers| tree("root", &BTreeSet::from(numbers), mark::PROFILE, leaf);
+        let (old, new) = (tree([3, 8]), tree([15, 16]));
+        for (first, second) in [(&old, &new), (&new, &old)] {
+            let mut both = first.clone();
+            for (name, rules) in second {
+                both.entry(name.clone()).or_default().extend(rules.clone());
+            }
+            for number in [3, 8, 15, 16] {
+                let expected = format!("leaf-{number}");
+                assert_eq!(walk(&both, "root", number), Some(expected));
+            }
         }
     }
 }

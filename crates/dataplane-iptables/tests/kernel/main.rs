@@ -7,6 +7,7 @@ mod firewalld;
 mod foreign;
 mod restart;
 mod sharing;
+mod traffic;
 
 /// A test for each of the two back ends of iptables.
 macro_rules! with_each_backend {
