@@ -52,10 +52,11 @@ test-vm: root setup-vm ## The same between real virtual machines on taps (emulat
 	$(CARGO) build --release --package portcullis --package portcullis-vmlab
 	@target/release/portcullis-vmlab machines $(RELEASE) target/vm
 
-soak: root build ## A million generated cases; the agent killed 100 times under 1,000 connections
+soak: root setup-test build ## A million generated cases; kills and 10,000 changes under traffic
 	$(CARGO) build --release --package portcullis-vmlab
 	@target/release/portcullis-vmlab soak $(RELEASE) target/vm
 	@$(RELEASE) selftest --plane ebpf --cases 1000000 --seed 1
+	CHANGES=10000 $(CARGO) test --package portcullis-dataplane-iptables --test kernel traffic -- --nocapture
 
 fuzz: ## Coverage-guided fuzzing of the parsers, 60 s each
 	@tools/fuzz 60

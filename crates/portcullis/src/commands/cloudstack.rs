@@ -48,7 +48,7 @@ enum CloudstackCommand {
     Adopt,
 
     /// Put right what others change, between the agent's calls, until stopped
-    Watch(WatchArgs),
+    Watch(Box<WatchArgs>),
 
     /// A command of CloudStack's agent, with its options
     #[command(external_subcommand)]
@@ -74,7 +74,7 @@ struct WatchArgs {
 pub(crate) fn run(args: CloudstackArgs) -> ExitCode {
     let done = match args.command {
         CloudstackCommand::Adopt => adopt(&args.config),
-        CloudstackCommand::Watch(watch) => follow(&args.config, watch),
+        CloudstackCommand::Watch(watch) => follow(&args.config, *watch),
         CloudstackCommand::Agent(words) => return cloudstack::answer(&args.config, &words),
     };
     match done {

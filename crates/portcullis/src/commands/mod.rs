@@ -58,7 +58,7 @@ enum Command {
     Detach(detach::DetachArgs),
     Selftest(selftest::SelftestArgs),
     Bench(crate::bench::BenchArgs),
-    Cloudstack(cloudstack::CloudstackArgs),
+    Cloudstack(Box<cloudstack::CloudstackArgs>),
     Import(import::ImportArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
@@ -82,7 +82,7 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Man(args) => man::run(args),
         // It has exit codes of its own.
-        Command::Cloudstack(args) => return cloudstack::run(args),
+        Command::Cloudstack(args) => return cloudstack::run(*args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
