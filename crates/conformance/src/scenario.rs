@@ -40,7 +40,7 @@ mod wire_plane;
 
 pub use parse::{BadScenario, load, parse};
 pub use run::{Failure, Ran, Seen, Subject, run};
-pub use wire_plane::{DeviceKind, RealPlane, WireJudge, WirePlane};
+pub use wire_plane::{DeviceKind, RealPlane, WireJudge, WirePlane, unshown};
 
 use model::{
     Direction, Elision, Family, GroupId, Inventory, Narrowing, PassReason, PortId, RuleRef,

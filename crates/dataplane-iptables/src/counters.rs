@@ -7,6 +7,7 @@ use crate::books::Books;
 use crate::flows::{self, Locals};
 use crate::found::elements;
 use crate::found::link::Link;
+use crate::parts::Table;
 use crate::render::names;
 use crate::skeleton::{DROPS, PASSED_FROM, PASSED_TO, drop_set};
 use crate::tools::Tools;
@@ -45,7 +46,7 @@ pub(crate) fn read(
         add(comment, packets, bytes);
     }
     for family in Family::BOTH {
-        for (comment, packets, bytes) in counted(&tools.save_counted(family)?) {
+        for (comment, packets, bytes) in counted(&tools.save_counted(family, Table::Mangle)?) {
             add(comment, packets, bytes);
         }
     }
@@ -92,7 +93,7 @@ fn of_port(device: &Device, link: &Link) -> PortCounters {
 }
 
 /// Rules by what is said of them in the kernel.
-fn rules(target: &Target) -> BTreeMap<String, RuleRef> {
+pub(crate) fn rules(target: &Target) -> BTreeMap<String, RuleRef> {
     let groups = target.view.groups.iter();
     let rules = groups.flat_map(|(group, view)| {
         view.rules.keys().map(|rule| RuleRef {
@@ -104,7 +105,7 @@ fn rules(target: &Target) -> BTreeMap<String, RuleRef> {
 }
 
 /// Of chains of ours, as `iptables-save -c` prints them: the rule's name, packets, bytes.
-fn counted(saved: &str) -> impl Iterator<Item = (&str, u64, u64)> {
+pub(crate) fn counted(saved: &str) -> impl Iterator<Item = (&str, u64, u64)> {
     saved.lines().filter_map(|line| {
         let (counts, rule) = line.strip_prefix('[')?.split_once("] -A pc-")?;
         let (packets, bytes) = counts.split_once(':')?;

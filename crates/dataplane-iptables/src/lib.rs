@@ -34,6 +34,7 @@ mod record;
 mod render;
 mod renew;
 mod skeleton;
+mod snapshot;
 mod stamps;
 mod sysctl;
 mod tools;
@@ -41,4 +42,5 @@ mod watch;
 
 pub use compare::{Difference, Place};
 pub use plane::{CAPABILITIES, IptablesConfig, IptablesPlane};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use tools::Backend;

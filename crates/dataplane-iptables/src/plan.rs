@@ -340,7 +340,7 @@ pub(crate) fn by_set(elements: &BTreeSet<Element>) -> BTreeMap<&'static str, Vec
     sets
 }
 
-fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
+pub(crate) fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
     let step = Step {
         tool,
         script,
@@ -439,6 +439,20 @@ pub(crate) fn chains_removal(found: &Found) -> Vec<Step> {
         let gone: Vec<&ChainName> = gone.collect();
         let hooks = hooks(family, &none, &found.hooks);
         restore(family, std::iter::empty(), &gone, &hooks)
+    });
+    steps.collect()
+}
+
+/// Writes the chains and hooks that were found, where there are none of ours.
+pub(crate) fn chains_copy(found: &Found) -> Vec<Step> {
+    let none = BTreeMap::new();
+    let families = Family::BOTH.into_iter();
+    let steps = families.filter_map(|family| {
+        let chains = found.chains.iter();
+        let chains = chains.filter(|(name, _)| name.family == family);
+        let chains = chains.map(|(name, chain)| (name, chain.clone()));
+        let hooks = hooks(family, &found.hooks, &none);
+        restore(family, chains, &[], &hooks)
     });
     steps.collect()
 }

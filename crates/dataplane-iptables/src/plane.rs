@@ -14,6 +14,7 @@ use crate::record::{InForce, Record, RecordFile};
 use crate::render;
 use crate::renew::Stale;
 use crate::skeleton::{self, Gates};
+use crate::snapshot::{Snapshot, SnapshotError};
 use crate::stamps::Stamps;
 use crate::sysctl;
 use crate::tools::{Backend, Tools};
@@ -22,7 +23,7 @@ use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
     FlowRecord, Target,
 };
-use model::{Elision, Narrowing, PortId};
+use model::{Direction, Elision, Narrowing, PortId};
 use policy::{ElisionChange, HostView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -203,6 +204,18 @@ impl IptablesPlane {
             Some(target) => flows::records(target, &Locals::of(target, &self.books), of),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// What the kernel holds now, for a frame at this port to be tried on where nobody else's packets are.
+    pub fn snapshot<'a>(
+        &'a self,
+        port: &'a PortId,
+        direction: Direction,
+        frame: &'a [u8],
+    ) -> Result<Snapshot<'a>, SnapshotError> {
+        let target = self.in_force.as_ref().ok_or(SnapshotError::Unknown)?;
+        let packet = (port, direction, frame);
+        Snapshot::read(&self.tools, &self.table, target, &self.books, packet)
     }
 
     /// Writes all of it anew.

@@ -108,6 +108,27 @@ pub(crate) fn write(differing: &[(&'static str, u32)]) -> Result<u64, (String, i
     Ok(differing.len() as u64)
 }
 
+/// What they are now, of those that this kernel has.
+pub(crate) fn read(settings: &Settings) -> Vec<(&'static str, String)> {
+    let names = wanted(settings).into_iter().map(|(name, _)| name);
+    let values = names.filter_map(|name| {
+        let value = std::fs::read_to_string(path(name)).ok()?;
+        Some((name, value.trim().to_owned()))
+    });
+    values.collect()
+}
+
+/// Makes another namespace's what they were where they were read. What is the same for all namespaces can't
+/// be written, and needn't be.
+pub(crate) fn copy(read: &[(&'static str, String)]) -> io::Result<()> {
+    for (name, value) in read {
+        if std::fs::read_to_string(path(name))?.trim() != value {
+            std::fs::write(path(name), value)?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether bridges hand packets to iptables at all.
 pub(crate) fn check_bridges() -> io::Result<()> {
     let there = path("bridge/bridge-nf-call-iptables");

@@ -3,6 +3,7 @@
 //! Place on the line: steps -> **execute**.
 //! Knows nothing of: what the scripts mean.
 
+use crate::parts::Table;
 use crate::plan::{Step, Tool};
 use dataplane::ApplyError;
 use hurry::Hurry;
@@ -93,9 +94,14 @@ impl Tools {
         }
     }
 
-    /// Runs the steps in order; those of the two families that stand together run at once.
+    /// Runs the steps in order, and fast.
     pub(crate) fn execute(&self, steps: &[Step]) -> Result<u64, ApplyError> {
         let _hurry = (!steps.is_empty()).then(Hurry::up);
+        self.execute_patiently(steps)
+    }
+
+    /// Without a wish that is the whole host's. Those of the two families that stand together run at once.
+    pub(crate) fn execute_patiently(&self, steps: &[Step]) -> Result<u64, ApplyError> {
         let mut writes = 0;
         let mut rest = steps;
         while let [first, behind @ ..] = rest {
@@ -138,9 +144,9 @@ impl Tools {
         read(&self.save[family as usize], &[])
     }
 
-    /// With the counters of each rule, of the table that has the rules for ports.
-    pub(crate) fn save_counted(&self, family: Family) -> io::Result<String> {
-        read(&self.save[family as usize], &["-c", "-t", "mangle"])
+    /// With the counters of each rule.
+    pub(crate) fn save_counted(&self, family: Family, table: Table) -> io::Result<String> {
+        read(&self.save[family as usize], &["-c", "-t", table.name()])
     }
 
     pub(crate) fn nft(&self, arguments: &[&str]) -> io::Result<String> {

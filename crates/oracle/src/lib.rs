@@ -210,10 +210,15 @@ impl Oracle {
 
     /// Puts a flow in that was read from a data plane. Of no effect where the port is unknown.
     pub fn put_flow(&mut self, port: &PortId, key: FlowKey, flow: Flow) {
-        if let Some(port) = self.ports.get_mut(port) {
-            port.connections.put(key, flow, &self.settings.timeouts);
-            self.next_expiry = self.next_expiry.min(port.connections.next_expiry);
+        let Some(port) = self.ports.get_mut(port) else {
+            return;
+        };
+        match self.capabilities.own_flows {
+            true => port.connections.put(key, flow, &self.settings.timeouts),
+            false => port.connections.tracker.put(key, &flow),
         }
+        // It may be the first to expire.
+        self.next_expiry = Duration::ZERO;
     }
 
     /// The port's device is gone, and its state with it.

@@ -5,7 +5,8 @@
 //! packet that may start one passed by a rule (`started`).
 //! Source: docs/semantics.md "Capabilities"; the table of TCP states is that of Linux's nf_conntrack.
 
-use model::{Direction, FlowKey, Timeouts};
+use crate::connections::Flow;
+use model::{Direction, FlowKey, FlowState, Timeouts};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -182,6 +183,31 @@ impl Tracker {
             seen: now,
         };
         self.entries.insert(*key, entry);
+    }
+
+    /// An entry that is a flow at this port, as far as a flow says what it is. An answered TCP connection that is
+    /// opening may have been opened from both ends at once; closed by FIN, it may still lack the last ACK.
+    pub(crate) fn put(&mut self, key: FlowKey, flow: &Flow) {
+        let state = match flow.state {
+            FlowState::Opening if !flow.replied => State::SynSent,
+            FlowState::Opening => State::SynReceived,
+            FlowState::Established => State::Established,
+            FlowState::Closing => State::TimeWait,
+            FlowState::Reset => State::Close,
+        };
+        let tcp = Tcp {
+            state,
+            closed_by_fin: flow.state == FlowState::Closing,
+            last: (true, Kind::None),
+        };
+        let entry = Entry {
+            original: flow.original,
+            started: true,
+            replied: flow.replied,
+            tcp,
+            seen: flow.seen,
+        };
+        self.entries.insert(key, entry);
     }
 
     /// From now on its replies may be live.

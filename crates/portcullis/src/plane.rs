@@ -102,13 +102,14 @@ pub(crate) trait LivePlane: DataPlane {
     /// Before detaching, where somebody else judges from then on: the kernel tracks our connections. How many.
     fn give_back(&mut self) -> Result<u64, Failure>;
 
-    /// What it would answer about this frame; nothing is written or counted.
+    /// What it would answer about this frame; nothing is counted or remembered. `Err` inside: it can't be
+    /// asked that, and why.
     fn dry_run(
         &mut self,
         port: &PortId,
         direction: Direction,
         frame: &[u8],
-    ) -> Result<Outcome, Failure>;
+    ) -> Result<Result<Outcome, String>, Failure>;
 }
 
 /// Something in the kernel is not as it should be.

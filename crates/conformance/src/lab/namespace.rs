@@ -102,7 +102,7 @@ impl Namespace {
 
     /// Makes sure that a device that was set up passes packets: the kernel does what follows from a
     /// carrier (queues, a bridge port's state) some time later, unless somebody asks for the link.
-    pub(super) fn settle(&self, device: &str) -> Result<(), LabError> {
+    pub fn settle(&self, device: &str) -> Result<(), LabError> {
         const ETHTOOL_GLINK: u32 = 0x0a;
         let linked = self.run(|| ethtool(device, ETHTOOL_GLINK, 0));
         match linked.map_err(failed(format!("the link of {device}")))? {

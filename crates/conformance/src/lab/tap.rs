@@ -19,6 +19,15 @@ pub struct Tap {
 impl Tap {
     /// Makes one in the namespace that the calling thread is in.
     pub(super) fn open(device: &str) -> Result<Self, LabError> {
+        Self::open_as(device, None)
+    }
+
+    /// Makes one in the namespace that the calling thread is in, with this index. It is down.
+    pub fn open_numbered(device: &str, ifindex: u32) -> Result<Self, LabError> {
+        Self::open_as(device, Some(ifindex))
+    }
+
+    fn open_as(device: &str, ifindex: Option<u32>) -> Result<Self, LabError> {
         let step = || failed(format!("the tap device {device}"));
         let file = OpenOptions::new()
             .read(true)
@@ -26,6 +35,13 @@ impl Tap {
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/net/tun")
             .map_err(step())?;
+        if let Some(ifindex) = ifindex {
+            // SAFETY: the number lives through the call, which reads just it.
+            let taken = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFINDEX, &ifindex) };
+            if taken != 0 {
+                return Err(step()(io::Error::last_os_error()));
+            }
+        }
         // SAFETY: all zeros is a valid ifreq.
         let mut request: libc::ifreq = unsafe { zeroed() };
         for (to, from) in request.ifr_name.iter_mut().zip(device.bytes().take(15)) {

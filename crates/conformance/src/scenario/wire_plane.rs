@@ -338,8 +338,9 @@ fn lacking(capabilities: Capabilities) -> Option<OracleJudge> {
     lacks.then(|| OracleJudge::new(here(), here_alone).explaining())
 }
 
-/// What a packet socket doesn't send, or a bridge never passes on.
-fn unshown(frame: &[u8]) -> Option<&'static str> {
+/// Why such a frame can't be shown to a plane on the wire, if it can't: a packet socket doesn't send it, or a
+/// bridge never passes it on.
+pub fn unshown(frame: &[u8]) -> Option<&'static str> {
     let (Some(dst), Some(src)) = (frame.get(..6), frame.get(6..12)) else {
         return Some("the kernel sends no frame without an Ethernet header");
     };

@@ -7,6 +7,7 @@ use super::protocols::Protocols;
 use crate::parts::IpSet;
 use model::Prefix;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// Elements, with what is said of them: a comment, a mark.
 pub(crate) type SetElements = BTreeMap<String, String>;
@@ -31,6 +32,21 @@ pub(crate) fn parse(saved: &str) -> BTreeMap<String, SetElements> {
         }
     }
     sets
+}
+
+/// Our sets out of what `ipset save` prints, for `ipset restore`, as if nothing had been counted.
+pub(crate) fn ours_uncounted(saved: &str) -> String {
+    let mut ours = String::new();
+    for line in saved.lines() {
+        let mut words = line.splitn(3, ' ');
+        if let (Some(verb), Some(name)) = (words.next(), words.next())
+            && super::is_ours(name)
+        {
+            let rest = uncounted(words.next().unwrap_or_default());
+            let _ = writeln!(ours, "{verb} {name} {rest}");
+        }
+    }
+    ours
 }
 
 /// What a set of ours is to hold.
@@ -114,6 +130,9 @@ add other 10.0.0.1
             ),
         ]);
         assert_eq!(parse(saved), expected);
+        let uncounted = ours_uncounted(saved);
+        assert_eq!(parse(&uncounted), expected);
+        assert_eq!(counts(&uncounted).count(), 0);
         let counted: Vec<_> = counts(saved).collect();
         assert_eq!(counted, [("web/http", 7, 99), ("web/a b", 0, 0)]);
     }

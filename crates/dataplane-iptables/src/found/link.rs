@@ -17,6 +17,8 @@ use std::net::IpAddr;
 pub(crate) struct Link {
     /// By set or map: its elements, with what each leads to.
     pub(crate) elements: BTreeMap<String, BTreeMap<String, Option<String>>>,
+    /// Sets and maps whose elements each begin with a device.
+    pub(crate) by_device: BTreeSet<String>,
     /// By chain: how many rules.
     pub(crate) rules: BTreeMap<String, usize>,
     /// By set, then device.
@@ -63,6 +65,9 @@ impl Link {
             Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
             one => one.as_str().into_iter().collect(),
         };
+        if types.first() == Some(&"iface_index") {
+            self.by_device.insert(name.clone());
+        }
         let elements = self.elements.entry(name.clone()).or_default();
         for listed in set["elem"].as_array().into_iter().flatten() {
             let (listed, leads_to) = match listed {

@@ -9,9 +9,10 @@ use agent::Instance;
 use clap::{ArgGroup, Args};
 use dataplane::{FlowRecord, Outcome};
 use model::{
-    Capabilities, Direction, FlowState, MacAddr, PassReason, Port, PortId, Stage, Verdict,
+    Capabilities, Direction, DropReason, FlowState, Inventory, MacAddr, PassReason, Port, PortId,
+    RuleRef, Stage, Verdict,
 };
-use oracle::{Decision, Oracle};
+use oracle::{Decision, Open, Oracle};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -21,9 +22,10 @@ use wire::words::Words;
 
 /// Say why a packet passes or is dropped, stage by stage
 ///
-/// The answer comes twice: from the model of the policy, and from the very programs that are loaded,
-/// run on the very packet without counting or remembering it. It says so if they differ. Flows that are
-/// tracked now are taken into account in both.
+/// The answer comes twice: from the model of the policy, and from what is loaded, which is asked about the
+/// very packet without counting or remembering it: the very programs of the eBPF plane; of the iptables
+/// plane a copy of the kernel's rules, sets and tracked connections in a network namespace of its own. It
+/// says so if they differ. Flows that are tracked now are taken into account in both.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("packet").required(true)))]
 #[command(after_help = "\
@@ -77,6 +79,15 @@ struct Question {
     frame: Vec<u8>,
 }
 
+/// Who is asked what the contract says, and what it has to know.
+struct Model<'a> {
+    policy: &'a InForce,
+    can: Capabilities,
+    question: &'a Question,
+    /// Of the port.
+    flows: &'a [FlowRecord],
+}
+
 struct Answer {
     decision: Decision,
     /// `None`: not asked, and why.
@@ -98,18 +109,22 @@ pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
         Ok(plane) => plane.flows(Some(&question.port))?,
         Err(_) => Vec::new(),
     };
-    let can = live
-        .as_ref()
-        .map_or(Capabilities::ALL, |plane| plane.capabilities());
-    let decision = ask_model(&policy, can, &question, &flows);
+    let model = Model {
+        policy: &policy,
+        can: live
+            .as_ref()
+            .map_or(Capabilities::ALL, |plane| plane.capabilities()),
+        question: &question,
+        flows: &flows,
+    };
+    let decision = model.ask(&policy.inventory);
     let live = match live {
-        Ok(mut plane) => Ok(plane.dry_run(&question.port, question.direction, &question.frame)?),
+        Ok(mut plane) => plane.dry_run(&question.port, question.direction, &question.frame)?,
         Err(why) => Err(why),
     };
-    let differ = decision.open == oracle::Open::No
-        && live
-            .as_ref()
-            .is_ok_and(|outcome| outcome.verdict != decision.verdict);
+    let differ = live
+        .as_ref()
+        .is_ok_and(|outcome| model.differs(&decision, outcome));
     let answer = Answer {
         decision,
         live,
@@ -123,7 +138,7 @@ pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
     match differ {
         false => Ok(()),
         true => Err(Failure::No(
-            "portcullis: the model and the data plane differ; one of them is wrong. Please report this with the output of `portcullis explain -o json`."
+            "portcullis: the model and the data plane differ: somebody changed what is loaded, or one of them is wrong. If nobody did, please report this with the output of `portcullis explain -o json`."
                 .to_owned(),
         )),
     }
@@ -196,30 +211,78 @@ fn macs(port: &Port, direction: Direction, words: &Words, policy: &InForce) -> (
     }
 }
 
-fn ask_model(
-    policy: &InForce,
-    can: Capabilities,
-    question: &Question,
-    flows: &[FlowRecord],
-) -> Decision {
-    // Any moment far enough from the beginning for flows to have been seen before it.
-    let now = Duration::from_secs(10 * 365 * 86_400);
-    let mut oracle = Oracle::new(policy.host.clone(), can);
-    oracle.apply(&policy.inventory, now);
-    for (place, flow) in (0..).zip(flows) {
-        let flow_there = oracle::Flow {
-            original: flow.original,
-            state: flow.state,
-            // Which one doesn't matter, as long as no two share it.
-            place: matches!(flow.state, FlowState::Opening).then_some(place),
-            replied: flow.replied,
-            // Decides only what becomes of the flow afterwards.
-            fin: [false; 2],
-            seen: now.saturating_sub(flow.idle),
-        };
-        oracle.put_flow(&question.port, flow.key, flow_there);
+impl Model<'_> {
+    fn ask(&self, inventory: &Inventory) -> Decision {
+        // Any moment far enough from the beginning for flows to have been seen before it.
+        let now = Duration::from_secs(10 * 365 * 86_400);
+        let Question {
+            port,
+            direction,
+            frame,
+        } = self.question;
+        let mut oracle = Oracle::new(self.policy.host.clone(), self.can);
+        oracle.apply(inventory, now);
+        for (place, flow) in (0..).zip(self.flows) {
+            // What the kernel's tracker lists is there, however long ago it was seen.
+            let idle = match self.can.own_flows {
+                true => flow.idle,
+                false => Duration::ZERO,
+            };
+            let flow_there = oracle::Flow {
+                original: flow.original,
+                state: flow.state,
+                // Which one doesn't matter, as long as no two share it.
+                place: matches!(flow.state, FlowState::Opening).then_some(place),
+                replied: flow.replied,
+                // Decides only what becomes of the flow afterwards.
+                fin: [false; 2],
+                seen: now.saturating_sub(idle),
+            };
+            oracle.put_flow(port, flow.key, flow_there);
+        }
+        oracle.explain(port, *direction, frame, now)
     }
-    oracle.explain(&question.port, question.direction, &question.frame, now)
+
+    /// Whether one of the two is wrong.
+    fn differs(&self, decision: &Decision, outcome: &Outcome) -> bool {
+        let (expected, seen) = (&decision.verdict, &outcome.verdict);
+        match decision.open {
+            Open::Either => return false,
+            // It may be lost before anybody asks why.
+            Open::MayDrop if matches!(seen, Verdict::Drop(_)) => return false,
+            Open::MayDrop | Open::No => {}
+        }
+        if expected == seen {
+            return false;
+        }
+        let lacks = self.can != Capabilities::ALL;
+        match (named(expected), named(seen), seen) {
+            (Some(_), Some(rule), _) if lacks => !self.permits_alone(rule),
+            // Its budget is looked after once a second, and nothing that the model knows of.
+            (Some(_), None, Verdict::Drop(DropReason::FlowBudget)) => self.can.own_flows,
+            _ => true,
+        }
+    }
+
+    /// Of several rules that permit it, netfilter meets any first; and a flow that needs no tracking may be
+    /// tracked. So its rule is right if there need be no other for the packet to pass.
+    fn permits_alone(&self, rule: &RuleRef) -> bool {
+        let mut inventory = self.policy.inventory.clone();
+        for (id, group) in &mut inventory.groups {
+            group
+                .rules
+                .retain(|name, _| *id == rule.group && *name == rule.rule);
+        }
+        matches!(self.ask(&inventory).verdict, Verdict::Pass(_))
+    }
+}
+
+/// The rule that a packet passes by, its own or its flow's.
+fn named(verdict: &Verdict) -> Option<&RuleRef> {
+    match verdict {
+        Verdict::Pass(PassReason::Rule(rule) | PassReason::Live(rule)) => Some(rule),
+        Verdict::Pass(_) | Verdict::Drop(_) => None,
+    }
 }
 
 fn value_of(policy: &InForce, question: &Question, answer: &Answer, differ: bool) -> Value {
@@ -240,7 +303,7 @@ fn value_of(policy: &InForce, question: &Question, answer: &Answer, differ: bool
         "tracked_flows": answer.flows,
         "model": verdict_value(&answer.decision.verdict),
         "stages": stages,
-        "open": answer.decision.open != oracle::Open::No,
+        "open": answer.decision.open != Open::No,
         "plane": answer.live.as_ref().map_or(Value::Null, outcome_value),
         "plane_not_asked": answer.live.as_ref().err(),
         "differ": differ,

@@ -161,9 +161,10 @@ impl LivePlane for Ebpf {
         port: &PortId,
         direction: Direction,
         frame: &[u8],
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Result<Outcome, String>, Failure> {
         self.0
             .dry_run(port, direction, frame)
+            .map(Ok)
             .map_err(asking("running the packet through the loaded program"))
     }
 }

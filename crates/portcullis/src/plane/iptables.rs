@@ -1,5 +1,7 @@
 //! The iptables plane.
 
+mod twin;
+
 use super::{Flaw, FlawAt, LivePlane, asking};
 use crate::failure::Failure;
 use agent::Instance;
@@ -180,9 +182,8 @@ impl LivePlane for Iptables {
         port: &PortId,
         direction: Direction,
         frame: &[u8],
-    ) -> Result<Outcome, Failure> {
-        let _ = (port, direction, frame);
-        Err(Failure::System("iptables can't be asked yet".to_owned()))
+    ) -> Result<Result<Outcome, String>, Failure> {
+        twin::ask(&self.plane, port, direction, frame)
     }
 }
 

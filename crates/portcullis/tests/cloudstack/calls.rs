@@ -372,6 +372,12 @@ fn whoever_looks_sees_the_vms(on: On) {
         format!("{VM}/in-tcp-22-22-any4"),
         "{flows}"
     );
+    for (l4_port, reason) in [(22, "rule"), (23, "no-rule")] {
+        let packet = format!("tcp 10.1.0.250:9 -> 10.1.0.10:{l4_port}");
+        let explained = ask(&["explain", "--port", &port, "--ingress", &packet]);
+        assert_eq!(explained["plane"]["reason"], reason, "{explained}");
+        assert_eq!(explained["differ"], false, "{explained}");
+    }
     let imported = bed.portcullis(&["import", "cloudstack"]);
     let text = String::from_utf8(imported.stdout).expect("it is text");
     let file = policyfile::parse(&text, "imported", &"here".into()).expect("it is a policy file");
