@@ -46,6 +46,20 @@ pub(crate) struct Tools {
     save: [PathBuf; 2],
 }
 
+/// Steps of which one failed.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// So many before it were carried out.
+    pub(crate) done: usize,
+    pub(crate) error: ApplyError,
+}
+
+impl From<Broken> for ApplyError {
+    fn from(broken: Broken) -> Self {
+        broken.error
+    }
+}
+
 /// How long to wait for whoever else is changing iptables' tables.
 const LOCK_S: &str = "60";
 
@@ -95,13 +109,13 @@ impl Tools {
     }
 
     /// Runs the steps in order, and fast.
-    pub(crate) fn execute(&self, steps: &[Step]) -> Result<u64, ApplyError> {
+    pub(crate) fn execute(&self, steps: &[Step]) -> Result<u64, Broken> {
         let _hurry = (!steps.is_empty()).then(Hurry::up);
         self.execute_patiently(steps)
     }
 
     /// Without a wish that is the whole host's. Those of the two families that stand together run at once.
-    pub(crate) fn execute_patiently(&self, steps: &[Step]) -> Result<u64, ApplyError> {
+    pub(crate) fn execute_patiently(&self, steps: &[Step]) -> Result<u64, Broken> {
         let mut writes = 0;
         let mut rest = steps;
         while let [first, behind @ ..] = rest {
@@ -121,12 +135,32 @@ impl Tools {
                 .map(|child| child.and_then(Running::end))
                 .collect();
             for (step, ended) in now.iter().zip(ended) {
-                ended.map_err(|source| failed(step, source))?;
+                let done = steps.len() - rest.len();
+                ended.map_err(|source| Broken {
+                    done,
+                    error: failed(step, source),
+                })?;
                 writes += step.writes;
             }
             rest = later;
         }
         Ok(writes)
+    }
+
+    /// Takes back, as far as it can be, what a change has done before it broke. `switched`: it got as far as the
+    /// link.
+    pub(crate) fn withdraw(&self, back: &[Step], switched: bool) {
+        for step in back {
+            let is_link = step.tool == Tool::Nft;
+            if is_link && !switched {
+                continue;
+            }
+            let failed = self.execute(std::slice::from_ref(step)).is_err();
+            if failed && is_link {
+                // The link still leads to what would go next.
+                return;
+            }
+        }
     }
 
     fn start(&self, step: &Step) -> io::Result<Running> {

@@ -3,6 +3,7 @@
 
 mod bed;
 mod calls;
+mod faults;
 mod rules;
 
 /// A test for each plane that a host may be on.
