@@ -60,6 +60,13 @@ pub(super) struct Measured {
     pub(super) lost: u64,
 }
 
+/// What came of many flows.
+pub(super) struct Flood {
+    pub(super) arrived: u64,
+    /// The flows that the filter keeps state of then.
+    pub(super) entries: u64,
+}
+
 pub(super) struct Bed {
     filter: Filter,
     lab: Lab,
@@ -206,6 +213,8 @@ impl Bed {
             Policy::Prefixes(_) | Policy::Members(_) => {
                 vec![udp(NOBODY, ADDRESS_B), udp(ADDRESS_A, ADDRESS_B)]
             }
+            // What comes from outside has any source.
+            Policy::Outside(_) => vec![udp(ADDRESS_A, NOBODY)],
         }
     }
 
@@ -266,6 +275,25 @@ impl Bed {
     fn announce_b(&self) -> Result<(), LabError> {
         let announced = build::arp_request((MAC_B, ADDRESS_B), ADDRESS_B).bytes();
         self.b.open_packets()?.send(&announced)
+    }
+
+    /// That many packets, each of another flow.
+    pub(super) fn open_flows(&mut self, count: u32) -> anyhow::Result<Flood> {
+        self.forget_flows();
+        let ifindex = self.lab.host().ifindex(self.a.device())?;
+        let frame = self.frame();
+        self.announce_b()?;
+        let before = self.arrived()?;
+        let generator = &self.generator;
+        self.lab.host().run(|| {
+            pin(PROCESSOR)?;
+            generator.send_count(Packets::NewFlows, ifindex, &frame, count)
+        })?;
+        let arrived = self.arrived()? - before;
+        let entries = self.flow_entries()?;
+        let entries = entries.context("without a filter no flows are kept")?;
+        self.forget_flows();
+        Ok(Flood { arrived, entries })
     }
 
     fn arrived(&self) -> Result<u64, LabError> {

@@ -44,7 +44,9 @@ pub(super) fn measure(viewer: &Viewer) -> anyhow::Result<Value> {
         let changed = load(&mut plane, &inventory)?;
         let of_them = match policy {
             Policy::Members(_) => "  then one member more",
-            Policy::Prefixes(_) | Policy::Tracked | Policy::Open => "  then one rule less",
+            Policy::Prefixes(_) | Policy::Tracked | Policy::Open | Policy::Outside(_) => {
+                "  then one rule less"
+            }
         };
         row(&mut table, &mut report, of_them, &changed, None);
     }
@@ -73,7 +75,7 @@ fn change(inventory: &mut Inventory, policy: Policy) {
             let address = Ipv4Addr::from(0x0ac8_0000 + count);
             inventory.ports.extend([member(count, address)]);
         }
-        Policy::Prefixes(_) | Policy::Tracked | Policy::Open => {
+        Policy::Prefixes(_) | Policy::Tracked | Policy::Open | Policy::Outside(_) => {
             let group = inventory
                 .groups
                 .get_mut("b")

@@ -8,11 +8,15 @@
 //! ```text
 //! experiments -> rounds -> bed    packets by ways of filtering, whichever plane
 //! stages, loading                 eBPF: a verdict; big policies
+//! changes, watching, flood        iptables: applies on small and large hosts; audits; many connections
 //! ```
 
 mod bed;
+mod changes;
+mod crowd;
 mod experiments;
 mod figures;
+mod flood;
 mod loading;
 mod own_plane;
 mod policies;
@@ -20,6 +24,7 @@ mod rounds;
 mod stages;
 mod traffic;
 mod viewer;
+mod watching;
 
 use crate::failure::Failure;
 use crate::plane::{PlaneArgs, PlaneName};
@@ -33,9 +38,10 @@ use viewer::Viewer;
 ///
 /// Builds virtual machines out of network namespaces on a bridge; needs root, and Linux 5.18. Takes
 /// some minutes with the default rounds. UDP packets are made in the kernel and enter at the host's side
-/// of the sender's device, so that the host's way of a packet is what is measured. A way of filtering that
-/// doesn't let a permitted packet through, or lets a forbidden one through, is not measured: the command
-/// fails.
+/// of the sender's device, so that the host's way of a packet is what is measured. With the iptables plane
+/// changes are timed too, on hosts with few and with many VMs, and its watch over its rules. A way of
+/// filtering that doesn't let a permitted packet through, or lets a forbidden one through, is not measured:
+/// the command fails.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
@@ -49,7 +55,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=10_000))]
     millis: u64,
 
-    /// Only experiments whose name contains this; also stages, loading
+    /// For the iptables plane: VMs on the hosts where changes are timed
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "1,101,1000", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    vms: Vec<u32>,
+
+    /// Only experiments whose name contains this; also changes, watching, flood, stages, loading
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 
@@ -86,6 +96,15 @@ fn measure_all(args: &BenchArgs, viewer: &Viewer) -> anyhow::Result<()> {
         }
         PlaneName::Iptables => {
             packets(experiments::of_iptables(), args, viewer, &mut report)?;
+            if args.wants("flood") {
+                report.push(flood::measure(args.plane, viewer)?);
+            }
+            if args.wants("changes") {
+                report.extend(changes::measure(args, viewer)?);
+            }
+            if args.wants("watching") {
+                report.push(watching::measure(args, viewer)?);
+            }
         }
     }
     if let Some(file) = &args.json {

@@ -74,6 +74,13 @@ impl OwnPlane {
             Self::Iptables(..) => bail!("this is asked of the eBPF plane alone"),
         }
     }
+
+    pub(super) fn as_iptables(&mut self) -> anyhow::Result<&mut IptablesPlane> {
+        match self {
+            Self::Iptables(plane, _) => Ok(plane),
+            Self::Ebpf(_) => bail!("this is asked of the iptables plane alone"),
+        }
+    }
 }
 
 impl Drop for OwnPlane {
