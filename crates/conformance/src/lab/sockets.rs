@@ -24,7 +24,7 @@ enum Wake {
 
 impl Vm {
     pub fn tcp_listen(&self, l4_port: u16) -> Result<TcpListener, LabError> {
-        self.run(|| TcpListener::bind(("::", l4_port)))
+        self.run(|| bound(|| TcpListener::bind(("::", l4_port))))
             .map_err(failed(format!(
                 "{}: listening on TCP {l4_port}",
                 self.name()
@@ -38,7 +38,7 @@ impl Vm {
 
     /// A UDP socket of both families; port 0 takes a free one.
     pub fn udp(&self, l4_port: u16) -> Result<UdpSocket, LabError> {
-        self.run(|| UdpSocket::bind(("::", l4_port)))
+        self.run(|| bound(|| UdpSocket::bind(("::", l4_port))))
             .map_err(failed(format!(
                 "{}: a UDP socket on {l4_port}",
                 self.name()
@@ -106,7 +106,7 @@ impl Vm {
             socket.set_read_timeout(Some(timeout))?;
             socket.send(b"portcullis")?;
             let mut buffer = [0; 64];
-            answered(socket.recv(&mut buffer)).map(|length| length.is_some())
+            answered(|| socket.recv(&mut buffer)).map(|length| length.is_some())
         });
         asked.map_err(failed(format!("{}: asking {to} by UDP", self.name())))
     }
@@ -177,22 +177,44 @@ fn ping(to: IpAddr, timeout: Duration) -> io::Result<Option<Duration>> {
     socket.set_read_timeout(Some(timeout))?;
     let begun = Instant::now();
     socket.send_to(&[request, 0, 0, 0, 0, 0, 0, 1, 0x70, 0x63], (to, 0))?;
-    let answer = answered(socket.recv(&mut [0; 64]))?;
+    let answer = answered(|| socket.recv(&mut [0; 64]))?;
     Ok(answer.map(|_| begun.elapsed()))
 }
 
-/// No answer is an answer too, also when an ICMP error says so.
-fn answered(received: io::Result<usize>) -> io::Result<Option<usize>> {
-    use io::ErrorKind::{
-        ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut, WouldBlock,
-    };
-    match received {
-        Ok(length) => Ok(Some(length)),
-        Err(error) => match error.kind() {
-            WouldBlock | TimedOut | ConnectionRefused | HostUnreachable | NetworkUnreachable => {
-                Ok(None)
+/// A port that was just given up may be held for a moment by a process that is being started elsewhere: until
+/// it runs its program, it has all that is open here.
+fn bound<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && begun.elapsed() < Duration::from_secs(2) =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            _ => Err(error),
-        },
+            done => return done,
+        }
+    }
+}
+
+/// No answer is an answer too, also when an ICMP error says so.
+fn answered(mut receive: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    use io::ErrorKind::{
+        ConnectionRefused, HostUnreachable, Interrupted, NetworkUnreachable, TimedOut, WouldBlock,
+    };
+    loop {
+        match receive() {
+            Ok(length) => return Ok(Some(length)),
+            Err(error) => match error.kind() {
+                // With a time-out the kernel doesn't go on by itself.
+                Interrupted => {}
+                WouldBlock | TimedOut | ConnectionRefused | HostUnreachable
+                | NetworkUnreachable => {
+                    return Ok(None);
+                }
+                _ => return Err(error),
+            },
+        }
     }
 }
