@@ -119,6 +119,11 @@ impl IptablesPlane {
         self.tools.backend
     }
 
+    /// How many programs it has started: most of what a change costs.
+    pub fn programs_started(&self) -> u64 {
+        self.tools.started()
+    }
+
     /// Says what view is in force: the last one that an earlier process applied. `false`: it is another one,
     /// or that isn't known.
     pub fn recognize(&mut self, view: &HostView) -> bool {

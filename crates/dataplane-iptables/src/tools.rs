@@ -11,6 +11,8 @@ use model::Family;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which of the two implementations of iptables the host's rules are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) struct Tools {
     /// By family.
     restore: [PathBuf; 2],
     save: [PathBuf; 2],
+    /// How many of them were started.
+    started: Arc<AtomicU64>,
 }
 
 /// Steps of which one failed.
@@ -86,6 +90,7 @@ impl Tools {
                 variant("ip6tables", "restore")?,
             ],
             save: [variant("iptables", "save")?, variant("ip6tables", "save")?],
+            started: Arc::default(),
         })
     }
 
@@ -102,7 +107,10 @@ impl Tools {
             }
         };
         match Self::find(Some(other)) {
-            Ok(tools) => Ok(used.then_some(tools)),
+            Ok(tools) => Ok(used.then_some(Self {
+                started: Arc::clone(&self.started),
+                ..tools
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -171,24 +179,41 @@ impl Tools {
                 (&self.restore[family as usize], &["--noflush", "-w", LOCK_S])
             }
         };
+        self.started.fetch_add(1, Ordering::Relaxed);
         Running::start(program, arguments, &step.script)
     }
 
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn save(&self, family: Family) -> io::Result<String> {
-        read(&self.save[family as usize], &[])
+        self.read(&self.save[family as usize], &[])
     }
 
     /// With the counters of each rule.
     pub(crate) fn save_counted(&self, family: Family, table: Table) -> io::Result<String> {
-        read(&self.save[family as usize], &["-c", "-t", table.name()])
+        self.read(&self.save[family as usize], &["-c", "-t", table.name()])
     }
 
     pub(crate) fn nft(&self, arguments: &[&str]) -> io::Result<String> {
-        read(&self.nft, arguments)
+        self.read(&self.nft, arguments)
     }
 
     pub(crate) fn ipset(&self, arguments: &[&str]) -> io::Result<String> {
-        read(&self.ipset, arguments)
+        self.read(&self.ipset, arguments)
+    }
+
+    fn read(&self, program: &Path, arguments: &[&str]) -> io::Result<String> {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        let output = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(io::Error::other(said(&name(program), &output.stderr))),
+        }
     }
 }
 
@@ -218,17 +243,6 @@ impl Running {
             true => Ok(()),
             false => Err(io::Error::other(said(&self.name, &output.stderr))),
         }
-    }
-}
-
-fn read(program: &Path, arguments: &[&str]) -> io::Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(io::Error::other(said(&name(program), &output.stderr))),
     }
 }
 
