@@ -1,7 +1,7 @@
 //! What a packet's mark, and a connection's, say between one hook and the next.
 //!
 //! ```text
-//! mark       31 JUDGED  30 INFRASTRUCTURE  29 UNTRACKED  28 MANY  27 HELD  26 OPEN_OUT  25 OPEN_IN
+//! mark       31 JUDGED  30 INFRASTRUCTURE  29 ELIDABLE  28 MANY  27 HELD  26 OPEN_OUT  25 OPEN_IN
 //!            24 GATE  23 PIECES  22 LIVE  21 FULL  20..12 bridge  11..0 profile
 //! connmark   27 STARTED_OUT  26 STARTED_IN
 //! ```
@@ -14,7 +14,7 @@ pub(crate) const JUDGED: u32 = 1 << 31;
 /// It passes the gate whatever the rules say, or there is none on its way: it needs no tracking.
 pub(crate) const INFRASTRUCTURE: u32 = 1 << 30;
 /// All ends on this host can do without tracking it.
-pub(crate) const UNTRACKED: u32 = 1 << 29;
+pub(crate) const ELIDABLE: u32 = 1 << 29;
 /// For many receivers: starts no flow.
 pub(crate) const MANY: u32 = 1 << 28;
 /// TCP flows of the port start by SYN only.

@@ -157,6 +157,7 @@ pub(crate) fn inputs<'a>(target: &'a Target, books: &mut Books) -> Inputs<'a> {
             bridge: bridge_number,
             profile: profile.number,
             open: profile.summary.open,
+            elides: Family::BOTH.map(|family| ends.may_elide(&profile.summary, family)),
         };
         ends.add(input.clone(), &bridge.name, &profile.summary.served);
         inputs

@@ -7,6 +7,7 @@
 //! Source: docs/semantics.md "Elision"; mode `strict`, as netfilter can't look into ICMP errors.
 
 use super::port::{PortInput, is_link_local, range, widest};
+use super::profile::Summary;
 use crate::mark;
 use crate::parts::{Content, Part, Service};
 use model::{Family, Prefix};
@@ -42,6 +43,12 @@ impl<'a> Ends<'a> {
             elides,
             ports: Vec::new(),
         }
+    }
+
+    /// Whether a port with such rules may send something untracked.
+    pub(crate) fn may_elide(&self, summary: &Summary, family: Family) -> bool {
+        let all_open = summary.open[family as usize].iter().all(|open| *open);
+        self.elides && (all_open || !summary.served[family as usize].is_empty())
     }
 
     pub(crate) fn add(

@@ -22,6 +22,8 @@ pub(crate) struct PortInput<'a> {
     pub(crate) profile: u16,
     /// By family, then direction.
     pub(crate) open: [[bool; 2]; 2],
+    /// By family: some of what it sends may go untracked.
+    pub(crate) elides: [bool; 2],
 }
 
 /// A network without what changes with each port of it.
@@ -78,6 +80,13 @@ impl PortInput<'_> {
             | u32::from(self.profile)
     }
 
+    fn may_elide(&self, family: Family) -> u32 {
+        match self.elides[family as usize] {
+            true => mark::ELIDABLE,
+            false => 0,
+        }
+    }
+
     fn add_macs(&self, part: &mut Part, device: &str) {
         for mac in self.port.macs() {
             let number = mac_number(mac);
@@ -109,6 +118,10 @@ impl PortInput<'_> {
         }
         for (mac, address) in &single {
             add_source(part, device, *mac, &Prefix::host(*address), false);
+            let family = Family::of(*address);
+            let map = by_family(family, "plain4_from", "plain6_from");
+            let mark = self.mark(family) | self.may_elide(family);
+            part.entry(map, format!("{device} . {mac} . {address}"), mark);
         }
         for mac in &macs {
             let of_mac = wide.iter().filter(|(m, _)| m == mac).map(|(_, net)| *net);
@@ -116,12 +129,19 @@ impl PortInput<'_> {
                 add_source(part, device, *mac, &net, true);
             }
         }
+        let broadcasts = broadcasts(self.network.subnets);
         let (hosts, nets): (Vec<Prefix>, Vec<Prefix>) = destinations
             .into_iter()
             .partition(|p| p.as_host().is_some());
         for host in hosts {
             let set = by_family(host.family(), "to_own4", "to_own6");
             part.element(set, format!("{device} . {host}"));
+            let address = host.network();
+            if !broadcasts.contains(&address) {
+                let map = by_family(host.family(), "plain4_to", "plain6_to");
+                let mark = self.mark(host.family());
+                part.entry(map, format!("{device} . {address}"), mark);
+            }
         }
         for net in widest(nets) {
             let set = by_family(net.family(), "to_own4_nets", "to_own6_nets");
