@@ -20,11 +20,14 @@ const EVERYBODYS: u16 = 0;
 /// Who is on the other side doesn't matter to a flow.
 const SOMEBODY: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 1]);
 
-/// The programs are shown a packet of each connection, as if it went by just now, on ports that have no device
+/// The programs are shown a packet of each connection, as if it went by just now, on ports that may have no device
 /// yet; how many connections went on.
 pub(super) fn take(plane: &mut EbpfPlane, target: &Target) -> io::Result<u64> {
+    let there = plane.find_devices()?;
     let prepared = Target {
         view: target.view.clone(),
+        devices: there.of_ports,
+        closed: there.closed,
         ..Target::default()
     };
     plane.apply(&prepared).map_err(io::Error::other)?;
