@@ -3,6 +3,8 @@
 
 mod bed;
 mod calls;
+mod handover;
+mod live;
 mod rules;
 
 /// A test for each plane that a host may be on.
