@@ -35,6 +35,7 @@ build: setup ## Build the release binary
 	$(CARGO) build --release --package portcullis
 
 demo: root build ## Security groups on real packets, every verdict beside the one expected
+	@echo "The same by iptables: $(RELEASE) demo --plane iptables [--iptables nft|legacy]"
 	@$(RELEASE) demo
 
 test: root setup-test ## All tests, on real packets too; the fuzzers' corpora; `make lint` is apart

@@ -132,6 +132,7 @@ pub fn drive(
         setup,
         guard,
         guard_in_place: true,
+        guarded: None,
         unguarded: BTreeSet::new(),
         started: Instant::now(),
         timers: BTreeMap::new(),
@@ -151,6 +152,8 @@ struct Driver<'a> {
     guard: Guard,
     /// There may be one of an earlier agent.
     guard_in_place: bool,
+    /// What it was last set to, and the generation of nft's rules when it was as it should be.
+    guarded: Option<(GuardState, u32)>,
     /// Names that it can't hold, told once.
     unguarded: BTreeSet<String>,
     started: Instant,
@@ -248,6 +251,7 @@ impl Driver<'_> {
                     self.results.push_back(result);
                 }
                 Effect::Audit => {
+                    self.look_after_guard();
                     let result = match self.plane.audit() {
                         Ok(drift) => Event::Audited(drift),
                         Err(error) => Event::AuditFailed(error.to_string()),
@@ -316,8 +320,34 @@ impl Driver<'_> {
             tracing::warn!(more, "more names that the guard can't hold");
         }
         self.unguarded = unguarded;
-        if let Err(error) = self.guard.set(state) {
-            tracing::error!(%error, armed = state.armed.len(), "guard not changed: devices that came since pass nothing on a bridge");
+        let set = match &self.guarded {
+            Some((old, _)) => self.guard.change(old, state),
+            None => self.guard.set(state),
+        };
+        match set {
+            Ok(()) => self.guarded = generation().map(|now| (state.clone(), now)),
+            Err(error) => {
+                tracing::error!(%error, armed = state.armed.len(), "guard not changed: devices that came since pass nothing on a bridge");
+            }
+        }
+    }
+
+    /// Others may have taken it away with what is theirs.
+    fn look_after_guard(&mut self) {
+        let Some((state, seen)) = self.guarded.clone() else {
+            return;
+        };
+        let Some(now) = generation().filter(|now| *now != seen) else {
+            return;
+        };
+        match self.guard.is_in_place(&state) {
+            Ok(true) => self.guarded = Some((state, now)),
+            Ok(false) => {
+                tracing::warn!("the guard was not as it was left; it is put there anew");
+                self.guarded = None;
+                self.guard(&state);
+            }
+            Err(error) => tracing::warn!(%error, "guard not looked after"),
         }
     }
 
@@ -438,4 +468,9 @@ pub fn cached_policy(instance: &Instance, parse: &Parse) -> Option<(PolicyText, 
             None
         }
     }
+}
+
+/// Whoever changes any of nft's rules makes it another one. `None`: the kernel doesn't say.
+fn generation() -> Option<u32> {
+    netfilter::generation::nft().ok()
 }

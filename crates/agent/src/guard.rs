@@ -16,6 +16,7 @@
 //! Knows nothing of: planes, policies.
 
 use crate::agent::GuardState;
+use hurry::Hurry;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -44,16 +45,43 @@ impl Guard {
     /// Whether this kernel and this host can do it; changes nothing.
     pub fn check(&self) -> Result<(), GuardError> {
         let script = render("portcullis-check", &GuardState::default());
-        nft(
-            &["--check", "--file", "-"],
-            &script,
-            "a table in the bridge family",
-        )
+        let what = "a table in the bridge family";
+        nft(&["--check", "--file", "-"], &script, what).map(drop)
     }
 
     /// Replaces the whole table in one transaction.
     pub fn set(&self, state: &GuardState) -> Result<(), GuardError> {
-        nft(&["--file", "-"], &render(&self.table, state), "the guard")
+        let _hurry = Hurry::up();
+        let script = render(&self.table, state);
+        nft(&["--file", "-"], &script, "the guard").map(drop)
+    }
+
+    /// Writes what differs, in one transaction; all of it where what was there isn't there any more.
+    pub fn change(&self, old: &GuardState, new: &GuardState) -> Result<(), GuardError> {
+        let script = match old.names == new.names {
+            true => difference(&self.table, &old.armed, &new.armed),
+            false => return self.set(new),
+        };
+        let hurry = Hurry::up();
+        match nft(&["--file", "-"], &script, "the guard") {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                drop(hurry);
+                self.set(new)
+            }
+        }
+    }
+
+    /// Whether the table still closes what it should: all its drops are there, and it lets pass as many devices
+    /// as it was told of.
+    pub fn is_in_place(&self, state: &GuardState) -> Result<bool, GuardError> {
+        let arguments = ["list", "table", "bridge", &self.table];
+        match nft(&arguments, "", "to list the guard") {
+            Ok(listed) => Ok(holds(&listed, state)),
+            // There is none.
+            Err(GuardError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Fine when there is none; where nft isn't, there can be none.
@@ -62,7 +90,7 @@ impl Guard {
         let script = format!("add table bridge {table}\ndelete table bridge {table}\n");
         match nft(&["--file", "-"], &script, "the guard's removal") {
             Err(GuardError::Start(e)) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+            other => other.map(drop),
         }
     }
 
@@ -136,11 +164,43 @@ fn render(table: &str, state: &GuardState) -> String {
     script
 }
 
-fn nft(arguments: &[&str], script: &str, what: &'static str) -> Result<(), GuardError> {
+fn difference(table: &str, old: &BTreeSet<u32>, new: &BTreeSet<u32>) -> String {
+    let mut script = String::new();
+    for (verb, ifindices) in [("delete", old - new), ("add", new - old)] {
+        let listed: Vec<String> = ifindices.iter().map(ToString::to_string).collect();
+        if !listed.is_empty() {
+            let listed = listed.join(", ");
+            let _ = writeln!(script, "{verb} element bridge {table} armed {{ {listed} }}");
+        }
+    }
+    script
+}
+
+/// As nft lists the table.
+fn holds(listed: &str, state: &GuardState) -> bool {
+    let is_prefix = |name: &&String| matches!(kind_of(name), Some(NameKind::Prefix));
+    let prefixes = state.names.iter().filter(is_prefix).count();
+    let exact = |name: &&String| matches!(kind_of(name), Some(NameKind::Exact));
+    let drops = listed.lines().filter(|line| line.ends_with(" drop"));
+    drops.count() == 2 * (1 + prefixes)
+        && elements(listed, "names") == state.names.iter().filter(exact).count()
+        && elements(listed, "armed") == state.armed.len()
+}
+
+/// How many elements a set has.
+fn elements(listed: &str, set: &str) -> usize {
+    let of_set = listed.split_once(&format!("set {set} {{"));
+    let own = of_set.and_then(|(_, rest)| rest.split_once("\n\t}"));
+    let elements = own.and_then(|(own, _)| own.split_once("elements = {"));
+    elements.map_or(0, |(_, elements)| elements.split(',').count())
+}
+
+/// What it says.
+fn nft(arguments: &[&str], script: &str, what: &'static str) -> Result<String, GuardError> {
     let mut child = Command::new("nft")
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(GuardError::Start)?;
@@ -150,7 +210,7 @@ fn nft(arguments: &[&str], script: &str, what: &'static str) -> Result<(), Guard
     drop(stdin);
     let output = child.wait_with_output().map_err(GuardError::Start)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(GuardError::Refused {
@@ -205,6 +265,50 @@ table bridge portcullis-blue {
         let state = state(&hostile, &[]);
         assert_eq!(Guard::unguarded(&state).len(), hostile.len());
         assert!(!render("t", &state).contains("elements"));
+    }
+
+    #[test]
+    fn what_nft_lists_holds_or_does_not() {
+        let listed = r#"table bridge portcullis-blue {
+	set names {
+		type ifname
+		elements = { "tap1",
+			     "tap2" }
+	}
+
+	set armed {
+		type iface_index
+		elements = { "lo", 8 }
+	}
+
+	chain prerouting {
+		type filter hook prerouting priority dstnat; policy accept;
+		iifname @names iif != @armed counter packets 0 bytes 0 drop
+		iifname "vnet*" iif != @armed counter packets 0 bytes 0 drop
+	}
+
+	chain postrouting {
+		type filter hook postrouting priority dstnat; policy accept;
+		oifname @names oif != @armed counter packets 0 bytes 0 drop
+		oifname "vnet*" oif != @armed counter packets 0 bytes 0 drop
+	}
+}
+"#;
+        let of = |names: &[&str], armed: &[u32]| holds(listed, &state(names, armed));
+        assert!(of(&["tap1", "tap2", "vnet*"], &[1, 8]));
+        assert!(!of(&["tap1", "tap2", "vnet*"], &[1]));
+        assert!(!of(&["tap1", "tap2"], &[1, 8]));
+        assert!(!of(&["tap1", "vnet*"], &[1, 8]));
+        let less = listed.replacen(" drop", "", 1);
+        assert!(!holds(&less, &state(&["tap1", "tap2", "vnet*"], &[1, 8])));
+    }
+
+    #[test]
+    fn of_those_that_are_armed_what_differs_is_written() {
+        let script = difference("t", &BTreeSet::from([1, 2, 3]), &BTreeSet::from([2, 4, 5]));
+        let expected =
+            "delete element bridge t armed { 1, 3 }\nadd element bridge t armed { 4, 5 }\n";
+        assert_eq!(script, expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod protocols;
 
 use crate::parts::{Chain, ChainName, Table};
 use crate::render::ways;
+use crate::skeleton;
 use crate::tools::Tools;
 use elements::SetElements;
 use link::Link;
@@ -36,6 +37,8 @@ pub(crate) struct Found {
     pub(crate) held: BTreeMap<u32, u32>,
     /// Tables of link.nft, of whatever instance.
     pub(crate) tables: BTreeSet<String>,
+    /// Ours has the chains and sets that it should have, and no others.
+    pub(crate) link_stands: bool,
 }
 
 /// All of it.
@@ -78,6 +81,8 @@ impl Found {
             let held = tools.nft(&["-j", "list", "set", "bridge", table, "held"]);
             let held = held.ok().and_then(|json| Link::parse(&json).ok());
             found.held = held.map(|listed| listed.held()).unwrap_or_default();
+            let terse = Link::parse(&tools.nft(&["-jt", "list", "table", "bridge", table])?)?;
+            found.link_stands = terse.is_of(&skeleton::link(table));
         }
         Ok(found)
     }

@@ -18,7 +18,7 @@
 use crate::found::Found;
 use crate::parts::{Chain, ChainName, Content, Element, IpSet, Part, Table};
 use crate::render::{Input, Inputs, Key};
-use crate::skeleton::Gates;
+use crate::skeleton::{self, Gates};
 use model::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -349,16 +349,66 @@ pub(crate) fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
     (!step.script.is_empty()).then_some(step)
 }
 
-/// All of it anew, whatever is there: each tool's part in one piece. What stands where it should be is
-/// replaced by the same.
+/// All of it anew, whatever is there. What was found stays until the link has switched, as in a change: profiles
+/// and sets of members have other names than those that are there.
 pub(crate) fn rebuild(inputs: &Inputs<'_>, gates: &Gates, found: &Found, table: &str) -> Vec<Step> {
     let whole = change(&Inputs::default(), inputs);
+    let is_late = |name: &str, set: &IpSet| {
+        matches!(set.content, Content::NetDevices(_)) && found.sets.contains_key(name)
+    };
+    let (late, early): (Vec<_>, Vec<_>) = whole
+        .sets_come
+        .iter()
+        .partition(|(name, set)| is_late(name, set));
     let mut steps = Vec::new();
+    steps.extend(sets_anew(&early, found));
+    let chains: BTreeMap<&ChainName, &Chain> = whole
+        .chains_come
+        .iter()
+        .map(|(name, (chain, _))| (name, chain))
+        .collect();
+    let old = |name: &ChainName| found.chains.get(name).into_iter().flatten();
+    for family in Family::BOTH {
+        let come = chains.iter().map(|(name, chain)| {
+            let stays = old(name).filter(|rule| !chain.contains(rule));
+            (*name, chain.iter().chain(stays).cloned().collect())
+        });
+        let gates_come = gates.chains.iter().map(|(name, gate)| (name, gate.clone()));
+        let come = gates_come
+            .chain(come)
+            .filter(|(name, _)| name.family == family);
+        let hooks = hooks(family, &gates.hooks, &found.hooks);
+        steps.extend(restore(family, come, &[], &hooks));
+    }
+    steps.extend(link_anew(&whole, found, table));
+    steps.extend(sets_anew(&late, found));
+    for family in Family::BOTH {
+        let shrinks = |name: &ChainName, chain: &Chain| old(name).any(|rule| !chain.contains(rule));
+        let final_ones = chains
+            .iter()
+            .filter(|(name, chain)| name.family == family && shrinks(name, chain))
+            .map(|(name, chain)| (*name, (*chain).clone()));
+        let stays = |name: &ChainName| chains.contains_key(name) || gates.chains.contains_key(name);
+        let gone = found.chains.keys();
+        let gone = gone.filter(|name| name.family == family && !stays(name));
+        let gone: Vec<&ChainName> = gone.collect();
+        steps.extend(restore(family, final_ones, &gone, &BTreeMap::new()));
+    }
+    let gone = found
+        .sets
+        .keys()
+        .filter(|name| !whole.sets_come.contains_key(*name));
+    let gone: String = gone.map(|name| format!("destroy {name}\n")).collect();
+    steps.extend(step(Tool::Ipset, gone, 1));
+    steps
+}
+
+fn sets_anew(sets: &[(&String, &IpSet)], found: &Found) -> Option<Step> {
     let mut script = String::new();
     let mut writes = 0;
-    for (name, set) in &whole.sets_come {
+    for (name, set) in sets {
         writes += 1 + set.len() as u64;
-        match found.sets.contains_key(name) {
+        match found.sets.contains_key(*name) {
             false => create(&mut script, name, set),
             true => {
                 // Filled beside it, so that it is never empty.
@@ -367,27 +417,26 @@ pub(crate) fn rebuild(inputs: &Inputs<'_>, gates: &Gates, found: &Found, table: 
             }
         }
     }
-    steps.extend(step(Tool::Ipset, script, writes));
-    let chains_come = whole
-        .chains_come
-        .iter()
-        .map(|(name, (chain, _))| (name, chain.clone()));
-    let standing = gates
-        .chains
-        .iter()
-        .map(|(name, chain)| (name, chain.clone()));
-    let all: BTreeMap<&ChainName, Chain> = standing.chain(chains_come).collect();
-    for family in Family::BOTH {
-        let of_family = all.iter().filter(|(name, _)| name.family == family);
-        let of_family = of_family.map(|(name, chain)| (*name, chain.clone()));
-        let gone = found.chains.keys();
-        let gone = gone.filter(|name| name.family == family && !all.contains_key(name));
-        let gone: Vec<&ChainName> = gone.collect();
-        let hooks = hooks(family, &gates.hooks, &found.hooks);
-        steps.extend(restore(family, of_family, &gone, &hooks));
+    step(Tool::Ipset, script, writes)
+}
+
+/// The whole table in one transaction; devices that are held stay so. Where it stands, it is filled anew: of a
+/// table that goes and one that comes, a packet might meet neither's rules.
+fn link_anew(whole: &Change, found: &Found, table: &str) -> Option<Step> {
+    let text = skeleton::link(table);
+    let mut script = String::new();
+    if found.link_stands {
+        let _ = writeln!(script, "flush table bridge {table}");
+        for set in skeleton::sets(&text).filter(|set| !set.keeps) {
+            let _ = writeln!(script, "flush {} bridge {table} {}", set.kind, set.name);
+        }
+    } else {
+        let _ = writeln!(
+            script,
+            "add table bridge {table}\ndelete table bridge {table}"
+        );
     }
-    let mut script = format!("add table bridge {table}\ndelete table bridge {table}\n");
-    script.push_str(&crate::skeleton::link(table));
+    script.push_str(&text);
     for (set, elements) in by_set(&whole.elements_come) {
         let _ = writeln!(
             script,
@@ -395,21 +444,16 @@ pub(crate) fn rebuild(inputs: &Inputs<'_>, gates: &Gates, found: &Found, table: 
             elements.join(", ")
         );
     }
-    for (device, seconds) in &found.held {
-        let _ = writeln!(
-            script,
-            "add element bridge {table} held {{ {device} timeout {seconds}s }}"
-        );
+    if !found.link_stands {
+        for (device, seconds) in &found.held {
+            let _ = writeln!(
+                script,
+                "add element bridge {table} held {{ {device} timeout {seconds}s }}"
+            );
+        }
     }
     let writes = 1 + whole.elements_come.len() + found.held.len();
-    steps.extend(step(Tool::Nft, script, writes as u64));
-    let gone = found
-        .sets
-        .keys()
-        .filter(|name| !whole.sets_come.contains_key(*name));
-    let gone: String = gone.map(|name| format!("destroy {name}\n")).collect();
-    steps.extend(step(Tool::Ipset, gone, 1));
-    steps
+    step(Tool::Nft, script, writes as u64)
 }
 
 const ASIDE: &str = "pc-aside";

@@ -17,7 +17,7 @@ use crate::skeleton::{self, Gates};
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::stamps::Stamps;
 use crate::sysctl;
-use crate::tools::{Backend, Tools};
+use crate::tools::{Backend, Broken, Tools};
 use crate::watch::Watch;
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
@@ -117,6 +117,11 @@ impl IptablesPlane {
 
     pub fn backend(&self) -> Backend {
         self.tools.backend
+    }
+
+    /// How many programs it has started: most of what a change costs.
+    pub fn programs_started(&self) -> u64 {
+        self.tools.started()
     }
 
     /// Says what view is in force: the last one that an earlier process applied. `false`: it is another one,
@@ -235,6 +240,27 @@ impl IptablesPlane {
         self.remove_other()?;
         let before = self.read_stamps()?;
         let found = self.found()?;
+        let stood = found.link_stands;
+        match self.rebuild_over(found, before, target) {
+            // Another build's sets may be called the same, and be others.
+            Err(_) if stood => {
+                let before = self.read_stamps()?;
+                let found = Found {
+                    link_stands: false,
+                    ..self.found()?
+                };
+                self.rebuild_over(found, before, target)
+            }
+            done => done,
+        }
+    }
+
+    fn rebuild_over(
+        &mut self,
+        found: Found,
+        before: Stamps,
+        target: &Target,
+    ) -> Result<u64, ApplyError> {
         if let Some(other) = found.tables.iter().find(|table| **table != self.table) {
             let text = format!(
                 "instance `{}` enforces by iptables here already; nothing was changed",
@@ -242,10 +268,11 @@ impl IptablesPlane {
             );
             return Err(failed("starting")(io::Error::other(text)));
         }
+        Stale::all(&self.books).renew(&mut self.books);
         self.books.learn(&found.numbers(), target);
         let inputs = render::inputs(target, &mut self.books);
         let steps = plan::rebuild(&inputs, &self.gates, &found, &self.table);
-        self.execute(&steps, Some(before))
+        Ok(self.execute(&steps, Some(before))?)
     }
 
     /// What the other back end of iptables has of us: the host's default may have changed.
@@ -269,21 +296,33 @@ impl IptablesPlane {
         let after = render::inputs(new, &mut self.books);
         let change = plan::change(&before, &after);
         let steps = plan::plan(&change, &self.table, &holds(old, new));
-        let before = self.stamps.take();
-        self.execute(&steps, before)
+        let stamps = self.stamps.take();
+        self.execute(&steps, stamps).map_err(|broken| {
+            let back = plan::change(&after, &before);
+            let back = plan::plan(&back, &self.table, &BTreeMap::new());
+            let switched = steps[..broken.done].iter().any(|s| s.tool == Tool::Nft);
+            self.tools.withdraw(&back, switched);
+            broken.error
+        })
     }
 
-    fn execute(&mut self, steps: &[Step], before: Option<Stamps>) -> Result<u64, ApplyError> {
+    fn execute(&mut self, steps: &[Step], before: Option<Stamps>) -> Result<u64, Broken> {
         self.stamps = None;
         if steps.is_empty() {
             self.stamps = before;
             return Ok(0);
         }
+        let not_begun = |error| Broken { done: 0, error };
         self.file
             .begin()
-            .map_err(failed("remembering that a change is made"))?;
+            .map_err(failed("remembering that a change is made"))
+            .map_err(not_begun)?;
         let writes = self.tools.execute(steps)?;
-        let after = self.read_stamps()?;
+        let all_done = |error| Broken {
+            done: steps.len(),
+            error,
+        };
+        let after = self.read_stamps().map_err(all_done)?;
         let ours = before.is_some_and(|b| b.lead_to(&after, steps));
         self.stamps = ours.then_some(after);
         Ok(writes)

@@ -62,6 +62,13 @@ impl Stale {
         stale
     }
 
+    pub(crate) fn all(books: &Books) -> Self {
+        Self {
+            profiles: books.profiles.all().map(|(name, _)| name.clone()).collect(),
+            members: books.members.all().map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
     /// Where there are not enough numbers left for all, each keeps its own.
     pub(crate) fn renew(&self, books: &mut Books) {
         if books.profiles.has_room_for(self.profiles.len()) {
@@ -201,7 +208,8 @@ ports:
         );
         let both = format!("{any}, {friends}");
         let (three, four) = ("10.0.0.3", "10.0.0.4");
-        let cases: [((_, &str, _), (_, &str, _), &[&str], usize); 10] = [
+        type Case<'a> = (&'a str, &'a str, &'a str);
+        let cases: [(Case<'_>, Case<'_>, &[&str], usize); 10] = [
             // One kind of change.
             (("web", any, three), ("web", &both, three), &[], 0),
             (("web", friends, three), ("web", friends, four), &[], 0),

@@ -76,6 +76,27 @@ pub(crate) fn link(table: &str) -> String {
     })
 }
 
+/// A set or a map of the table.
+pub(crate) struct LinkSet<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+    /// What is in it comes of packets or ends by itself; it is not written for a target.
+    pub(crate) keeps: bool,
+}
+
+/// Of the table's text.
+pub(crate) fn sets(text: &str) -> impl Iterator<Item = LinkSet<'_>> {
+    text.lines().filter_map(|line| {
+        let (kind, rest) = line.strip_prefix('\t')?.split_once(' ')?;
+        let (name, about) = rest.split_once(" {")?;
+        matches!(kind, "set" | "map").then(|| LinkSet {
+            kind,
+            name,
+            keeps: about.contains("dynamic") || about.contains("timeout"),
+        })
+    })
+}
+
 /// The reasons that are counted in link.nft, and how they are called there.
 pub(crate) const DROPS: [(DropReason, &str); 15] = [
     (DropReason::NotReady, "not_ready"),

@@ -286,7 +286,9 @@ fn track(entries: &[Entry]) -> io::Result<()> {
 
 fn execute(tools: &Tools, steps: Vec<Step>) -> io::Result<()> {
     let executed = tools.execute_patiently(&steps);
-    executed.map(drop).map_err(io::Error::other)
+    executed
+        .map(drop)
+        .map_err(|broken| io::Error::other(broken.error))
 }
 
 fn element(key: &str, leads_to: Option<&str>) -> String {

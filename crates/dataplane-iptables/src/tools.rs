@@ -11,6 +11,8 @@ use model::Family;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which of the two implementations of iptables the host's rules are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,22 @@ pub(crate) struct Tools {
     /// By family.
     restore: [PathBuf; 2],
     save: [PathBuf; 2],
+    /// How many of them were started.
+    started: Arc<AtomicU64>,
+}
+
+/// Steps of which one failed.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// So many before it were carried out.
+    pub(crate) done: usize,
+    pub(crate) error: ApplyError,
+}
+
+impl From<Broken> for ApplyError {
+    fn from(broken: Broken) -> Self {
+        broken.error
+    }
 }
 
 /// How long to wait for whoever else is changing iptables' tables.
@@ -72,6 +90,7 @@ impl Tools {
                 variant("ip6tables", "restore")?,
             ],
             save: [variant("iptables", "save")?, variant("ip6tables", "save")?],
+            started: Arc::default(),
         })
     }
 
@@ -88,20 +107,23 @@ impl Tools {
             }
         };
         match Self::find(Some(other)) {
-            Ok(tools) => Ok(used.then_some(tools)),
+            Ok(tools) => Ok(used.then_some(Self {
+                started: Arc::clone(&self.started),
+                ..tools
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Runs the steps in order, and fast.
-    pub(crate) fn execute(&self, steps: &[Step]) -> Result<u64, ApplyError> {
+    pub(crate) fn execute(&self, steps: &[Step]) -> Result<u64, Broken> {
         let _hurry = (!steps.is_empty()).then(Hurry::up);
         self.execute_patiently(steps)
     }
 
     /// Without a wish that is the whole host's. Those of the two families that stand together run at once.
-    pub(crate) fn execute_patiently(&self, steps: &[Step]) -> Result<u64, ApplyError> {
+    pub(crate) fn execute_patiently(&self, steps: &[Step]) -> Result<u64, Broken> {
         let mut writes = 0;
         let mut rest = steps;
         while let [first, behind @ ..] = rest {
@@ -121,12 +143,32 @@ impl Tools {
                 .map(|child| child.and_then(Running::end))
                 .collect();
             for (step, ended) in now.iter().zip(ended) {
-                ended.map_err(|source| failed(step, source))?;
+                let done = steps.len() - rest.len();
+                ended.map_err(|source| Broken {
+                    done,
+                    error: failed(step, source),
+                })?;
                 writes += step.writes;
             }
             rest = later;
         }
         Ok(writes)
+    }
+
+    /// Takes back, as far as it can be, what a change has done before it broke. `switched`: it got as far as the
+    /// link.
+    pub(crate) fn withdraw(&self, back: &[Step], switched: bool) {
+        for step in back {
+            let is_link = step.tool == Tool::Nft;
+            if is_link && !switched {
+                continue;
+            }
+            let failed = self.execute(std::slice::from_ref(step)).is_err();
+            if failed && is_link {
+                // The link still leads to what would go next.
+                return;
+            }
+        }
     }
 
     fn start(&self, step: &Step) -> io::Result<Running> {
@@ -137,24 +179,41 @@ impl Tools {
                 (&self.restore[family as usize], &["--noflush", "-w", LOCK_S])
             }
         };
+        self.started.fetch_add(1, Ordering::Relaxed);
         Running::start(program, arguments, &step.script)
     }
 
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn save(&self, family: Family) -> io::Result<String> {
-        read(&self.save[family as usize], &[])
+        self.read(&self.save[family as usize], &[])
     }
 
     /// With the counters of each rule.
     pub(crate) fn save_counted(&self, family: Family, table: Table) -> io::Result<String> {
-        read(&self.save[family as usize], &["-c", "-t", table.name()])
+        self.read(&self.save[family as usize], &["-c", "-t", table.name()])
     }
 
     pub(crate) fn nft(&self, arguments: &[&str]) -> io::Result<String> {
-        read(&self.nft, arguments)
+        self.read(&self.nft, arguments)
     }
 
     pub(crate) fn ipset(&self, arguments: &[&str]) -> io::Result<String> {
-        read(&self.ipset, arguments)
+        self.read(&self.ipset, arguments)
+    }
+
+    fn read(&self, program: &Path, arguments: &[&str]) -> io::Result<String> {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        let output = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(io::Error::other(said(&name(program), &output.stderr))),
+        }
     }
 }
 
@@ -184,17 +243,6 @@ impl Running {
             true => Ok(()),
             false => Err(io::Error::other(said(&self.name, &output.stderr))),
         }
-    }
-}
-
-fn read(program: &Path, arguments: &[&str]) -> io::Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(io::Error::other(said(&name(program), &output.stderr))),
     }
 }
 

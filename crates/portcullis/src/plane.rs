@@ -23,7 +23,7 @@ use std::io;
 pub(crate) struct PlaneArgs {
     /// The data plane that enforces
     #[arg(long, value_enum, default_value = "ebpf", env = "PORTCULLIS_PLANE")]
-    plane: PlaneName,
+    pub(crate) plane: PlaneName,
 
     /// For the iptables plane: which of the two implementations of iptables [default: the one that
     /// `iptables` is on this host]
@@ -32,7 +32,7 @@ pub(crate) struct PlaneArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum PlaneName {
+pub(crate) enum PlaneName {
     /// Our own programs on the devices (tcx, or clsact before Linux 6.6)
     Ebpf,
     /// iptables, ipset and nftables, for devices on Linux bridges
@@ -46,6 +46,13 @@ enum BackendName {
 }
 
 impl PlaneArgs {
+    pub(crate) fn ebpf() -> Self {
+        Self {
+            plane: PlaneName::Ebpf,
+            iptables: None,
+        }
+    }
+
     pub(crate) fn iptables() -> Self {
         Self {
             plane: PlaneName::Iptables,
@@ -73,7 +80,17 @@ impl PlaneArgs {
         }
     }
 
-    fn backend(self) -> Option<Backend> {
+    /// Under these, a command of ours is about the same plane.
+    pub(crate) fn environment(self) -> Vec<(&'static str, String)> {
+        let backend = self.backend().map(|backend| backend.name().to_owned());
+        let backend = backend.map(|name| ("PORTCULLIS_IPTABLES", name));
+        [("PORTCULLIS_PLANE", self.name().to_owned())]
+            .into_iter()
+            .chain(backend)
+            .collect()
+    }
+
+    pub(crate) fn backend(self) -> Option<Backend> {
         self.iptables.map(|name| match name {
             BackendName::Nft => Backend::Nft,
             BackendName::Legacy => Backend::Legacy,

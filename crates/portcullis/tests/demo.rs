@@ -1,5 +1,8 @@
 //! `portcullis demo` as a newcomer runs it. Needs root.
 
+mod support;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -82,40 +85,66 @@ fn left_of(instance: &str) -> Vec<String> {
 
 const NOTHING: [String; 0] = [];
 
-#[test]
-fn all_verdicts_are_as_expected_and_nothing_is_left() {
-    let (instance, status, text) = Demo::start(&[]).end();
+const IPTABLES_NFT: [&str; 4] = ["--plane", "iptables", "--iptables", "nft"];
+const IPTABLES_LEGACY: [&str; 4] = ["--plane", "iptables", "--iptables", "legacy"];
+
+fn check_nothing_is_left(arguments: &[&str]) {
+    let (instance, status, text) = Demo::start(arguments).end();
     check_all_as_expected(status, &text);
     assert_eq!(left_of(&instance), NOTHING);
 }
 
-#[test]
-fn an_interrupted_demo_leaves_nothing() {
-    let mut demo = Demo::start(&[]);
+fn check_interrupted(arguments: &[&str]) {
+    let mut demo = Demo::start(arguments);
     demo.read_until("3 ");
-    let kill = format!("kill -INT {}", demo.child.id());
-    let killed = Command::new("sh").args(["-c", &kill]).status();
-    assert!(killed.expect("there is a shell").success());
+    support::interrupt(&demo.child);
     let (instance, status, _) = demo.end();
     assert_eq!(status.code(), Some(130));
     assert_eq!(left_of(&instance), NOTHING);
 }
 
-#[test]
-fn a_kept_demo_stays_until_it_is_taken_down() {
-    let (instance, status, text) = Demo::start(&["--keep"]).end();
+/// `lasting`: what there is of it on the machine outside of namespaces.
+fn check_kept(arguments: &[&str], lasting: usize) {
+    let (instance, status, text) = Demo::start(&[arguments, &["--keep"]].concat()).end();
     check_all_as_expected(status, &text);
-    let namespaces: Vec<&str> = text
+    let namespaces: BTreeSet<&str> = text
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("--net="))
         .collect();
-    assert_eq!(left_of(&instance).len(), 3, "{:?}", left_of(&instance));
+    let left = left_of(&instance);
+    assert_eq!(left.len(), lasting, "{left:?}");
     assert!(namespaces.iter().all(|path| Path::new(path).exists()));
 
+    // Whichever plane it was.
     let (_, status, text) = Demo::start(&["--down"]).end();
     assert_eq!(status.code(), Some(0), "{text}");
     assert!(text.contains(&format!("{instance} is removed")), "{text}");
     assert_eq!(left_of(&instance), NOTHING);
     assert!(namespaces.len() > 6, "{namespaces:?}");
     assert!(!namespaces.iter().any(|path| Path::new(path).exists()));
+}
+
+#[test]
+fn all_verdicts_are_as_expected_and_nothing_is_left() {
+    check_nothing_is_left(&[]);
+}
+
+#[test]
+fn so_it_is_by_iptables() {
+    check_nothing_is_left(&IPTABLES_NFT);
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    check_interrupted(&[]);
+    check_interrupted(&IPTABLES_LEGACY);
+}
+
+/// One after the other: either would take down the other's.
+#[test]
+fn a_kept_demo_stays_until_it_is_taken_down() {
+    // Files, enforcement, the agent.
+    check_kept(&[], 3);
+    // Enforcement is in the host's namespace.
+    check_kept(&IPTABLES_LEGACY, 2);
 }

@@ -4,6 +4,7 @@
 //! numbers that are too large for JSON as text.
 
 use crate::parts::Element;
+use crate::skeleton;
 use crate::tools::Tools;
 use dataplane::Count;
 use model::Prefix;
@@ -51,6 +52,13 @@ impl Link {
             }
         }
         Ok(link)
+    }
+
+    /// Whether it has the chains and sets that this text makes, by their names.
+    pub(crate) fn is_of(&self, text: &str) -> bool {
+        let sets: BTreeSet<&str> = skeleton::sets(text).map(|set| set.name).collect();
+        self.rules.keys().eq(rules_of(text).keys())
+            && self.elements.keys().map(String::as_str).eq(sets)
     }
 
     /// Devices in `held`, and for how many seconds yet.

@@ -1,15 +1,16 @@
 //! A test bed: a host with a bridge and two VMs, under one way of filtering. All beds are alike but for
 //! the filter, and stand side by side, so that rounds can alternate between them.
 
-use super::own_plane::OwnPlane;
+use super::own_plane::{self, OwnPlane};
 use super::policies::{
     ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, inventory, source,
 };
 use super::traffic::{Generator, Packets};
+use crate::plane::PlaneArgs;
 use anyhow::{Context, bail};
 use conformance::lab::load::{Rate, pin, received, tcp_bulk, tcp_connections};
 use conformance::lab::{Arrival, Attach, Lab, LabError, Vm, probe};
-use dataplane::{Device, Target};
+use dataplane_iptables::Backend;
 use model::{Direction, HostId, Verdict};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -23,8 +24,8 @@ pub(super) enum Filter {
     Ours(Policy),
     /// The same, and straight from port to port.
     Direct(Policy),
-    /// iptables with conntrack and this many rules, on bridged packets.
-    Iptables(u32),
+    /// iptables with conntrack and this many rules, on bridged packets, as one writes them by hand.
+    ByHand(u32),
 }
 
 impl Filter {
@@ -32,7 +33,7 @@ impl Filter {
     fn policy(self) -> Option<Policy> {
         match self {
             Self::Ours(policy) | Self::Direct(policy) => Some(policy),
-            Self::Nothing | Self::Iptables(_) => None,
+            Self::Nothing | Self::ByHand(_) => None,
         }
     }
 }
@@ -59,6 +60,13 @@ pub(super) struct Measured {
     pub(super) lost: u64,
 }
 
+/// What came of many flows.
+pub(super) struct Flood {
+    pub(super) arrived: u64,
+    /// The flows that the filter keeps state of then.
+    pub(super) entries: u64,
+}
+
 pub(super) struct Bed {
     filter: Filter,
     lab: Lab,
@@ -72,7 +80,8 @@ pub(super) struct Bed {
 const PROCESSOR: usize = 1;
 
 impl Bed {
-    pub(super) fn build(name: &str, filter: Filter) -> anyhow::Result<Self> {
+    /// `plane`: which one of ours.
+    pub(super) fn build(plane: PlaneArgs, name: &str, filter: Filter) -> anyhow::Result<Self> {
         let mut lab = Lab::new(name)?;
         lab.add_bridge("br0")?;
         let at = Attach::Bridge("br0");
@@ -85,7 +94,7 @@ impl Bed {
                 .sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         }
         // Netfilter on a bridge's packets is iptables' way, and costs whoever doesn't need it as well.
-        let netfilter = matches!(filter, Filter::Iptables(_));
+        let netfilter = matches!(filter, Filter::ByHand(_));
         for tool in ["iptables", "ip6tables", "arptables"] {
             let value = if netfilter { "1" } else { "0" };
             lab.host()
@@ -104,30 +113,26 @@ impl Bed {
         };
         match filter {
             Filter::Nothing => {}
-            Filter::Ours(policy) => bed.plane = Some(bed.enforce(name, policy, false)?),
-            Filter::Direct(policy) => bed.plane = Some(bed.enforce(name, policy, true)?),
-            Filter::Iptables(rules) => bed.install_iptables(rules)?,
+            Filter::Ours(policy) => bed.plane = Some(bed.enforce(plane, name, policy, false)?),
+            Filter::Direct(policy) => bed.plane = Some(bed.enforce(plane, name, policy, true)?),
+            Filter::ByHand(rules) => bed.install_by_hand(plane.backend(), rules)?,
         }
         bed.check_probes()?;
         Ok(bed)
     }
 
-    fn enforce(&self, name: &str, policy: Policy, direct: bool) -> anyhow::Result<OwnPlane> {
+    fn enforce(
+        &self,
+        plane: PlaneArgs,
+        name: &str,
+        policy: Policy,
+        direct: bool,
+    ) -> anyhow::Result<OwnPlane> {
         let inventory = inventory(policy, self.a.device(), self.b.device());
         let (view, _) = policy::compile(&inventory, &HostId::from(HOST));
-        let mut target = Target {
-            view,
-            ..Target::default()
-        };
-        for vm in [&self.a, &self.b] {
-            let device = Device {
-                name: vm.device().to_owned(),
-                ifindex: self.lab.host().ifindex(vm.device())?,
-            };
-            target.devices.insert(vm.name().into(), device);
-        }
         self.lab.host().run(|| {
-            let mut plane = OwnPlane::open(name, direct)?;
+            let target = own_plane::target(view, &own_plane::links()?);
+            let mut plane = OwnPlane::open(plane, name, direct)?;
             plane.enforce(&target)?;
             Ok(plane)
         })
@@ -135,7 +140,7 @@ impl Bed {
 
     /// What a host with a Linux bridge has at the least: bridged packets by way of iptables, replies by
     /// conntrack, one rule after the other, and a drop.
-    fn install_iptables(&self, rules: u32) -> anyhow::Result<()> {
+    fn install_by_hand(&self, backend: Option<Backend>, rules: u32) -> anyhow::Result<()> {
         let host = self.lab.host();
         let mut script = String::from("*filter\n:FORWARD DROP [0:0]\n");
         script += "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n";
@@ -146,44 +151,71 @@ impl Bed {
         script += &format!("-A FORWARD -s {ADDRESS_A} -p udp -j ACCEPT\n");
         script +=
             &format!("-A FORWARD -s {ADDRESS_A} -p tcp --dport 1000:65535 -j ACCEPT\nCOMMIT\n");
+        let program = match backend {
+            None => "iptables-restore".to_owned(),
+            Some(backend) => format!("iptables-{}-restore", backend.name()),
+        };
         host.run(|| {
-            let mut restore = Command::new("iptables-restore")
+            let mut restore = Command::new(&program)
                 .stdin(Stdio::piped())
                 .spawn()
-                .context("starting iptables-restore")?;
+                .with_context(|| format!("starting {program}"))?;
             let mut stdin = restore.stdin.take().expect("stdin is a pipe");
             std::io::Write::write_all(&mut stdin, script.as_bytes())?;
             drop(stdin);
             match restore.wait()? {
                 status if status.success() => Ok(()),
-                status => bail!("iptables-restore: {status}"),
+                status => bail!("{program}: {status}"),
             }
         })
     }
 
     /// A bed that doesn't filter as it should is not measured.
     fn check_probes(&self) -> anyhow::Result<()> {
-        let permitted = self.frame();
-        let to = |l4_port| build::ip(ADDRESS_A.into(), ADDRESS_B.into()).tcp(40_000, l4_port, 2);
-        let forged = build::ip(Ipv4Addr::new(10, 9, 9, 9).into(), ADDRESS_B.into()).udp(1, L4_PORT);
-        let denied = match self.filter {
-            Filter::Nothing => None,
-            Filter::Iptables(_) => Some(to(23).macs(MAC_A, MAC_B).bytes()),
-            Filter::Ours(_) | Filter::Direct(_) => Some(forged.macs(MAC_A, MAC_B).bytes()),
+        let (a, b) = (self.a.open_packets()?, self.b.open_packets()?);
+        let (permitted, denied) = (vec![self.frame()], self.denied());
+        let forth = [permitted.as_slice(), &denied].concat();
+        let arrivals = probe(&a, &b, &forth, MAC_A)?;
+        let back = match self.filter.policy() {
+            Some(Policy::Tracked) => probe(&b, &a, &[unasked()], MAC_B)?,
+            _ => Vec::new(),
         };
-        let frames: Vec<_> = std::iter::once(permitted).chain(denied).collect();
-        let (sender, receiver) = (self.a.open_packets()?, self.b.open_packets()?);
-        let arrivals = probe(&sender, &receiver, &frames, MAC_A)?;
         if arrivals[0] != Arrival::Arrived {
             bail!(
                 "{:?}: a packet that is permitted does not arrive",
                 self.filter
             );
         }
-        if arrivals.get(1) == Some(&Arrival::Arrived) {
+        let passed = arrivals[1..].iter().chain(&back);
+        if passed.into_iter().any(|a| *a == Arrival::Arrived) {
             bail!("{:?}: a packet that is not permitted arrives", self.filter);
         }
         Ok(())
+    }
+
+    /// What `a` sends that must not arrive: by the guard, or by the rules.
+    fn denied(&self) -> Vec<Vec<u8>> {
+        const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+        let udp = |from: Ipv4Addr, to: Ipv4Addr| {
+            let packet = build::ip(from.into(), to.into()).udp(1, L4_PORT);
+            packet.macs(MAC_A, MAC_B).bytes()
+        };
+        let Some(policy) = self.filter.policy() else {
+            let ssh = build::ip(ADDRESS_A.into(), ADDRESS_B.into()).tcp(40_000, 23, 2);
+            let ssh = ssh.macs(MAC_A, MAC_B).bytes();
+            return match self.filter {
+                Filter::ByHand(_) => vec![ssh],
+                Filter::Nothing | Filter::Ours(_) | Filter::Direct(_) => Vec::new(),
+            };
+        };
+        match policy {
+            Policy::Tracked | Policy::Open => vec![udp(NOBODY, ADDRESS_B)],
+            Policy::Prefixes(_) | Policy::Members(_) => {
+                vec![udp(NOBODY, ADDRESS_B), udp(ADDRESS_A, ADDRESS_B)]
+            }
+            // What comes from outside has any source.
+            Policy::Outside(_) => vec![udp(ADDRESS_A, NOBODY)],
+        }
     }
 
     fn frame(&self) -> Vec<u8> {
@@ -223,9 +255,7 @@ impl Bed {
     fn send(&self, packets: Packets, time: Duration) -> anyhow::Result<Measured> {
         let ifindex = self.lab.host().ifindex(self.a.device())?;
         let frame = self.frame();
-        // So that the bridge knows where `b` is, as it does of whoever talks.
-        let announced = build::arp_request((MAC_B, ADDRESS_B), ADDRESS_B).bytes();
-        self.b.open_packets()?.send(&announced)?;
+        self.announce_b()?;
         let before = self.arrived()?;
         let sent = self.lab.host().run(|| {
             pin(PROCESSOR)?;
@@ -241,29 +271,48 @@ impl Bed {
         Ok(Measured { rate, lost })
     }
 
+    /// So that the bridge knows where `b` is, as it does of whoever talks.
+    fn announce_b(&self) -> Result<(), LabError> {
+        let announced = build::arp_request((MAC_B, ADDRESS_B), ADDRESS_B).bytes();
+        self.b.open_packets()?.send(&announced)
+    }
+
+    /// That many packets, each of another flow.
+    pub(super) fn open_flows(&mut self, count: u32) -> anyhow::Result<Flood> {
+        self.forget_flows();
+        let ifindex = self.lab.host().ifindex(self.a.device())?;
+        let frame = self.frame();
+        self.announce_b()?;
+        let before = self.arrived()?;
+        let generator = &self.generator;
+        self.lab.host().run(|| {
+            pin(PROCESSOR)?;
+            generator.send_count(Packets::NewFlows, ifindex, &frame, count)
+        })?;
+        let arrived = self.arrived()? - before;
+        let entries = self.flow_entries()?;
+        let entries = entries.context("without a filter no flows are kept")?;
+        self.forget_flows();
+        Ok(Flood { arrived, entries })
+    }
+
     fn arrived(&self) -> Result<u64, LabError> {
         self.b.run(|| received("eth0"))
     }
 
     /// What the hook at a VM's device takes for a packet, the program alone.
     pub(super) fn time_hook(
-        &self,
+        &mut self,
         vm: &str,
         direction: Direction,
         frame: &[u8],
         repeat: u32,
     ) -> anyhow::Result<Duration> {
-        let plane = self
-            .plane
-            .as_ref()
-            .context("this bed has no plane of ours")?;
         let vm = if vm == "a" { &self.a } else { &self.b };
         let ifindex = self.lab.host().ifindex(vm.device())?;
-        let took = self
-            .lab
-            .host()
-            .run(|| plane.time_hook(ifindex, direction, frame, repeat))?;
-        Ok(took)
+        let host = self.lab.host().clone();
+        let plane = self.own_plane()?.as_ebpf()?;
+        Ok(host.run(|| plane.time_hook(ifindex, direction, frame, repeat))?)
     }
 
     pub(super) fn verdict(
@@ -272,30 +321,37 @@ impl Bed {
         direction: Direction,
         frame: &[u8],
     ) -> anyhow::Result<Verdict> {
-        let plane = self
-            .plane
-            .as_mut()
-            .context("this bed has no plane of ours")?;
+        let plane = self.own_plane()?.as_ebpf()?;
         Ok(plane.judge(&vm.into(), direction, frame)?)
+    }
+
+    fn own_plane(&mut self) -> anyhow::Result<&mut OwnPlane> {
+        let plane = self.plane.as_mut();
+        plane.context("this bed has no plane of ours")
     }
 
     /// Flows that the filter keeps state of now.
     pub(super) fn flow_entries(&mut self) -> anyhow::Result<Option<u64>> {
-        match (&mut self.plane, self.filter) {
-            (Some(plane), _) => Ok(Some(plane.flows(None)?.len() as u64)),
-            (None, Filter::Iptables(_)) => {
-                let count = self.lab.host().run(|| {
-                    std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")
-                })?;
-                Ok(Some(count.trim().parse().context("nf_conntrack_count")?))
-            }
-            (None, Filter::Nothing | Filter::Ours(_) | Filter::Direct(_)) => Ok(None),
+        if self.filter == Filter::Nothing {
+            return Ok(None);
         }
+        if let Some(OwnPlane::Ebpf(plane)) = &mut self.plane {
+            return Ok(Some(plane.flows(None)?.len() as u64));
+        }
+        let count = self
+            .lab
+            .host()
+            .run(|| std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"))?;
+        Ok(Some(count.trim().parse().context("nf_conntrack_count")?))
     }
 
-    /// Forgets flows, so that one round doesn't fill the tables for the next.
+    /// Forgets the kernel's flows, so that one round doesn't fill the table for the next.
     pub(super) fn forget_flows(&self) {
-        if matches!(self.filter, Filter::Iptables(_)) {
+        let by_kernel = match (self.filter, &self.plane) {
+            (Filter::ByHand(_), _) | (_, Some(OwnPlane::Iptables(..))) => true,
+            (_, Some(OwnPlane::Ebpf(_)) | None) => false,
+        };
+        if by_kernel {
             self.lab.host().run(|| {
                 let flush = Command::new("conntrack")
                     .arg("-F")
@@ -305,6 +361,12 @@ impl Bed {
             });
         }
     }
+}
+
+/// From `b` to `a`, which [`Policy::Tracked`] permits nobody, and no flow explains.
+pub(super) fn unasked() -> Vec<u8> {
+    let packet = build::ip(ADDRESS_B.into(), ADDRESS_A.into()).udp(7, 7);
+    packet.macs(MAC_B, MAC_A).bytes()
 }
 
 impl Drop for Bed {

@@ -1,9 +1,9 @@
 //! How long big policies take to load, what a small change of one costs, and how much memory they take.
 
-use super::Interrupt;
 use super::own_plane::OwnPlane;
 use super::policies::{HOST, Policy, inventory, member};
-use comfy_table::{Table, presets};
+use super::viewer::{self, Viewer};
+use comfy_table::Table;
 use dataplane::Target;
 use model::{HostId, Inventory};
 use serde_json::{Value, json};
@@ -16,10 +16,8 @@ struct Loaded {
     writes: u64,
 }
 
-pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header([
+pub(super) fn measure(viewer: &Viewer) -> anyhow::Result<Value> {
+    let mut table = viewer::table([
         "",
         "compile ms",
         "apply ms",
@@ -34,8 +32,8 @@ pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
         ("10,000 members", Policy::Members(10_000), 10_000),
         ("100,000 members", Policy::Members(100_000), 100_000),
     ] {
-        interrupt.check()?;
-        let mut plane = OwnPlane::open("loading", false)?;
+        viewer.step(format_args!("loading: {name}"))?;
+        let mut plane = OwnPlane::ebpf("loading", false)?;
         let empty = kernel_memory()?;
         let mut inventory = inventory(policy, "a", "b");
         let loaded = load(&mut plane, &inventory)?;
@@ -46,11 +44,13 @@ pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
         let changed = load(&mut plane, &inventory)?;
         let of_them = match policy {
             Policy::Members(_) => "  then one member more",
-            Policy::Prefixes(_) | Policy::Tracked | Policy::Open => "  then one rule less",
+            Policy::Prefixes(_) | Policy::Tracked | Policy::Open | Policy::Outside(_) => {
+                "  then one rule less"
+            }
         };
         row(&mut table, &mut report, of_them, &changed, None);
     }
-    println!("\nLoading\n{table}");
+    viewer.show("Loading", &table);
     Ok(json!({ "experiment": "loading", "lines": report }))
 }
 
@@ -75,7 +75,7 @@ fn change(inventory: &mut Inventory, policy: Policy) {
             let address = Ipv4Addr::from(0x0ac8_0000 + count);
             inventory.ports.extend([member(count, address)]);
         }
-        Policy::Prefixes(_) | Policy::Tracked | Policy::Open => {
+        Policy::Prefixes(_) | Policy::Tracked | Policy::Open | Policy::Outside(_) => {
             let group = inventory
                 .groups
                 .get_mut("b")

@@ -28,6 +28,17 @@ pub(super) enum Policy {
     Prefixes(u32),
     /// `b` receives from a group of this many members.
     Members(u32),
+    /// `a` is no VM of this host.
+    Outside(Server),
+}
+
+/// What a VM that serves the outside is permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    /// Everything in, nothing out: every flow needs state.
+    Tracked,
+    /// Everything: nothing needs state.
+    Open,
 }
 
 /// The `i`th of the sources that [`Policy::Prefixes`] and [`Policy::Members`] permit.
@@ -35,11 +46,12 @@ pub(super) fn source(policy: Policy, i: u32) -> Ipv4Addr {
     match policy {
         Policy::Prefixes(_) => Ipv4Addr::from(POOL + i * 4 + 1),
         Policy::Members(_) => Ipv4Addr::from(POOL + i),
-        Policy::Tracked | Policy::Open => ADDRESS_A,
+        Policy::Tracked | Policy::Open | Policy::Outside(_) => ADDRESS_A,
     }
 }
 
-pub(super) fn inventory(policy: Policy, device_a: &str, device_b: &str) -> Inventory {
+/// The host, one network, and nobody.
+pub(super) fn nobody(subnets: BTreeSet<Prefix>) -> Inventory {
     let mut inventory = Inventory::default();
     inventory.revision.commit = 1;
     let host = Host {
@@ -54,17 +66,25 @@ pub(super) fn inventory(policy: Policy, device_a: &str, device_b: &str) -> Inven
         scope: "scope".into(),
         vni: None,
         mtu: None,
-        subnets: BTreeSet::from([prefix(Ipv4Addr::new(10, 0, 0, 0), 8)]),
+        subnets,
         dhcp_servers: BTreeSet::new(),
         routers: BTreeSet::new(),
         eui64_only: false,
     };
     inventory.networks.insert(network.id.clone(), network);
+    inventory
+}
+
+pub(super) fn inventory(policy: Policy, device_a: &str, device_b: &str) -> Inventory {
+    let subnet = prefix(Ipv4Addr::new(10, 0, 0, 0), 8);
+    let mut inventory = nobody(BTreeSet::from([subnet]));
     let egress = rule("out", Direction::Egress, L4Match::Any, Peer::Any);
     let ingress = rule("in", Direction::Ingress, L4Match::Any, Peer::Any);
     let (rules_a, rules_b) = match policy {
         Policy::Tracked => (vec![egress], vec![ingress]),
         Policy::Open => (vec![egress.clone(), ingress.clone()], vec![egress, ingress]),
+        Policy::Outside(Server::Tracked) => (vec![], vec![ingress]),
+        Policy::Outside(Server::Open) => (vec![], vec![egress, ingress]),
         Policy::Prefixes(count) => {
             let from = |i| prefix(Ipv4Addr::from(POOL + i * 4), 30);
             let permit = |i| {
@@ -86,14 +106,7 @@ pub(super) fn inventory(policy: Policy, device_a: &str, device_b: &str) -> Inven
         }
     };
     for (id, rules) in [("a", rules_a), ("b", rules_b), ("members", vec![])] {
-        let group = SecurityGroup {
-            id: id.into(),
-            project: None,
-            name: id.to_owned(),
-            stateful: true,
-            tag: None,
-            rules: rules.into_iter().map(|r| (r.id.clone(), r)).collect(),
-        };
+        let group = group(id, rules);
         inventory.groups.insert(group.id.clone(), group);
     }
     let mut a = port("a", device_a, MAC_A, &[ADDRESS_A]);
@@ -102,6 +115,9 @@ pub(super) fn inventory(policy: Policy, device_a: &str, device_b: &str) -> Inven
         prefix: pool,
         mac: None,
     });
+    if let Policy::Outside(_) = policy {
+        a.host = None;
+    }
     let b = port("b", device_b, MAC_B, &[ADDRESS_B]);
     inventory.ports.extend([a, b].map(|p| (p.id.clone(), p)));
     if let Policy::Members(count) = policy {
@@ -122,7 +138,19 @@ pub(super) fn member(i: u32, address: Ipv4Addr) -> (PortId, Port) {
     (member.id.clone(), member)
 }
 
-fn port(name: &str, device: &str, mac: MacAddr, addresses: &[Ipv4Addr]) -> Port {
+pub(super) fn group(id: &str, rules: Vec<Rule>) -> SecurityGroup {
+    SecurityGroup {
+        id: id.into(),
+        project: None,
+        name: id.to_owned(),
+        stateful: true,
+        tag: None,
+        rules: rules.into_iter().map(|r| (r.id.clone(), r)).collect(),
+    }
+}
+
+/// In the group of its name.
+pub(super) fn port(name: &str, device: &str, mac: MacAddr, addresses: &[Ipv4Addr]) -> Port {
     Port {
         id: name.into(),
         network: "net".into(),

@@ -1,11 +1,11 @@
 //! What one verdict costs, by where it ends: the loaded program run again and again on one packet, with
 //! nothing of the way to it.
 
-use super::Interrupt;
-use super::bed::{Bed, Filter};
+use super::bed::{Bed, Filter, unasked};
 use super::policies::{ADDRESS_A, ADDRESS_B, L4_PORT, MAC_A, MAC_B, Policy, source};
+use super::viewer::{self, Viewer};
+use crate::plane::PlaneArgs;
 use anyhow::bail;
-use comfy_table::{Table, presets};
 use model::Direction;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -23,14 +23,12 @@ struct Case {
     passes: bool,
 }
 
-pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["where the verdict falls", "ns", "least", "most"]);
+pub(super) fn measure(plane: PlaneArgs, viewer: &Viewer) -> anyhow::Result<Value> {
+    let mut table = viewer::table(["where the verdict falls", "ns", "least", "most"]);
     let mut report = Vec::new();
     for case in cases() {
-        interrupt.check()?;
-        let mut samples = time(&case)?;
+        viewer.step(format_args!("stages: {}", case.name))?;
+        let mut samples = time(plane, &case)?;
         samples.sort_by(f64::total_cmp);
         let (least, most) = (samples[0], samples[SAMPLES - 1]);
         let median = samples[SAMPLES / 2];
@@ -42,7 +40,7 @@ pub(super) fn measure(interrupt: &Interrupt) -> anyhow::Result<Value> {
         ]);
         report.push(json!({ "stage": case.name, "ns": median, "least": least, "most": most }));
     }
-    println!("\nOne verdict (the program alone, caches warm)\n{table}");
+    viewer.show("One verdict (the program alone, caches warm)", &table);
     Ok(json!({ "experiment": "stages", "lines": report }))
 }
 
@@ -121,23 +119,15 @@ fn cases() -> Vec<Case> {
             Policy::Tracked,
             "a",
             Ingress,
-            &to_a(),
+            &unasked(),
             false,
         ),
     ]
 }
 
-/// From `b` to `a`, which no rule permits and no flow explains.
-fn to_a() -> Vec<u8> {
-    build::ip(ADDRESS_B.into(), ADDRESS_A.into())
-        .udp(7, 7)
-        .macs(MAC_B, MAC_A)
-        .bytes()
-}
-
 /// Nanoseconds per verdict, several times.
-fn time(case: &Case) -> anyhow::Result<Vec<f64>> {
-    let mut bed = Bed::build("stages", Filter::Ours(case.policy))?;
+fn time(plane: PlaneArgs, case: &Case) -> anyhow::Result<Vec<f64>> {
+    let mut bed = Bed::build(plane, "stages", Filter::Ours(case.policy))?;
     let verdict = bed.verdict(case.port, case.direction, &case.frame)?;
     if verdict.passes() != case.passes {
         bail!(

@@ -83,6 +83,23 @@ impl Generator {
         })
     }
 
+    /// So many packets, however long they take.
+    pub(super) fn send_count(
+        &self,
+        packets: Packets,
+        ifindex: u32,
+        frame: &[u8],
+        count: u32,
+    ) -> anyhow::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(SLICE);
+            self.send_some(packets, ifindex, frame, now)?;
+            left -= now;
+        }
+        Ok(())
+    }
+
     /// How long one of them takes.
     fn send_some(
         &self,

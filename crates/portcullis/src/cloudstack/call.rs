@@ -184,6 +184,10 @@ fn flaws(host: &CloudHost, state: &State) -> Result<Vec<(FlawAt, String)>, Failu
         let what = "what is in force is not what was last told to this host".to_owned();
         flaws.push((FlawAt::Rules, what));
     }
+    if !host.guard_is_in_place()? {
+        let what = "devices that nobody has told of are not closed".to_owned();
+        flaws.push((FlawAt::Guard, what));
+    }
     for (_, what) in &flaws {
         tracing::warn!(%what, "not as it should be");
     }

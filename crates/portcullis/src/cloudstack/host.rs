@@ -26,7 +26,6 @@ use model::HostId;
 use policy::HostView;
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -322,23 +321,43 @@ impl CloudHost {
                 .filter(|ifindex| !closed.contains(ifindex))
                 .collect(),
         };
-        let remembered = remembered(&state);
-        let path = self.instance.run_dir().join(GUARD);
-        if fs::read_to_string(&path).is_ok_and(|known| known == remembered) {
+        let known = self.known_guard();
+        if known.as_ref() == Some(&state) {
             return Ok(());
         }
-        let set = match state.names.is_empty() {
-            true => guard.remove(),
-            false => guard.set(&state),
+        let set = match known {
+            _ if state.names.is_empty() => guard.remove(),
+            Some(known) => guard.change(&known, &state),
+            None => guard.set(&state),
         };
         set.map_err(Failure::system)?;
-        fs::write(&path, remembered)
+        let path = self.guard_path();
+        fs::write(&path, guard_text(&state))
             .map_err(|error| Failure::System(format!("writing {}: {error}", path.display())))
+    }
+
+    /// Whether what was last written is there still.
+    pub(crate) fn guard_is_in_place(&self) -> Result<bool, Failure> {
+        match self.known_guard() {
+            Some(state) if !state.names.is_empty() => {
+                let guard = Guard::new(self.instance.name());
+                guard.is_in_place(&state).map_err(Failure::system)
+            }
+            Some(_) | None => Ok(true),
+        }
     }
 
     /// Whoever changed it is not believed to have left it as it was.
     pub(crate) fn forget_guard(&self) {
-        drop(fs::remove_file(self.instance.run_dir().join(GUARD)));
+        drop(fs::remove_file(self.guard_path()));
+    }
+
+    fn guard_path(&self) -> PathBuf {
+        self.instance.run_dir().join(GUARD)
+    }
+
+    fn known_guard(&self) -> Option<GuardState> {
+        parse_guard(&fs::read_to_string(self.guard_path()).ok()?)
     }
 }
 
@@ -360,13 +379,36 @@ fn open_lock(path: &Path) -> Result<File, Failure> {
     opened.map_err(|error| Failure::System(format!("opening {}: {error}", path.display())))
 }
 
-fn remembered(state: &GuardState) -> String {
-    let mut text = String::new();
-    for name in &state.names {
-        let _ = writeln!(text, "{name}");
+/// A line of names, and one of devices' indices.
+fn guard_text(state: &GuardState) -> String {
+    let names: Vec<&str> = state.names.iter().map(String::as_str).collect();
+    let armed: Vec<String> = state.armed.iter().map(ToString::to_string).collect();
+    format!("{}\n{}\n", names.join(" "), armed.join(" "))
+}
+
+fn parse_guard(text: &str) -> Option<GuardState> {
+    let (names, armed) = text.strip_suffix('\n')?.split_once('\n')?;
+    let armed: Result<_, _> = armed.split_whitespace().map(str::parse).collect();
+    Some(GuardState {
+        names: names.split_whitespace().map(str::to_owned).collect(),
+        armed: armed.ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_comes_back_from_its_file() {
+        for (names, armed) in [(vec![], vec![]), (vec!["tap1", "vnet*"], vec![4, 19])] {
+            let state = GuardState {
+                names: names.into_iter().map(str::to_owned).collect(),
+                armed: armed.into_iter().collect(),
+            };
+            assert_eq!(parse_guard(&guard_text(&state)), Some(state));
+        }
+        assert_eq!(parse_guard("vnet*\n4 five\n"), None);
+        assert_eq!(parse_guard(""), None);
     }
-    for ifindex in &state.armed {
-        let _ = writeln!(text, "{ifindex}");
-    }
-    text
 }

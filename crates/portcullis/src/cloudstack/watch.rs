@@ -50,6 +50,8 @@ struct Watched {
     state: State,
     links: BTreeMap<u32, Link>,
     plane: Box<dyn LivePlane>,
+    /// Of nft's rules, when the drop for devices that nobody has told of was last looked at.
+    generation: Option<u32>,
     next_tend: Instant,
 }
 
@@ -74,6 +76,7 @@ fn look(config: &Config, watched: &mut Option<Watched>) -> Result<(), Failure> {
                 plane: host.plane(&state)?,
                 state,
                 links: BTreeMap::new(),
+                generation: None,
                 next_tend: Instant::now(),
             }),
             None => None,
@@ -90,17 +93,21 @@ impl Watched {
         let links = host::links()?;
         let moved = links != self.links;
         let drift = self.plane.audit().map_err(Failure::system)?;
-        let repair = drift.iter().any(|drift| match drift {
+        let changed = drift.iter().any(|drift| match drift {
             Drift::Detached { .. } | Drift::Changed { .. } => true,
             Drift::NotFirst { .. } => false,
         });
-        if repair {
+        if changed {
             for drift in &drift {
                 tracing::warn!(?drift, "host not as it was left");
             }
-            // It may have been taken away with the rest.
+        }
+        let guarded = self.is_guarded(host)?;
+        if !guarded {
+            tracing::warn!("devices that nobody has told of were not closed");
             host.forget_guard();
         }
+        let repair = changed || !guarded;
         if moved || repair {
             let target = host.target(&self.state, &links);
             let report = host.enforce_target(&mut *self.plane, target, &links)?;
@@ -117,6 +124,16 @@ impl Watched {
                 .map_err(|error: ApplyError| Failure::system(error))?;
         }
         Ok(())
+    }
+
+    /// Looks only if somebody has changed any of nft's rules.
+    fn is_guarded(&mut self, host: &CloudHost) -> Result<bool, Failure> {
+        let now = netfilter::generation::nft().ok();
+        let seen = std::mem::replace(&mut self.generation, now);
+        match now.is_some() && now == seen {
+            true => Ok(true),
+            false => host.guard_is_in_place(),
+        }
     }
 }
 

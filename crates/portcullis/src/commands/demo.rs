@@ -15,6 +15,7 @@ use clap::Args;
 #[command(after_help = "\
 Examples:
   portcullis demo
+  portcullis demo --plane iptables --iptables legacy
   portcullis demo --keep       leaves the machines running, and prints how to look around
   portcullis demo --down       removes what was kept
 
@@ -34,7 +35,7 @@ pub(crate) struct DemoArgs {
 
 pub(crate) fn run(args: DemoArgs) -> Result<(), Failure> {
     match args.down {
-        true => demo::take_down(args.plane),
+        true => demo::take_down(),
         false => demo::run(args.plane, args.keep),
     }
 }

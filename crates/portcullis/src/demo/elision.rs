@@ -2,12 +2,16 @@
 //!
 //! web admits everybody at 443 and lets everything out: any packet of such a connection passes by the
 //! rules alone. db answers only what app asks: its answers need a flow.
+//! An ICMP error about an untracked connection passes where the plane can look into it; iptables can't, and
+//! leaves untracked only what has rules for errors.
 
 use super::cast::{Role, Service};
+use super::policy::{POLICY, errors_to_web};
 use super::report::{Report, Rows};
 use super::stage::Stage;
 use super::traffic::{Attempt, Conversation, PATIENCE};
 use crate::failure::Failure;
+use crate::plane::PlaneName;
 use model::{Family, FlowKey};
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -19,6 +23,7 @@ const TRACKED: usize = 100;
 
 pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     report.act("Connections that need no tracking")?;
+    admit_errors(stage, report)?;
     let mut rows = Rows::new("FLOW ENTRIES");
     let before = at_service(stage, Role::Web1, 443)?;
     report.row(&mut rows, "web1, TCP 443, before", 0, before.len());
@@ -43,11 +48,26 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let what = format!("db1, TCP 5432, more after {TRACKED} connections");
     report.row(&mut rows, what, TRACKED, after.difference(&before).count());
     report.rows(&rows)?;
+    // As it was, where errors were let in.
+    stage.enforcement.edit(POLICY)?;
     let rate = UNTRACKED as f64 / took.as_secs_f64();
     report.line(format!(
         "\n{UNTRACKED} TCP connections in {:.1} s, {rate:.0}/s, opened and closed",
         took.as_secs_f64()
     ))
+}
+
+fn admit_errors(stage: &Stage, report: &Report) -> Result<(), Failure> {
+    match stage.enforcement.plane() {
+        PlaneName::Ebpf => Ok(()),
+        PlaneName::Iptables => {
+            stage.enforcement.edit(&errors_to_web())?;
+            report.line(
+                "(iptables can't tell which connection an ICMP error is about. So web has rules for errors in\n\
+                 this act; without them its connections would be tracked.)\n\n",
+            )
+        }
+    }
 }
 
 fn at_service(stage: &Stage, role: Role, port: u16) -> Result<BTreeSet<FlowKey>, Failure> {

@@ -5,6 +5,7 @@ use super::report::{Report, Rows};
 use super::stage::Stage;
 use super::traffic::{Attempt, PATIENCE};
 use crate::failure::Failure;
+use crate::plane::PlaneName;
 use model::Family;
 use std::path::Path;
 
@@ -39,25 +40,31 @@ pub(crate) fn keep(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         .iter()
         .filter_map(|kept| Some(Path::new(&kept.path).file_name()?.to_str()?.to_owned()))
         .collect();
-    stage.enforcement.remains().keep(&names)?;
-    let program = stage.enforcement.program().display();
-    let exports = stage.enforcement.environment();
+    let enforcement = &stage.enforcement;
+    enforcement.remains().keep(&names)?;
+    let exports = enforcement.environment();
     let exports: Vec<String> = exports.iter().map(|(n, v)| format!("{n}={v}")).collect();
     let path_of = |role: &str| {
         let of_role = kept.iter().find(|kept| kept.role == role);
         of_role.map_or("", |kept| kept.path.as_str())
     };
+    let program = enforcement.program().display();
+    let on_host = match enforcement.plane() {
+        PlaneName::Ebpf => String::new(),
+        // Its programs see the rules of the namespace that they are in.
+        PlaneName::Iptables => format!("nsenter --net={} ", path_of("host")),
+    };
     report.line(format!(
         "export {}\n\n\
-         {program} status -o wide\n\
-         {program} flows\n\
-         {program} explain --port db1 --ingress 'tcp 10.0.0.12:40000 -> 10.0.0.31:5432'\n\n\
+         {on_host}{program} status -o wide\n\
+         {on_host}{program} flows\n\
+         {on_host}{program} explain --port db1 --ingress 'tcp 10.0.0.12:40000 -> 10.0.0.31:5432'\n\n\
          Edit {} and save: it is enforced at once.\n\
          Follow the agent: tail -f {}\n\n\
          The machines:",
         exports.join(" "),
-        stage.enforcement.policy_path().display(),
-        stage.enforcement.log_path().display(),
+        enforcement.policy_path().display(),
+        enforcement.log_path().display(),
     ))?;
     for role in Role::ALL.map(Role::name).into_iter().chain(["host"]) {
         report.line(format!(

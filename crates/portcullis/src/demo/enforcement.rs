@@ -8,7 +8,8 @@ use super::remains::Remains;
 use super::wait_until;
 use crate::control;
 use crate::failure::Failure;
-use crate::plane::{self, PlaneArgs};
+use crate::plane::{PlaneArgs, PlaneName};
+use crate::policy_source::look_named;
 use agent::Instance;
 use conformance::lab::Namespace;
 use model::{DropReason, FlowKey, PortId};
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Room for the demo's ports, and little more to load.
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Enforcement {
     remains: Remains,
+    /// Where the devices are, and what iptables' programs change.
+    host: Namespace,
     instance: Instance,
     directory: PathBuf,
     plane: PlaneArgs,
@@ -43,9 +46,14 @@ impl Enforcement {
             instance: remains.instance(),
             directory: remains.directory(),
             remains,
+            host: host.clone(),
             plane,
             program,
         })
+    }
+
+    pub(crate) fn plane(&self) -> PlaneName {
+        self.plane.plane
     }
 
     pub(crate) fn remains(&self) -> &Remains {
@@ -81,7 +89,6 @@ impl Enforcement {
         command
             .arg("--policy")
             .arg(self.policy_path())
-            .args(["--plane", self.plane.name()])
             .args(["--max-ports", &MAX_PORTS.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -93,9 +100,7 @@ impl Enforcement {
 
     /// By the command: enforcement is removed, and the agent ends.
     pub(crate) fn detach(&self) -> Result<(), Failure> {
-        let output = self.command(&["detach"]).output();
-        let output =
-            output.map_err(|e| Failure::System(format!("demo: portcullis detach: {e}")))?;
+        let output = self.ask(&["detach"])?;
         match output.status.success() {
             true => Ok(()),
             false => Err(Failure::System(format!(
@@ -177,13 +182,23 @@ impl Enforcement {
 
     /// The flow entries of the role's port, as they are in the kernel.
     pub(crate) fn flows(&self, role: Role) -> Result<BTreeSet<FlowKey>, Failure> {
-        let mut plane = plane::look(self.plane, &self.instance)?;
-        let flows = plane.flows(Some(&PortId::new(role.name())))?;
+        let port = PortId::new(role.name());
+        let flows = self.host.run(|| {
+            let mut plane = look_named(self.plane, &self.instance)?;
+            plane.flows(Some(&port))
+        })?;
         Ok(flows.into_iter().map(|flow| flow.key).collect())
     }
 
+    /// A command of an operator on the demo's host.
+    pub(crate) fn ask(&self, words: &[&str]) -> Result<Output, Failure> {
+        let mut command = self.command(words);
+        let output = self.host.run(|| command.output());
+        output.map_err(|e| Failure::System(format!("demo: portcullis {}: {e}", words.join(" "))))
+    }
+
     /// This program as an operator would start it, asking about the demo's instance.
-    pub(crate) fn command(&self, words: &[&str]) -> Command {
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words);
         for (name, value) in self.environment() {
@@ -193,13 +208,15 @@ impl Enforcement {
     }
 
     /// With these set, every command is about the demo's instance.
-    pub(crate) fn environment(&self) -> [(&'static str, String); 3] {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let path = |name: &str| self.directory.join(name).display().to_string();
-        [
+        let mut environment = self.plane.environment();
+        environment.extend([
             ("PORTCULLIS_INSTANCE", self.instance.name().to_owned()),
             ("PORTCULLIS_RUN_DIR", path("run")),
             ("PORTCULLIS_STATE_DIR", path("state")),
-        ]
+        ]);
+        environment
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {

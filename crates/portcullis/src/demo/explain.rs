@@ -15,7 +15,7 @@ struct Question {
 }
 
 pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
-    report.act("Why? `portcullis explain`, by the oracle and by the loaded program")?;
+    report.act("Why? `portcullis explain`, by the oracle and by what is loaded")?;
     let to = Role::Db1;
     let questions = [
         Question {
@@ -43,11 +43,12 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         report.line(format!(
             "{apart}$ portcullis explain --port {port} --ingress '{packet}'"
         ))?;
-        report.line(text(run(stage, &words)?)?)?;
-        let answer = text(run(stage, &[&words[..], &["-o", "json"]].concat())?)?;
+        report.line(text(stage.enforcement.ask(&words)?)?)?;
+        let in_json = [&words[..], &["-o", "json"]].concat();
+        let answer = text(stage.enforcement.ask(&in_json)?)?;
         let answer: Value = serde_json::from_str(&answer)
             .map_err(|e| Failure::System(format!("demo: reading the answer of explain: {e}")))?;
-        for (who, key) in [("the oracle", "model"), ("the loaded program", "plane")] {
+        for (who, key) in [("the oracle", "model"), ("what is loaded", "plane")] {
             let answer = &answer[key];
             let seen = format!(
                 "{} ({})",
@@ -61,14 +62,8 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run(stage: &Stage, words: &[&str]) -> Result<Output, Failure> {
-    let mut command = stage.enforcement.command(words);
-    let output = stage.lab.host().run(|| command.output());
-    output.map_err(|e| Failure::System(format!("demo: portcullis {}: {e}", words.join(" "))))
-}
-
 fn text(output: Output) -> Result<String, Failure> {
-    // 1 is an answer: the oracle and the program differ.
+    // 1 is an answer: the two differ.
     match output.status.code() {
         Some(0 | 1) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Some(_) | None => Err(Failure::System(format!(

@@ -103,7 +103,8 @@ impl Remains {
     pub(crate) fn left(&self) -> Result<String, Failure> {
         let state = self.state();
         let mut left = Vec::new();
-        if plane::is_there(state.plane, &state.instance)? {
+        let (plane, instance) = (state.plane, &state.instance);
+        if state.host.run(|| plane::is_there(plane, instance))? {
             left.push("enforcement");
         }
         if state.directory.exists() {
@@ -162,7 +163,10 @@ fn tell_left(failure: &Failure) {
 }
 
 /// Removes what demos left that run no more. Those that run are left alone.
-pub(crate) fn take_down(plane: PlaneArgs) -> Result<(), Failure> {
+///
+/// Of the planes only eBPF's enforcement outlives the namespaces of a demo. iptables' is never looked for:
+/// what there is in this namespace is the machine's own.
+pub(crate) fn take_down() -> Result<(), Failure> {
     let mut found = 0;
     for (name, directory) in directories().map_err(failed("looking into /run"))? {
         found += 1;
@@ -176,7 +180,7 @@ pub(crate) fn take_down(plane: PlaneArgs) -> Result<(), Failure> {
         };
         let instance = instance(&name, &directory)?;
         end_agent(&instance)?;
-        remove_enforcement(plane, &instance)?;
+        remove_enforcement(PlaneArgs::ebpf(), &instance)?;
         let kept = fs::read_to_string(directory.join("namespaces")).unwrap_or_default();
         for namespace in kept.lines() {
             remove_namespace(namespace)?;

@@ -204,6 +204,11 @@ impl Bed {
         self.vms.borrow_mut().insert(name.to_owned(), guest);
     }
 
+    pub(crate) fn unplug(&mut self, name: &str) {
+        let guest = self.vms.borrow_mut().remove(name).expect("it is there");
+        self.lab.remove_vm(&guest.vm).expect("it is there");
+    }
+
     pub(crate) fn vm(&self, name: &str) -> Vm {
         self.vms.borrow()[name].vm.clone()
     }
@@ -238,7 +243,10 @@ impl Bed {
 
     /// A call as the agent makes it.
     pub(crate) fn call(&self, words: &[&str]) -> Output {
-        let mut command = self.command(words);
+        self.run_call(self.command(words))
+    }
+
+    pub(crate) fn run_call(&self, mut command: Command) -> Output {
         let output = self.lab.host().run(move || command.output());
         output.expect("the program runs")
     }
@@ -277,13 +285,17 @@ impl Bed {
 
     /// `add_network_rules` for a VM with this NIC.
     pub(crate) fn push(&self, vm: &str, nic: &str, sequence: u64, rules: &str) -> Output {
+        self.run_call(self.push_command(vm, nic, sequence, rules))
+    }
+
+    pub(crate) fn push_command(&self, vm: &str, nic: &str, sequence: u64, rules: &str) -> Command {
         let described = self.described(nic);
         let sequence = sequence.to_string();
         let mut words = vec!["add_network_rules", "--vmname", vm, "--vmid", "10"];
         words.extend(described.iter().map(String::as_str));
         words.extend(["--nicsecips", "0;", "--sig", "9a03", "--seq", &sequence]);
         words.extend(["--rules", rules]);
-        self.call(&words)
+        self.command(&words)
     }
 
     pub(crate) fn pushed(&self, vm: &str, nic: &str, sequence: u64, rules: &str) {

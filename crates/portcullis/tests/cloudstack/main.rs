@@ -3,6 +3,7 @@
 
 mod bed;
 mod calls;
+mod faults;
 mod handover;
 mod live;
 mod rules;
