@@ -4,9 +4,10 @@
 //! reads it sees the old one or the new one. Two writers at once are the caller's to prevent.
 
 use crate::log_files::{LogError, LogLine};
+use crate::original::build::IpFile;
 use crate::state::StateError;
 use crate::{State, VmName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,51 @@ pub fn write_log(directory: &Path, line: &LogLine) -> Result<(), FileError> {
         &format!("{line}\n"),
         Durability::Memory,
     )
+}
+
+/// Puts the script's files of a whole host in place of all that are there.
+pub fn replace_all(
+    directory: &Path,
+    logs: &[LogLine],
+    ip_files: &[IpFile],
+) -> Result<(), FileError> {
+    let mut kept = BTreeSet::new();
+    for line in logs {
+        write_log(directory, line)?;
+        kept.insert(log_path(directory, &line.vm));
+    }
+    for file in ip_files {
+        let path = directory.join(format!("{}.ip", file.vm));
+        replace(&path, &format!("{}\n", file.line), Durability::Memory)?;
+        kept.insert(path);
+    }
+    for path in scripts_files(directory)? {
+        if !kept.contains(&path) {
+            fs::remove_file(&path).map_err(|source| failed("removing", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Those that are named as a VM's.
+fn scripts_files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed("reading", directory, source)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|source| failed("reading", directory, source))?
+            .path();
+        let is_kind = path.extension().is_some_and(|e| e == "log" || e == "ip");
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        if is_kind && stem.is_some_and(|stem| VmName::new(stem).is_ok()) {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 /// Removes a VM's `NAME.log`; there need not be one.
@@ -222,6 +268,28 @@ mod tests {
         remove_log(&cloud, &first.vm).expect("removed");
         remove_log(&cloud, &first.vm).expect("already gone");
         assert_eq!(names(&cloud), ["r-4-VM.log"]);
+    }
+
+    #[test]
+    fn all_of_a_host_s_files_are_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in ["i-2-10-VM.log", "i-2-9-VM.log", "i-2-9-VM.ip", "a b.log"] {
+            fs::write(directory.path().join(name), "old\n").expect("written");
+        }
+        let first = line("i-2-10-VM,10,10.1.1.10,3,9a03,7");
+        let addresses = IpFile {
+            vm: first.vm.clone(),
+            line: "i-2-10-VM,0;,10".to_owned(),
+        };
+        replace_all(directory.path(), &[first], &[addresses]).expect("written");
+        assert_eq!(
+            names(directory.path()),
+            ["a b.log", "i-2-10-VM.ip", "i-2-10-VM.log"]
+        );
+        let read = |name| fs::read_to_string(directory.path().join(name)).expect("there");
+        assert_eq!(read("i-2-10-VM.log"), "i-2-10-VM,10,10.1.1.10,3,9a03,7\n");
+        assert_eq!(read("i-2-10-VM.ip"), "i-2-10-VM,0;,10\n");
+        replace_all(&directory.path().join("none"), &[], &[]).expect("nothing to do");
     }
 
     #[test]

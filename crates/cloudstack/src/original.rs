@@ -15,6 +15,7 @@
 //! opens no egress.
 //! Knows nothing of: how the texts are got; what is enforced. What is removed is in `removal`.
 
+pub mod build;
 mod chains;
 mod dispatch;
 mod doubt;
@@ -35,6 +36,7 @@ use found::FoundRules;
 use host::{Beside, Host};
 use model::{Family, MacAddr};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// The texts of a host, of whichever back end.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +83,42 @@ pub enum Version {
     After,
     /// After 4.23: with direct routing.
     Main,
+}
+
+impl Version {
+    /// The oldest first.
+    pub const ALL: [Version; 3] = [Version::Before, Version::After, Version::Main];
+
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::Before => "before",
+            Version::After => "after",
+            Version::Main => "main",
+        }
+    }
+
+    /// Which version has this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.name() == name)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Version::Before => "up to CloudStack 4.22",
+            Version::After => "of CloudStack 4.23",
+            Version::Main => "after CloudStack 4.23",
+        })
+    }
+}
+
+impl Recovered {
+    /// The newest version that has made any of it: the one that the host had last.
+    pub fn version(&self) -> Option<Version> {
+        self.versions.values().flatten().max().copied()
+    }
 }
 
 /// Reads a host. `links`: empty where nobody has asked.

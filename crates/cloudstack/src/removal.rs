@@ -47,7 +47,11 @@ pub struct LinkLayer {
 }
 
 impl LinkLayer {
-    /// For `ebtables-restore --noflush`, which ebtables on nf_tables has. Empty: nothing is to be removed.
+    pub(crate) fn new(steps: Vec<String>) -> Self {
+        Self { steps }
+    }
+
+    /// For `ebtables-restore --noflush`, which ebtables on nf_tables has. Empty: nothing is to be done.
     pub fn script(&self) -> String {
         match self.steps.is_empty() {
             true => String::new(),
@@ -68,50 +72,65 @@ impl LinkLayer {
 /// What removes all that the script has built. Total.
 pub fn removal(dumps: &Dumps<'_>) -> Removal {
     let host = Host::read(dumps);
-    let mut in_use = InUse::default();
-    in_use.add_sets(&host);
-    let mut doubts = host.doubts();
-    let mut steps: BTreeMap<(Dump, &str), Vec<String>> = BTreeMap::new();
-    for (dump, tables) in host.dumps() {
-        for (table, chains) in tables.iter() {
-            let plan = Plan::new(dump, table, chains);
-            doubts.extend(plan.doubts(dump));
-            in_use.add_rules(&plan);
-            if !tables.is_cut {
-                steps.insert((dump, table), plan.steps());
+    let mut former = Former::new(&host, &Rebuilt::default());
+    Removal {
+        iptables: former.script(Dump::Iptables),
+        ip6tables: former.script(Dump::Ip6tables),
+        ebtables: LinkLayer::new(former.take(Dump::Ebtables, "nat")),
+        sets: former.sets,
+        doubts: former.doubts,
+    }
+}
+
+/// Objects of the script's names that are made anew: they neither go nor stay.
+#[derive(Debug, Default)]
+pub(crate) struct Rebuilt {
+    /// By tool; of the tables that the script has chains in.
+    pub(crate) chains: BTreeSet<(Dump, String)>,
+    pub(crate) sets: BTreeSet<String>,
+}
+
+/// What goes, in steps.
+pub(crate) struct Former<'a> {
+    /// By tool and table.
+    steps: BTreeMap<(Dump, &'a str), Vec<String>>,
+    /// Sets to destroy, once the rules are gone.
+    pub(crate) sets: Vec<String>,
+    /// What stays. Sorted, each once.
+    pub(crate) doubts: Vec<Doubt>,
+}
+
+impl<'a> Former<'a> {
+    pub(crate) fn new(host: &Host<'a>, rebuilt: &Rebuilt) -> Self {
+        let mut in_use = InUse::default();
+        in_use.add_sets(host);
+        let mut former = Self {
+            steps: BTreeMap::new(),
+            sets: Vec::new(),
+            doubts: host.doubts(),
+        };
+        for (dump, tables) in host.dumps() {
+            for (table, chains) in tables.iter() {
+                let plan = Plan::new(dump, table, chains, rebuilt);
+                former.doubts.extend(plan.doubts(dump));
+                in_use.add_rules(&plan);
+                if !tables.is_cut {
+                    former.steps.insert((dump, table), plan.steps());
+                }
             }
         }
+        // Rules that aren't seen, and those that stay for their sake, may use any set.
+        if !host.four.is_cut && !host.six.is_cut {
+            former.add_sets(host, rebuilt, &in_use);
+        }
+        former.doubts.sort();
+        former.doubts.dedup();
+        former
     }
-    let mut removal = Removal {
-        iptables: script(&steps, Dump::Iptables),
-        ip6tables: script(&steps, Dump::Ip6tables),
-        ebtables: LinkLayer {
-            steps: steps.remove(&(Dump::Ebtables, "nat")).unwrap_or_default(),
-        },
-        sets: Vec::new(),
-        doubts,
-    };
-    // Rules that aren't seen, and those that stay for their sake, may use any set.
-    if !host.four.is_cut && !host.six.is_cut {
-        removal.add_sets(&host, &in_use);
-    }
-    removal.doubts.sort();
-    removal.doubts.dedup();
-    removal
-}
 
-fn script(steps: &BTreeMap<(Dump, &str), Vec<String>>, of: Dump) -> String {
-    let tables = steps
-        .iter()
-        .filter(|((dump, _), steps)| *dump == of && !steps.is_empty());
-    let tables =
-        tables.map(|((_, table), steps)| format!("*{table}\n{}\nCOMMIT\n", steps.join("\n")));
-    tables.collect()
-}
-
-impl Removal {
-    fn add_sets(&mut self, host: &Host<'_>, in_use: &InUse) {
-        for (name, set) in host.sets.iter().filter(|(name, _)| names::is_user_vm(name)) {
+    fn add_sets(&mut self, host: &Host<'_>, rebuilt: &Rebuilt, in_use: &InUse) {
+        let its = |name: &str| names::is_user_vm(name) && !rebuilt.sets.contains(name);
+        for (name, set) in host.sets.iter().filter(|(name, _)| its(name)) {
             let set_name = (*name).to_owned();
             let is_ipv6 = name.ends_with("-6") && set.is("hash:net", "inet6");
             match in_use.0.get(*name) {
@@ -126,6 +145,20 @@ impl Removal {
             }
         }
     }
+
+    /// The steps in a table, which are then no longer here.
+    pub(crate) fn take(&mut self, dump: Dump, table: &'static str) -> Vec<String> {
+        self.steps.remove(&(dump, table)).unwrap_or_default()
+    }
+
+    /// For a restore command: the steps that are left, each table's in one transaction.
+    pub(crate) fn script(&self, of: Dump) -> String {
+        let tables = self.steps.iter();
+        let tables = tables.filter(|((dump, _), steps)| *dump == of && !steps.is_empty());
+        let tables =
+            tables.map(|((_, table), steps)| format!("*{table}\n{}\nCOMMIT\n", steps.join("\n")));
+        tables.collect()
+    }
 }
 
 /// What becomes of one table.
@@ -135,6 +168,8 @@ struct Plan<'c> {
     its: BTreeSet<&'c str>,
     /// Those that stay, for somebody else's sake.
     stay: BTreeSet<&'c str>,
+    /// Those that are made anew: whatever is in them now is gone with that.
+    rebuilt: BTreeSet<&'c str>,
     /// Its rules in chains of others, by chain and place.
     rules: BTreeSet<Place<'c>>,
     /// Rules of others that lead into its chains.
@@ -144,16 +179,20 @@ struct Plan<'c> {
 type Place<'c> = (&'c str, usize);
 
 impl<'c> Plan<'c> {
-    fn new(dump: Dump, table: &str, chains: &'c Chains<'c>) -> Self {
+    fn new(dump: Dump, table: &str, chains: &'c Chains<'c>, rebuilt: &Rebuilt) -> Self {
         let is_its = |chain: &&str| match (dump, table) {
             (Dump::Iptables | Dump::Ip6tables, "filter") => names::is_filter_chain(chain),
             (Dump::Ebtables, "nat") => names::link_layer_vm(chain).is_some(),
             (Dump::Iptables | Dump::Ip6tables | Dump::Ebtables, _) => false,
         };
+        let is_rebuilt = |chain: &&str| rebuilt.chains.contains(&(dump, (*chain).to_owned()));
+        let its = chains.keys().copied().filter(is_its);
+        let (rebuilt, its) = its.partition(is_rebuilt);
         let mut plan = Self {
             chains,
-            its: chains.keys().copied().filter(is_its).collect(),
+            its,
             stay: BTreeSet::new(),
+            rebuilt,
             rules: its_rules(dump, table, chains),
             foreign_jumps: Vec::new(),
         };
@@ -177,10 +216,8 @@ impl<'c> Plan<'c> {
     }
 
     fn foreign_rules(&self) -> impl Iterator<Item = (Place<'c>, &'c Rule<'c>)> {
-        let others = self
-            .chains
-            .iter()
-            .filter(|(chain, _)| !self.its.contains(*chain));
+        let is_its = |chain: &&str| self.its.contains(*chain) || self.rebuilt.contains(*chain);
+        let others = self.chains.iter().filter(move |(chain, _)| !is_its(chain));
         let rules = others.flat_map(|(chain, rules)| {
             let rules = rules.iter().enumerate();
             rules.map(|(at, rule)| ((*chain, at), rule))

@@ -38,6 +38,15 @@ pub struct RuleRecord {
     pub remotes: Vec<Remote>,
 }
 
+/// A record beside the words that it came in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AsTold<'r> {
+    /// What they mean.
+    pub(crate) record: &'r RuleRecord,
+    protocol: &'r str,
+    prefixes: &'r str,
+}
+
 /// Which protocol a record admits, and what of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -178,6 +187,34 @@ impl Rules {
     /// In the order of the text.
     pub fn records(&self) -> &[RuleRecord] {
         &self.records
+    }
+
+    /// In the order of the text, with its words.
+    pub(crate) fn as_told(&self) -> impl Iterator<Item = AsTold<'_>> {
+        let records = self.text.split(END).zip(self.records());
+        records.map(|(text, record)| AsTold::new(text, record))
+    }
+}
+
+impl<'r> AsTold<'r> {
+    /// `text` is the record's, without its end.
+    fn new(text: &'r str, record: &'r RuleRecord) -> Self {
+        let (_, fields) = text.split_once(':').unwrap_or_default();
+        let mut fields = fields.splitn(4, ';');
+        Self {
+            record,
+            protocol: fields.next().unwrap_or_default(),
+            prefixes: fields.nth(2).unwrap_or_default(),
+        }
+    }
+
+    /// Its protocol came as a number.
+    pub(crate) fn is_numbered(self) -> bool {
+        self.protocol.starts_with(|c: char| c.is_ascii_digit())
+    }
+
+    pub(crate) fn prefixes(self) -> impl Iterator<Item = &'r str> {
+        self.prefixes.split(',')
     }
 }
 

@@ -8,8 +8,8 @@
 use crate::books::{Books, zone};
 use crate::mark;
 use dataplane::{FlowRecord, Standing, Target};
-use model::{Direction, FlowKey, FlowState, IcmpRequest, PortId, Prefix, Timeouts};
-use netfilter::conntrack::{self, Entry, Filter, State, Status, Tcp, TupleL4};
+use model::{Direction, FlowKey, FlowState, PortId, Prefix, Timeouts};
+use netfilter::conntrack::{self, Entry, Filter, State, Status, Tcp};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ impl Locals {
         for (address, original, bit) in ends {
             let started = entry.mark & bit != 0;
             for port in self.at(entry.zone, address) {
-                let Some(key) = key(entry, original) else {
+                let Some(key) = entry.flow_key(original) else {
                     continue;
                 };
                 let flow = LocalFlow {
@@ -166,37 +166,4 @@ fn lasts(timeouts: &Timeouts, key: &FlowKey, state: FlowState, replied: bool) ->
         (17, _, _) => timeouts.udp_s,
         _ => timeouts.other_s,
     }
-}
-
-/// `None`: ICMP that is no request of a flow.
-fn key(entry: &Entry, original: Direction) -> Option<FlowKey> {
-    let tuple = &entry.original;
-    let (src_l4, dst_l4, icmp) = match tuple.l4 {
-        TupleL4::Ports { src, dst } => (src, dst, None),
-        TupleL4::Nothing => (0, 0, None),
-        TupleL4::Icmp {
-            icmp_type,
-            code,
-            id,
-        } => {
-            let request = IcmpRequest {
-                icmp_type,
-                by_local: original == Direction::Egress,
-            };
-            let of_flow = code == 0 && matches!(icmp_type, 8 | 13 | 128);
-            (id, id, Some(of_flow.then_some(request)?))
-        }
-    };
-    let (local, remote, local_l4, remote_l4) = match original {
-        Direction::Egress => (tuple.src, tuple.dst, src_l4, dst_l4),
-        Direction::Ingress => (tuple.dst, tuple.src, dst_l4, src_l4),
-    };
-    Some(FlowKey {
-        protocol: entry.protocol,
-        local,
-        remote,
-        local_l4,
-        remote_l4,
-        icmp,
-    })
 }

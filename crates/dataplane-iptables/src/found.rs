@@ -18,6 +18,9 @@ use model::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+/// The comment of our rules in the kernel's chains.
+pub const COMMENT: &str = "portcullis";
+
 /// How the table of link.nft is called, with the instance's name behind. No instance has a dot in its name,
 /// so no other table of ours is called so.
 pub(crate) const TABLE: &str = "portcullis.plane.";
@@ -142,8 +145,8 @@ impl Found {
             } else if let Some(rule) = line.strip_prefix("-A ")
                 && let Some((chain, rule)) = rule.split_once(' ')
             {
-                let ours = rule.contains("--comment portcullis ")
-                    || rule.contains("--comment \"portcullis\" ");
+                let ours = rule.contains(&format!("--comment {COMMENT} "))
+                    || rule.contains(&format!("--comment \"{COMMENT}\" "));
                 if chain.starts_with("pc-") {
                     self.chains
                         .entry(name(chain))
@@ -187,6 +190,20 @@ pub(crate) fn tables(tools: &Tools) -> io::Result<BTreeSet<String>> {
         .filter_map(|line| line.split_whitespace().last());
     let ours = names.filter(|name| name.starts_with(TABLE));
     Ok(ours.map(str::to_owned).collect())
+}
+
+/// Our sets that no rule asks, as `ipset list -terse` has it.
+pub(crate) fn unused(listed: &str) -> BTreeSet<String> {
+    let mut name = "";
+    let mut unused = BTreeSet::new();
+    for line in listed.lines() {
+        if let Some(found) = line.strip_prefix("Name: ") {
+            name = found;
+        } else if line == "References: 0" && is_ours(name) {
+            unused.insert(name.to_owned());
+        }
+    }
+    unused
 }
 
 /// The sets named as CloudStack's change names them are ours as well.
@@ -247,6 +264,13 @@ COMMIT
         );
         let expected = ("pc-1-in4-port".to_owned(), "hash:net,port inet".to_owned());
         assert_eq!(found.sets, BTreeMap::from([expected]));
+    }
+
+    #[test]
+    fn a_set_that_a_rule_asks_is_in_use() {
+        let listed = "Name: cs_notrack\nType: hash:ip\nReferences: 2\n\n\
+             Name: pc-to-4\nType: hash:mac\nReferences: 0\n\nName: mine\nReferences: 0\n";
+        assert_eq!(unused(listed), BTreeSet::from(["pc-to-4".to_owned()]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::flows::{LocalFlow, Locals};
 use crate::mark;
 use dataplane::Target;
 use model::Direction;
-use netfilter::conntrack::{self, Change, Entry, Filter, Outcome};
+use netfilter::conntrack::{self, Change, Entry, Filter, Outcome, State, Tcp};
 use std::io;
 
 /// Entries of zone 0 become entries of the bridges that their ends are on; how many. Those that are there
@@ -43,18 +43,69 @@ pub(crate) fn take(target: &Target, books: &Books) -> io::Result<u64> {
     create(&taken)
 }
 
-/// The entries of our zones become entries of zone 0, without our marks; how many.
-pub(crate) fn give_back(books: &Books) -> io::Result<u64> {
-    let mut given = Vec::new();
-    for (_, number) in books.bridges.all() {
-        given.extend(entries(zone(number))?.into_iter().map(|entry| Entry {
-            zone: 0,
-            zone_only: None,
-            mark: entry.mark & !(mark::STARTED_OUT | mark::STARTED_IN),
-            ..entry
-        }));
+/// What goes back: the connections of our bridges' zones, as the plane knew them last.
+pub(crate) struct Giving<'a> {
+    target: &'a Target,
+    books: Books,
+    locals: Locals,
+}
+
+impl<'a> Giving<'a> {
+    pub(crate) fn new(target: &'a Target, books: &Books) -> Self {
+        Self {
+            target,
+            books: books.clone(),
+            locals: Locals::of(target, books),
+        }
     }
-    create(&given)
+
+    /// Those that are live become entries of zone 0, without our marks, too; how many. One that is there
+    /// already stays as it is.
+    pub(crate) fn give(&self) -> io::Result<u64> {
+        let mut given = self.ours()?;
+        given.retain(|entry| is_open(entry) && self.is_permitted(entry));
+        for entry in &mut given {
+            entry.zone = 0;
+            entry.zone_only = None;
+            entry.mark &= !(mark::STARTED_OUT | mark::STARTED_IN);
+        }
+        create(&given)
+    }
+
+    /// Nobody asks our zones any more.
+    pub(crate) fn forget(&self) -> io::Result<()> {
+        let ours = self.ours()?;
+        let changes: Vec<Change<'_>> = ours.iter().map(Change::Delete).collect();
+        conntrack::change(&changes).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    fn ours(&self) -> io::Result<Vec<Entry>> {
+        let mut ours = Vec::new();
+        for (_, number) in self.books.bridges.all() {
+            ours.extend(entries(zone(number))?);
+        }
+        Ok(ours)
+    }
+
+    /// Whoever judges next may take an entry for a permission; to us it was none.
+    fn is_permitted(&self, entry: &Entry) -> bool {
+        let flows = self.locals.flows(entry);
+        let permitted = |flow: &LocalFlow<'_>| {
+            policy::permitting(&self.target.view, flow.port, flow.original, &flow.key).is_some()
+        };
+        !flows.is_empty() && flows.iter().all(permitted)
+    }
+}
+
+/// A handshake that goes on would find an entry that has stopped in its midst; without one it is begun anew.
+fn is_open(entry: &Entry) -> bool {
+    match entry.state {
+        State::Tcp(Tcp { state, .. }) => {
+            !matches!(state, Tcp::SYN_SENT | Tcp::SYN_SENT2 | Tcp::SYN_RECV)
+        }
+        State::Sctp(_) | State::Stateless => true,
+    }
 }
 
 fn entries(zone: u16) -> io::Result<Vec<Entry>> {

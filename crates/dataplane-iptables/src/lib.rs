@@ -41,6 +41,7 @@ mod tools;
 mod watch;
 
 pub use compare::{Difference, Place};
+pub use found::COMMENT;
 pub use plane::{CAPABILITIES, IptablesConfig, IptablesPlane};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use tools::Backend;

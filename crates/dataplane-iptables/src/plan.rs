@@ -458,20 +458,24 @@ fn link_anew(whole: &Change, found: &Found, table: &str) -> Option<Step> {
 
 const ASIDE: &str = "pc-aside";
 
-/// Removes all that was found.
+/// Removes all that was found but its sets, which have to be out of use first.
 pub(crate) fn removal(found: &Found, table: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let script = format!("add table bridge {table}\ndelete table bridge {table}\n");
     // First the link: what it dropped, the gates don't.
     steps.extend(step(Tool::Nft, script, 1));
     steps.extend(chains_removal(found));
-    let sets: String = found
-        .sets
-        .keys()
+    steps
+}
+
+pub(crate) fn sets_removal(sets: &BTreeSet<String>) -> Vec<Step> {
+    let script: String = sets
+        .iter()
         .map(|name| format!("destroy {name}\n"))
         .collect();
-    steps.extend(step(Tool::Ipset, sets, found.sets.len() as u64));
-    steps
+    step(Tool::Ipset, script, sets.len() as u64)
+        .into_iter()
+        .collect()
 }
 
 /// Removes what one back end of iptables has of us.

@@ -8,7 +8,7 @@ use crate::counters;
 use crate::flows::{self, Locals};
 use crate::forget::Forget;
 use crate::found::{Found, TABLE, Whole};
-use crate::handover;
+use crate::handover::{self, Giving};
 use crate::plan::{self, Step, Tool};
 use crate::record::{InForce, Record, RecordFile};
 use crate::render;
@@ -198,9 +198,21 @@ impl IptablesPlane {
         handover::take(&target, &self.books)
     }
 
-    /// Before detaching, where somebody else judges from then on.
-    pub fn give_back_connections(&self) -> io::Result<u64> {
-        handover::give_back(&self.books)
+    /// Before somebody else judges: the kernel tracks the connections of what is in force where nobody says a
+    /// zone, too. Again whenever some may have begun.
+    pub fn give_back_connections(&self, target: &Target) -> io::Result<u64> {
+        Giving::new(target, &self.books).give()
+    }
+
+    /// Detaches, where somebody else judges from then on: the last connections go over with it.
+    pub fn hand_over(&mut self, target: &Target) -> Result<u64, ApplyError> {
+        let giving = Giving::new(target, &self.books);
+        let give = || giving.give().map_err(failed("giving back connections"));
+        let before = give()?;
+        self.detach()?;
+        let after = give()?;
+        giving.forget().map_err(failed("ending connections"))?;
+        Ok(before + after)
     }
 
     /// All tracked flows, or one port's.
@@ -524,6 +536,10 @@ impl DataPlane for IptablesPlane {
         let found = self.found()?;
         self.tools.execute(&plan::removal(&found, &self.table))?;
         self.remove_other()?;
+        // Others may have rules about the sets that are everybody's.
+        let listed = self.tools.ipset(&["list", "-terse"]);
+        let unused = crate::found::unused(&listed.map_err(failed("listing address sets"))?);
+        self.tools.execute(&plan::sets_removal(&unused))?;
         self.file
             .remove()
             .map_err(failed("forgetting what was enforced"))?;

@@ -16,11 +16,13 @@ mod config;
 mod host;
 mod libvirt;
 mod original;
+mod release;
 mod watch;
 
 pub(crate) use adopt::{Adopted, adopt, recover};
 pub(crate) use config::{Config, PATH as CONFIG_PATH};
 pub(crate) use host::{CloudHost, state_path};
+pub(crate) use release::{Leaving, end_release, release};
 pub(crate) use watch::watch;
 
 use crate::failure::Failure;

@@ -2,8 +2,12 @@
 //!
 //! Place on the line: view -> **the plane**. A file for each plane's crate.
 
+mod connections;
 mod ebpf;
 mod iptables;
+
+pub(crate) use connections::forget_revoked;
+pub(crate) use dataplane_iptables::COMMENT;
 
 use crate::failure::Failure;
 use agent::Instance;
@@ -116,8 +120,12 @@ pub(crate) trait LivePlane: DataPlane {
     /// kernel tracks for them go on. How many.
     fn take_over(&mut self, target: &Target) -> Result<u64, Failure>;
 
-    /// Before detaching, where somebody else judges from then on: the kernel tracks our connections. How many.
-    fn give_back(&mut self) -> Result<u64, Failure>;
+    /// Before somebody else judges as well: the kernel tracks the connections of what is in force where nobody
+    /// says a zone, too. How many more. Again whenever some may have begun.
+    fn give_back(&mut self, target: &Target) -> Result<u64, Failure>;
+
+    /// Detaches, where somebody else judges from then on: the last connections go over with it.
+    fn hand_over(&mut self, target: &Target) -> Result<u64, Failure>;
 
     /// What it would answer about this frame; nothing is counted or remembered. `Err` inside: it can't be
     /// asked that, and why.

@@ -51,6 +51,10 @@ const OF_GUARDS: &[&str] = &[
     "OUT; -s fe80::/64; -d LL; -p udp; --dport 546 > PASS",
     "IN; ! -d fe80::/64; -p udp; --sport 547 > DROP",
     // Direct routing.
+    "TO; -p ipv6-icmp; --icmpv6-type 1 > PASS",
+    "TO; -p ipv6-icmp; --icmpv6-type 2 > PASS",
+    "TO; -p ipv6-icmp; --icmpv6-type 3 > PASS",
+    "TO; -p ipv6-icmp; --icmpv6-type 4 > PASS",
     "TO > VM",
     "TO; --state RELATED,ESTABLISHED > PASS",
     "IN; --mark APPROVED > PASS",

@@ -69,12 +69,17 @@ pub(super) fn nic(filter: &mut Table, family: Family, made: Made, vm: &BuiltVm, 
         format!("BF-{}-OUT", nic.bridge),
     );
     if nic.routed {
-        // Its IPv6 part is made as long as it has been seen: not at all.
-        if family == Family::Four {
-            let set = format!("-m set --match-set {} dst", vm.name);
-            filter.append(&bridge_out, format!("{set} -j {guard}"));
-            filter.append(&bridge_in, format!("{from} -j {guard}"));
-            routed(filter, vm.name, &guard, &from, &set);
+        let set = match family {
+            Family::Four => vm.name.to_owned(),
+            Family::Six => format!("{}-6", vm.name),
+        };
+        filter.append(
+            &bridge_out,
+            format!("-m set --match-set {set} dst -j {guard}"),
+        );
+        filter.append(&bridge_in, format!("{from} -j {guard}"));
+        for rule in routed(family, vm.name, nic, &set) {
+            filter.append(&guard, rule);
         }
         return;
     }
@@ -85,7 +90,7 @@ pub(super) fn nic(filter: &mut Table, family: Family, made: Made, vm: &BuiltVm, 
         Family::Six => six(made, vm.name, nic, &from, &to),
     };
     let stateful = "-m state --state RELATED,ESTABLISHED -j ACCEPT";
-    if made == Made::Before && filter.chain(&guard).is_empty() {
+    if made == Made::Before {
         filter.append(&guard, stateful);
     }
     for rule in rules {
@@ -175,35 +180,64 @@ fn six(made: Made, vm: &str, nic: &BuiltNic, from: &str, to: &str) -> Vec<String
     rules
 }
 
-fn routed(filter: &mut Table, vm: &str, guard: &str, from: &str, to: &str) {
-    let own = format!("{from} -m set --match-set {vm} src");
+/// Where the host routes: no DHCP, no discovery towards the VM, and a mark for what it may send.
+fn routed(family: Family, vm: &str, nic: &BuiltNic, set: &str) -> Vec<String> {
+    let from = from_vif(Made::Main, nic.vif);
+    let to = format!("-m set --match-set {set} dst");
+    let own = format!("-m set --match-set {set} src");
     let mark = format!("-j MARK --set-xmark {MARK}");
-    for rule in [
-        format!("{from} -m set ! --match-set {vm} src -j DROP"),
-        format!("-p udp {own} -m udp --dport 53 {mark}"),
-        format!("-p tcp {own} -m tcp --dport 53 {mark}"),
-        format!("{own} -j {vm}-eg"),
+    let marked = format!("{from} -m mark --mark {MARK} -j RETURN");
+    let spoofed = format!("{from} -m set ! --match-set {set} src -j DROP");
+    let sends = format!("{from} {own} -j {vm}-eg");
+    let mut rules = match family {
+        Family::Four if nic.ipv4.is_none() => vec![],
+        Family::Four => vec![
+            spoofed,
+            format!("-p udp {from} {own} -m udp --dport 53 {mark}"),
+            format!("-p tcp {from} {own} -m tcp --dport 53 {mark}"),
+            sends,
+        ],
+        Family::Six => {
+            let icmp =
+                |end: &str, kind| format!("-p ipv6-icmp {end} -m icmp6 --icmpv6-type {kind}");
+            let errors = [2, 1, 3, 4].map(|kind| {
+                let sent = format!("{} {own} {mark}", icmp(&from, kind));
+                [sent, format!("{} -j ACCEPT", icmp(&to, kind))]
+            });
+            let discovery = [
+                format!("{} -j DROP", icmp(&from, 134)),
+                format!("{} -m hl --hl-eq 255 {mark}", icmp(&from, 135)),
+                format!("{} {own} -m hl --hl-eq 255 {mark}", icmp(&from, 136)),
+            ];
+            let rest = [
+                format!("-d ff02::16/128 -p ipv6-icmp {from} {mark}"),
+                format!("-p udp {from} -m udp --dport 53 {own} {mark}"),
+                format!("-p tcp {from} -m tcp --dport 53 {own} {mark}"),
+                marked.clone(),
+                spoofed,
+                sends,
+            ];
+            [&discovery[..], errors.as_flattened(), &rest].concat()
+        }
+    };
+    rules.extend([
         format!("{to} -j {vm}"),
         format!("{from} -m state --state RELATED,ESTABLISHED {mark}"),
         format!("{to} -m state --state RELATED,ESTABLISHED -j ACCEPT"),
-        format!("{from} -m mark --mark {MARK} -j RETURN"),
+        marked,
         format!("{from} -j DROP"),
         format!("{to} -j DROP"),
-    ] {
-        filter.append(guard, rule);
-    }
+    ]);
+    rules
 }
 
-pub(super) fn system_vm(filter: &mut Table, made: Made, name: &str, nics: &[(&str, &str)]) {
+/// The same in all versions.
+pub(super) fn system_vm(filter: &mut Table, name: &str, nics: &[(&str, &str)]) {
     for (vif, bridge) in nics {
         let from = format!("-m physdev --physdev-in {vif} --physdev-is-bridged");
         let to = format!("-m physdev --physdev-out {vif} --physdev-is-bridged");
         filter.append(&format!("BF-{bridge}-OUT"), format!("{to} -j {name}"));
-        let dispatched = from_vif(made, vif);
-        filter.append(
-            &format!("BF-{bridge}-IN"),
-            format!("{dispatched} -j {name}"),
-        );
+        filter.append(&format!("BF-{bridge}-IN"), format!("{from} -j {name}"));
         filter.append(name, format!("{from} -j RETURN"));
     }
     filter.append(name, "-j ACCEPT");

@@ -2,7 +2,10 @@
 //! would print, and that the restore commands take.
 //!
 //! Written from what the script was seen to leave, in its three versions, and apart from the code that
-//! reads it.
+//! reads it and from the code that gives a host back (`original::build`). So most facts are here a second
+//! time, on purpose: what those two have in common, names above all, no round trip between them can
+//! prove. It is the witness against both, follows the script step by step where `build` says what comes
+//! of it, and stays as small as a few kinds of VMs need.
 //! Source: the tables in `original`, `original/chains` and `original/names`.
 
 mod guard;
@@ -222,7 +225,7 @@ impl Built {
         }
         if family == Family::Four {
             for (name, nics) in &self.system_vms {
-                guard::system_vm(&mut filter, self.made, name, nics);
+                guard::system_vm(&mut filter, name, nics);
             }
         }
         let mut text = String::new();
@@ -244,11 +247,10 @@ impl Built {
     }
 
     fn ipset(&self) -> String {
-        let mut text = String::new();
-        if self.made != Made::Before {
-            text +=
-                "create cs_notrack hash:ip family inet\ncreate cs_notrack6 hash:ip family inet6\n";
-        }
+        let mut text = match self.made {
+            Made::Before => String::new(),
+            Made::After | Made::Main => self.untracked(),
+        };
         for vm in &self.vms {
             let (mut four, mut six) = (Vec::new(), Vec::new());
             for nic in &vm.nics {
@@ -273,11 +275,37 @@ impl Built {
         text
     }
 
-    /// The link layer knows no direct routing.
+    /// Of the NIC that a push is about: the first one.
+    fn untracked(&self) -> String {
+        let mut text = String::new();
+        for (set, kind, family) in [
+            ("cs_notrack", "inet", Family::Four),
+            ("cs_notrack6", "inet6", Family::Six),
+        ] {
+            text += &format!("create {set} hash:ip family {kind}\n");
+            let untracked = |vm: &&BuiltVm| rules::is_untracked(family, vm);
+            for nic in self
+                .vms
+                .iter()
+                .filter(untracked)
+                .filter_map(|vm| vm.nics.first())
+            {
+                let addresses = nic.addresses().map(str::to_owned);
+                let addresses = addresses.chain([link_local(nic.mac).to_string()]);
+                let of_family = |address: &String| address.contains(':') == (family == Family::Six);
+                for address in addresses.filter(of_family) {
+                    text += &format!("add {set} {address}\n");
+                }
+            }
+        }
+        text
+    }
+
+    /// The same where the host routes.
     fn ebtables(&self) -> String {
         let mut nat = Table::default();
         for vm in &self.vms {
-            for (at, nic) in vm.nics.iter().filter(|nic| !nic.routed).enumerate() {
+            for (at, nic) in vm.nics.iter().enumerate() {
                 guard::link_layer(&mut nat, self.made, vm.name, nic, at == 0);
             }
         }

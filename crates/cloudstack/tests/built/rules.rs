@@ -2,13 +2,15 @@
 
 use super::{BuiltVm, Family, Made, Table, printed};
 
-/// Before a push, ingress has its end and egress is empty.
+/// Before a push, ingress has an end for each NIC and egress is empty.
 pub(super) fn chains(filter: &mut Table, family: Family, made: Made, vm: &BuiltVm) {
     let (ingress, egress) = (vm.name.to_owned(), format!("{}-eg", vm.name));
     filter.chain(&ingress);
     filter.chain(&egress);
     let Some(push) = vm.push else {
-        filter.append(&ingress, end(made));
+        for _ in &vm.nics {
+            filter.append(&ingress, end(made));
+        }
         return;
     };
     let is_routed = vm.nics.iter().any(|nic| nic.routed);
@@ -40,6 +42,17 @@ pub(super) fn chains(filter: &mut Table, family: Family, made: Made, vm: &BuiltV
     };
     filter.append(&egress, egress_end);
     filter.append(&ingress, end(push.made));
+}
+
+/// Since 4.23, a VM's addresses of a family aren't tracked if a record lets everything of it pass.
+pub(super) fn is_untracked(family: Family, vm: &BuiltVm) -> bool {
+    let everybody = match family {
+        Family::Four => "0.0.0.0/0",
+        Family::Six => "::/0",
+    };
+    let records = vm.push.iter().flat_map(|push| push.rules.split("NEXT;"));
+    let mut all = records.filter(|record| record.contains(":all;"));
+    all.any(|record| record.split([';', ',']).any(|prefix| prefix == everybody))
 }
 
 fn end(made: Made) -> &'static str {

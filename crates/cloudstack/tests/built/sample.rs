@@ -87,10 +87,10 @@ pub(crate) fn host(made: Made, pushed: Made) -> Built {
     }
 }
 
-/// On a bridge whose network the host routes.
+/// On a bridge whose network the host routes. It comes behind the sample's, by name, too.
 pub(crate) fn routed_vm() -> BuiltVm {
     BuiltVm {
-        name: "i-2-7-VM",
+        name: "i-4-7-VM",
         id: 7,
         nics: vec![BuiltNic {
             vif: "vnet8",

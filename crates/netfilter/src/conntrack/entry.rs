@@ -1,7 +1,7 @@
 //! An entry of the kernel's connection table.
 
-use super::tuple::{Side, Tuple};
-use model::Family;
+use super::tuple::{Side, Tuple, TupleL4};
+use model::{Direction, Family, FlowKey, IcmpRequest};
 use std::fmt;
 
 /// An entry as listed. What the kernel knows beyond it is lost when it is created again from this: TCP's
@@ -120,6 +120,40 @@ impl Entry {
     pub fn is_translated(&self) -> bool {
         self.status.has(Status::SOURCE_TRANSLATED)
             || self.status.has(Status::DESTINATION_TRANSLATED)
+    }
+
+    /// The flow that it is to the end that it came in to, or went out from; `original`: which. `None`: ICMP
+    /// that is no request of a flow.
+    pub fn flow_key(&self, original: Direction) -> Option<FlowKey> {
+        let tuple = &self.original;
+        let (src_l4, dst_l4, icmp) = match tuple.l4 {
+            TupleL4::Ports { src, dst } => (src, dst, None),
+            TupleL4::Nothing => (0, 0, None),
+            TupleL4::Icmp {
+                icmp_type,
+                code,
+                id,
+            } => {
+                let request = IcmpRequest {
+                    icmp_type,
+                    by_local: original == Direction::Egress,
+                };
+                let of_flow = code == 0 && matches!(icmp_type, 8 | 13 | 128);
+                (id, id, Some(of_flow.then_some(request)?))
+            }
+        };
+        let (local, remote, local_l4, remote_l4) = match original {
+            Direction::Egress => (tuple.src, tuple.dst, src_l4, dst_l4),
+            Direction::Ingress => (tuple.dst, tuple.src, dst_l4, src_l4),
+        };
+        Some(FlowKey {
+            protocol: self.protocol,
+            local,
+            remote,
+            local_l4,
+            remote_l4,
+            icmp,
+        })
     }
 }
 

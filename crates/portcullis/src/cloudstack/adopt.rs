@@ -41,10 +41,12 @@ pub(crate) fn adopt(host: &CloudHost) -> Result<Option<Adopted>, Failure> {
     let Some((found, recovered)) = recover(host)? else {
         return Ok(None);
     };
+    let version = recovered.version();
     let state = recovered.state;
     // Before there are rules of ours that look like the script's.
     let removal = removal::removal(&found.dumps());
     host.mark_adoption(Some(Adoption::Enforcing))?;
+    host.mark_script_version(version)?;
     let links = links()?;
     let target = host.target(&state, &links);
     let mut plane = host.plane(&State::default())?;
@@ -78,10 +80,17 @@ pub(crate) enum Adoption {
 /// The rest of what the script has built goes, if a process died over it.
 pub(crate) fn finish(host: &CloudHost) -> Result<(), Failure> {
     if host.adoption() == Some(Adoption::Removing) {
-        for found in Found::read_each()? {
-            found.remove(&removal::removal(&found.dumps()))?;
-        }
+        remove_scripts()?;
         host.mark_adoption(None)?;
+    }
+    Ok(())
+}
+
+/// Ours are in force.
+pub(super) fn remove_scripts() -> Result<(), Failure> {
+    for found in Found::each() {
+        let found = found?;
+        found.remove(&removal::removal(&found.dumps()))?;
     }
     Ok(())
 }
@@ -92,7 +101,7 @@ fn logs(host: &CloudHost) -> Result<Vec<LogLine>, Failure> {
     Ok(logs.into_values().filter_map(Result::ok).collect())
 }
 
-fn devices(links: &BTreeMap<u32, Link>) -> Vec<original::Link> {
+pub(super) fn devices(links: &BTreeMap<u32, Link>) -> Vec<original::Link> {
     let bridge = |link: &Link| Some(links.get(&link.master?)?.name.clone());
     let of = |link: &Link| original::Link {
         device: link.name.clone(),

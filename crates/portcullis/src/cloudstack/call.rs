@@ -2,9 +2,10 @@
 //!
 //! Place on the line: command -> state -> inventory -> compile -> target -> the plane -> **answer**.
 
-use super::adopt::{adopt, finish};
+use super::adopt::{self, adopt};
 use super::host::{CloudHost, links};
 use super::libvirt::Libvirt;
+use super::release;
 use crate::failure::Failure;
 use crate::plane::{FlawAt, LivePlane};
 use agent::Link;
@@ -54,7 +55,8 @@ fn change(host: &CloudHost, command: &Command) -> Result<Answer, Failure> {
         Some(state) => state,
         None => begin(host)?,
     };
-    finish(host)?;
+    adopt::finish(host)?;
+    release::undo(host)?;
     let mut new = old.clone();
     let facts = facts(host, command, &old)?;
     let outcome = change::apply(&mut new, command, &facts).map_err(Failure::system)?;

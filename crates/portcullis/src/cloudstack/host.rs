@@ -3,6 +3,8 @@
 //! ```text
 //! <run_dir>/<instance>/vms.json     what the agent has told, so far: what is in force
 //! <run_dir>/<instance>/adopting     a change-over from the script was begun and not ended
+//! <run_dir>/<instance>/script       which version of the script has built what was taken over
+//! <run_dir>/<instance>/releasing    the host is given back to the script, or was
 //! <run_dir>/<instance>/guard        which devices may pass the bridge-level drop
 //! <run_dir>/<instance>/devices      devices that are ours (agent)
 //! <logs>/NAME.log                   the script's own line for each VM
@@ -11,11 +13,13 @@
 
 use super::adopt::Adoption;
 use super::config::Config;
+use super::release::Leaving;
 use crate::failure::Failure;
 use crate::plane::{self, LivePlane};
 use crate::policy_source::this_host;
 use agent::{Guard, GuardState, Instance, Link, devices};
 use cloudstack::log_files::LogLine;
+use cloudstack::original::Version;
 use cloudstack::{State, VmName, files, inventory};
 use dataplane::{ApplyReport, Device, Target};
 use model::HostId;
@@ -23,10 +27,28 @@ use policy::HostView;
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 
+const VMS: &str = "vms.json";
+const GUARD: &str = "guard";
+
+const SCRIPT: &str = "script";
+
+const ADOPTING: &str = "adopting";
 const ENFORCING: &str = "enforcing";
 const REMOVING: &str = "removing";
+
+const RELEASING: &str = "releasing";
+const BUILDING: &str = "building";
+const SWITCHED_TO: &str = "switched";
+const GIVEN_BACK: &str = "left";
+
+/// What whoever asks for something else is told meanwhile, and from then on.
+const SWITCHED: &str = "this host is being given back to CloudStack's script, which judges already; \
+    `portcullis cloudstack release` ends it; nothing was changed";
+const LEFT: &str = "this host was given back to CloudStack's script: put the script back under this name, or take \
+    the host over again (`portcullis cloudstack adopt`); nothing was changed";
 
 /// Held by one process at a time.
 pub(crate) struct CloudHost {
@@ -73,10 +95,15 @@ impl CloudHost {
 
     /// `None`: nothing has been said to this host since it runs.
     pub(crate) fn state(&self) -> Result<Option<State>, Failure> {
-        if self.adoption() == Some(Adoption::Enforcing) {
+        if self.is_half_adopted() {
             return Ok(None);
         }
-        let state = files::load(&state_path(&self.instance)).map_err(Failure::system)?;
+        match self.leaving() {
+            None | Some(Leaving::Building) => {}
+            Some(Leaving::Switched(_)) => return Err(Failure::System(SWITCHED.to_owned())),
+            Some(Leaving::Left) => return Err(Failure::System(LEFT.to_owned())),
+        }
+        let state = self.load()?;
         if state.is_none() && plane::is_there(self.config.plane, &self.instance)? {
             return Err(Failure::System(format!(
                 "{} is gone while rules are in force, so what they are isn't known; \
@@ -90,31 +117,98 @@ impl CloudHost {
         Ok(state)
     }
 
+    /// The state's file, whatever else is true of this host.
+    pub(crate) fn load(&self) -> Result<Option<State>, Failure> {
+        files::load(&state_path(&self.instance)).map_err(Failure::system)
+    }
+
     pub(crate) fn save(&self, state: &State) -> Result<(), Failure> {
         files::save(&state_path(&self.instance), state).map_err(Failure::system)
     }
 
     pub(crate) fn adoption(&self) -> Option<Adoption> {
-        match fs::read_to_string(self.adoption_path()).ok()?.as_str() {
+        match self.note(ADOPTING)?.as_str() {
             REMOVING => Some(Adoption::Removing),
             _ => Some(Adoption::Enforcing),
         }
     }
 
-    /// `None`: it is over.
-    pub(crate) fn mark_adoption(&self, at: Option<Adoption>) -> Result<(), Failure> {
-        let path = self.adoption_path();
-        let marked = match at {
-            Some(Adoption::Enforcing) => fs::create_dir_all(self.instance.run_dir())
-                .and_then(|()| fs::write(&path, ENFORCING)),
-            Some(Adoption::Removing) => fs::write(&path, REMOVING),
-            None => fs::remove_file(&path),
-        };
-        marked.map_err(|error| Failure::System(format!("writing {}: {error}", path.display())))
+    /// A change-over to us was stopped before ours were wholly in force.
+    pub(crate) fn is_half_adopted(&self) -> bool {
+        self.adoption() == Some(Adoption::Enforcing)
     }
 
-    fn adoption_path(&self) -> PathBuf {
-        self.instance.run_dir().join("adopting")
+    /// `None`: it is over.
+    pub(crate) fn mark_adoption(&self, at: Option<Adoption>) -> Result<(), Failure> {
+        self.write_note(
+            ADOPTING,
+            at.map(|at| match at {
+                Adoption::Enforcing => ENFORCING,
+                Adoption::Removing => REMOVING,
+            }),
+        )
+    }
+
+    pub(crate) fn leaving(&self) -> Option<Leaving> {
+        let note = self.note(RELEASING)?;
+        Some(match note.split_once(' ') {
+            Some((SWITCHED_TO, version)) => match Version::named(version) {
+                Some(version) => Leaving::Switched(version),
+                None => Leaving::Building,
+            },
+            _ if note == GIVEN_BACK => Leaving::Left,
+            _ => Leaving::Building,
+        })
+    }
+
+    /// `None`: the host is ours.
+    pub(crate) fn mark_leaving(&self, at: Option<Leaving>) -> Result<(), Failure> {
+        let note = at.map(|at| match at {
+            Leaving::Building => BUILDING.to_owned(),
+            Leaving::Switched(version) => format!("{SWITCHED_TO} {}", version.name()),
+            Leaving::Left => GIVEN_BACK.to_owned(),
+        });
+        self.write_note(RELEASING, note.as_deref())
+    }
+
+    /// Which version of the script the host had; `None`: nothing was taken over, or it didn't show.
+    pub(crate) fn script_version(&self) -> Option<Version> {
+        Version::named(&self.note(SCRIPT)?)
+    }
+
+    pub(crate) fn mark_script_version(&self, version: Option<Version>) -> Result<(), Failure> {
+        self.write_note(SCRIPT, version.map(Version::name))
+    }
+
+    /// What the state and the planes have beside them, after nothing of ours is in force.
+    pub(crate) fn forget(&self) -> Result<(), Failure> {
+        self.instance.forget().map_err(Failure::system)?;
+        for name in [GUARD, SCRIPT, VMS] {
+            self.write_note(name, None)?;
+        }
+        Ok(())
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.instance.run_dir().join(name)).ok()
+    }
+
+    /// Replaced as a whole. `None`: it goes.
+    fn write_note(&self, name: &str, text: Option<&str>) -> Result<(), Failure> {
+        let path = self.instance.run_dir().join(name);
+        let written = match text {
+            Some(text) => {
+                let new = self.instance.run_dir().join(format!("{name}.new"));
+                fs::create_dir_all(self.instance.run_dir())
+                    .and_then(|()| fs::write(&new, text))
+                    .and_then(|()| fs::rename(&new, &path))
+            }
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+        };
+        written.map_err(|error| Failure::System(format!("writing {}: {error}", path.display())))
     }
 
     /// The script's own files about these VMs.
@@ -259,7 +353,7 @@ impl CloudHost {
     }
 
     fn guard_path(&self) -> PathBuf {
-        self.instance.run_dir().join("guard")
+        self.instance.run_dir().join(GUARD)
     }
 
     fn known_guard(&self) -> Option<GuardState> {
@@ -268,7 +362,7 @@ impl CloudHost {
 }
 
 pub(crate) fn state_path(instance: &Instance) -> PathBuf {
-    instance.run_dir().join("vms.json")
+    instance.run_dir().join(VMS)
 }
 
 pub(crate) fn links() -> Result<BTreeMap<u32, Link>, Failure> {

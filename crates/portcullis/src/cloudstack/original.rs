@@ -2,7 +2,8 @@
 
 use crate::failure::Failure;
 use cloudstack::original::Dumps;
-use cloudstack::removal::Removal;
+use cloudstack::original::build::{Built, Ebtables};
+use cloudstack::removal::{LinkLayer, Removal};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
@@ -32,28 +33,32 @@ impl Found {
             let mut texts = [&found.iptables, &found.ip6tables].into_iter();
             texts.any(|text| text.contains("\n:BF-"))
         };
-        Ok(Self::read_each()?.into_iter().find(is_built))
+        let mut each = Self::each();
+        let built = |read: &Result<Self, Failure>| read.as_ref().map_or(true, is_built);
+        each.find(built).transpose()
     }
 
-    /// By each implementation of iptables that this host has.
-    pub(crate) fn read_each() -> Result<Vec<Self>, Failure> {
-        let ipset = run(&["ipset", "save"], "").map_err(reading)?;
-        let ebtables = link_layer()?;
-        let mut each = Vec::new();
-        for tools in TOOLS {
-            let [iptables, ip6tables] = tools.map(|tool| run(&[&format!("{tool}-save")], ""));
-            let (Ok(iptables), Ok(ip6tables)) = (iptables, ip6tables) else {
-                continue;
-            };
-            each.push(Self {
-                iptables,
-                ip6tables,
-                ipset: ipset.clone(),
-                ebtables: ebtables.clone(),
-                tools,
-            });
-        }
-        Ok(each)
+    /// By each implementation of iptables that this host has; read when it is asked for, as two names may stand for
+    /// the same.
+    pub(crate) fn each() -> impl Iterator<Item = Result<Self, Failure>> {
+        TOOLS
+            .into_iter()
+            .filter_map(|tools| Self::by(tools).transpose())
+    }
+
+    /// `None`: this host hasn't got them.
+    fn by(tools: [&'static str; 2]) -> Result<Option<Self>, Failure> {
+        let [iptables, ip6tables] = tools.map(|tool| run(&[&format!("{tool}-save")], ""));
+        let (Ok(iptables), Ok(ip6tables)) = (iptables, ip6tables) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            iptables,
+            ip6tables,
+            ipset: run(&["ipset", "save"], "").map_err(reading)?,
+            ebtables: link_layer()?,
+            tools,
+        }))
     }
 
     pub(crate) fn dumps(&self) -> Dumps<'_> {
@@ -65,34 +70,55 @@ impl Found {
         }
     }
 
+    /// By the tools that the script would use now.
+    pub(crate) fn read_now() -> Result<Self, Failure> {
+        Self::by(TOOLS[0])?.ok_or_else(|| Failure::System("iptables is not installed".to_owned()))
+    }
+
     /// Takes away what was found. The script's rules judge nothing any more when this is called.
     pub(crate) fn remove(&self, removal: &Removal) -> Result<(), Failure> {
-        for (tool, script) in self
-            .tools
-            .iter()
-            .zip([&removal.iptables, &removal.ip6tables])
-        {
+        self.load([&removal.iptables, &removal.ip6tables], &removal.ebtables)
+            .and_then(|()| destroy(&removal.sets))
+            .map_err(removing)
+    }
+
+    /// All that the script is to have, while something else judges.
+    pub(crate) fn build(&self, built: &Built) -> io::Result<()> {
+        run(&["ipset", "restore"], &built.ipset)?;
+        self.load([&built.iptables, &built.ip6tables], &built.ebtables)
+    }
+
+    /// Beside what is there; each family of a table in one transaction.
+    fn load(&self, scripts: [&String; 2], link_layer: &LinkLayer) -> io::Result<()> {
+        for (tool, script) in self.tools.iter().zip(scripts) {
             if !script.is_empty() {
                 let restore = format!("{tool}-restore");
-                run(&[&restore, "--noflush", "-w", "60"], script).map_err(removing)?;
+                run(&[&restore, "--noflush", "-w", "60"], script)?;
             }
         }
-        let script = removal.ebtables.script();
+        let script = link_layer.script();
         if !script.is_empty() && run(&["ebtables-restore", "--noflush"], &script).is_err() {
             // An older one can't add to what is there.
-            for arguments in removal.ebtables.commands() {
+            for arguments in link_layer.commands() {
                 let mut words = vec!["ebtables"];
                 words.extend(arguments);
-                run(&words, "").map_err(removing)?;
+                run(&words, "")?;
             }
         }
-        let sets: String = removal
-            .sets
-            .iter()
-            .map(|set| format!("destroy {set}\n"))
-            .collect();
-        run(&["ipset", "restore"], &sets).map_err(removing)?;
         Ok(())
+    }
+}
+
+/// Sets that no rule asks any more.
+pub(crate) fn destroy(sets: &[String]) -> io::Result<()> {
+    let script: String = sets.iter().map(|set| format!("destroy {set}\n")).collect();
+    run(&["ipset", "restore"], &script).map(drop)
+}
+
+pub(crate) fn ebtables() -> Ebtables {
+    match run(&["ebtables", "--version"], "") {
+        Ok(version) if !version.contains("nf_tables") => Ebtables::Legacy,
+        _ => Ebtables::NfTables,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::config::Config;
 use super::host::{self, CloudHost};
+use super::release::Leaving;
 use crate::failure::Failure;
 use crate::plane::LivePlane;
 use agent::Link;
@@ -59,6 +60,10 @@ fn look(config: &Config, watched: &mut Option<Watched>) -> Result<(), Failure> {
     let Some(host) = CloudHost::try_enter(config.clone())? else {
         return Ok(());
     };
+    if matches!(host.leaving(), Some(Leaving::Switched(_) | Leaving::Left)) {
+        *watched = None;
+        return Ok(());
+    }
     let path = host::state_path(&host.instance);
     let stamp = stamp(&path);
     if watched

@@ -1,6 +1,6 @@
 //! `import`: what another system enforces, as a policy file.
 
-use crate::cloudstack::{self, CONFIG_PATH, CloudHost, Config};
+use crate::cloudstack::{self, CONFIG_PATH, CloudHost, Config, Leaving};
 use crate::failure::Failure;
 use crate::output;
 use ::cloudstack::policy_file::policy_file;
@@ -41,7 +41,11 @@ pub(crate) fn run(args: ImportArgs) -> Result<(), Failure> {
 /// What isn't clear goes to standard error: the file is on standard output.
 fn from_cloudstack(config: &Path) -> Result<(), Failure> {
     let host = CloudHost::enter(Config::read(config)?)?;
-    let state = match host.state()? {
+    let ours = match host.leaving() {
+        Some(Leaving::Left) => None,
+        Some(Leaving::Building | Leaving::Switched(_)) | None => host.state()?,
+    };
+    let state = match ours {
         Some(state) => state,
         None => {
             let (_, recovered) = cloudstack::recover(&host)?.ok_or_else(|| {

@@ -152,8 +152,15 @@ impl LivePlane for Ebpf {
         handover::take(&mut self.0, target).map_err(asking("taking over connections"))
     }
 
-    fn give_back(&mut self) -> Result<u64, Failure> {
-        handover::give_back(&mut self.0).map_err(asking("giving back connections"))
+    fn give_back(&mut self, target: &Target) -> Result<u64, Failure> {
+        handover::give_back(&mut self.0, target).map_err(asking("giving back connections"))
+    }
+
+    /// What begins from here on, the kernel has seen itself.
+    fn hand_over(&mut self, target: &Target) -> Result<u64, Failure> {
+        let given = self.give_back(target)?;
+        self.0.detach().map_err(Failure::system)?;
+        Ok(given)
     }
 
     fn dry_run(

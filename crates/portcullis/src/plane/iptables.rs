@@ -172,9 +172,13 @@ impl LivePlane for Iptables {
         taken.map_err(asking("taking over connections"))
     }
 
-    fn give_back(&mut self) -> Result<u64, Failure> {
-        let given = self.plane.give_back_connections();
+    fn give_back(&mut self, target: &Target) -> Result<u64, Failure> {
+        let given = self.plane.give_back_connections(target);
         given.map_err(asking("giving back connections"))
+    }
+
+    fn hand_over(&mut self, target: &Target) -> Result<u64, Failure> {
+        self.plane.hand_over(target).map_err(Failure::system)
     }
 
     fn dry_run(

@@ -6,6 +6,7 @@ use model::{Family, MacAddr};
 use netfilter::conntrack::{Entry, Filter, dump};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -88,11 +89,12 @@ impl Bed {
             vms: RefCell::default(),
         };
         let directory = bed.root.path();
-        for name in ["domains", "log"] {
+        for name in ["domains", "log", "bin"] {
             fs::create_dir(directory.join(name)).expect("there is room");
         }
         symlink(BIN, directory.join("security_group.py")).expect("a link");
         bed.write_virsh();
+        bed.link_tools();
         bed.lab.add_bridge("cloudbr0").expect("a bridge");
         bed.plug("out", "cloudbr0", 250, &["10.1.0.250", "fd00:1::250"]);
         bed.write_config(more);
@@ -129,6 +131,59 @@ impl Bed {
         let path = self.root.path().join("virsh");
         fs::write(&path, text).expect("there is room");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
+    /// `iptables` and its likes are the ones of the plane's back end, as on a host that has just one.
+    fn link_tools(&self) {
+        let backend = match self.on {
+            On::Nft | On::Ebpf => "nft",
+            On::Legacy => "legacy",
+        };
+        for tool in ["iptables", "ip6tables"] {
+            for verb in ["", "-save", "-restore"] {
+                let real = format!("/usr/sbin/{tool}-{backend}{verb}");
+                symlink(real, self.tool(&format!("{tool}{verb}"))).expect("a link");
+            }
+        }
+    }
+
+    fn tool(&self, name: &str) -> PathBuf {
+        self.root.path().join("bin").join(name)
+    }
+
+    /// The program does this instead, in the shell's words, if that is in what it is to do.
+    pub(crate) fn set_trap(&self, program: &str, in_input: &str, instead: &str) {
+        let real = PathBuf::from("/usr/sbin").join(program);
+        let real = fs::canonicalize(self.tool(program)).unwrap_or(real);
+        // By its name the program knows what to be.
+        let text = format!(
+            "#!/bin/bash\nfile=$(mktemp)\ncat > $file\nif grep -q '{in_input}' $file; then\n  rm $file\n  {instead}\n  \
+             exit 1\nfi\nexec -a {program} {} \"$@\" < <(cat $file; rm $file)\n",
+            real.display()
+        );
+        let trap = self.tool(&format!("{program}.trap"));
+        fs::write(&trap, text).expect("there is room");
+        fs::set_permissions(&trap, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        drop(fs::rename(
+            self.tool(program),
+            self.tool(&format!("{program}.real")),
+        ));
+        fs::rename(trap, self.tool(program)).expect("there is room");
+    }
+
+    pub(crate) fn remove_trap(&self, program: &str) {
+        fs::remove_file(self.tool(program)).expect("it was set");
+        drop(fs::rename(
+            self.tool(&format!("{program}.real")),
+            self.tool(program),
+        ));
+    }
+
+    fn path(&self) -> OsString {
+        let mut path = self.root.path().join("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
     }
 
     /// Puts a machine on a bridge; its MAC ends with this byte. For a VM's NIC the name begins with `v`.
@@ -181,6 +236,7 @@ impl Bed {
         let mut command = Command::new(self.root.path().join("security_group.py"));
         command
             .args(words)
+            .env("PATH", self.path())
             .env("PORTCULLIS_CLOUDSTACK_CONF", self.config());
         command
     }
@@ -209,6 +265,7 @@ impl Bed {
         let mut command = Command::new(BIN);
         command
             .args(words)
+            .env("PATH", self.path())
             .env("PORTCULLIS_CLOUDSTACK_CONF", self.config())
             .env("PORTCULLIS_RUN_DIR", self.root.path().join("run"))
             .env("PORTCULLIS_INSTANCE", &self.instance);
@@ -317,10 +374,11 @@ impl Bed {
     pub(crate) fn run(&self, command: &str) -> String {
         let mut words = command.split(' ');
         let program = words.next().expect("a program");
+        let path = self.path();
         let output = self
             .lab
             .host()
-            .run(|| Command::new(program).args(words).output())
+            .run(|| Command::new(program).args(words).env("PATH", path).output())
             .unwrap_or_else(|error| panic!("{command}: {error}"));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command}: {said}");

@@ -4,6 +4,8 @@
 mod bed;
 mod calls;
 mod faults;
+mod handover;
+mod live;
 mod rules;
 
 /// A test for each plane that a host may be on.

@@ -1,85 +1,57 @@
 //! Connections that somebody else has let through so far, or will from now on: entries of the kernel's tracker
 //! on the one side, flows of ours on the other.
 
+use crate::plane::connections::{self, EVERYBODYS, Ends};
 use dataplane::{DataPlane, FlowRecord, Target};
 use dataplane_ebpf::EbpfPlane;
-use model::{Direction, FlowState, MacAddr, PortId};
+use model::{Direction, FlowState, MacAddr};
 use netfilter::conntrack::{
-    self, Change, Entry, Filter, Outcome, State, Status, Tcp, TcpOptions, Tuple, TupleL4,
+    self, Change, Entry, Outcome, State, Status, Tcp, TcpOptions, Tuple, TupleL4,
 };
-use policy::PortView;
-use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 use wire::build;
-
-/// Zone 0 is where the kernel tracks what no zone was said for.
-const EVERYBODYS: u16 = 0;
 
 /// Who is on the other side doesn't matter to a flow.
 const SOMEBODY: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 1]);
 
-/// The programs are shown a packet of each connection, as if it went by just now, on ports that have no device
+/// The programs are shown a packet of each connection, as if it went by just now, on ports that may have no device
 /// yet; how many connections went on.
 pub(super) fn take(plane: &mut EbpfPlane, target: &Target) -> io::Result<u64> {
+    let there = plane.find_devices()?;
     let prepared = Target {
         view: target.view.clone(),
+        devices: there.of_ports,
+        closed: there.closed,
         ..Target::default()
     };
     plane.apply(&prepared).map_err(io::Error::other)?;
-    let ports = by_address(target);
+    let ends = Ends::of(&target.view);
     let mut taken = 0;
-    for entry in entries()? {
-        let ends = [
-            (entry.original.src, Direction::Egress),
-            (entry.original.dst, Direction::Ingress),
-        ];
-        for (address, direction) in ends {
-            for (id, port) in ports.get(&address).into_iter().flatten() {
-                if let Some(frames) = frames(&entry, direction, port.mac) {
-                    for (direction, frame) in frames {
-                        plane.judge(id, direction, &frame)?;
-                    }
-                    taken += 1;
+    for entry in connections::entries()? {
+        for (id, port, direction) in ends.of_entry(&entry) {
+            if let Some(frames) = frames(&entry, direction, port.mac) {
+                for (direction, frame) in frames {
+                    plane.judge(id, direction, &frame)?;
                 }
+                taken += 1;
             }
         }
     }
     Ok(taken)
 }
 
-/// The kernel's tracker knows of our flows from now on; of how many.
-pub(super) fn give_back(plane: &mut EbpfPlane) -> io::Result<u64> {
-    let entries: Vec<Entry> = plane.flows(None)?.iter().filter_map(entry).collect();
+/// The kernel's tracker knows of our live flows from now on; of how many that it didn't.
+pub(super) fn give_back(plane: &mut EbpfPlane, target: &Target) -> io::Result<u64> {
+    let mut flows = plane.flows(None)?;
+    flows.retain(|flow| {
+        policy::permitting(&target.view, &flow.port, flow.original, &flow.key).is_some()
+    });
+    let entries: Vec<Entry> = flows.iter().filter_map(entry).collect();
     let changes: Vec<Change<'_>> = entries.iter().map(Change::Create).collect();
     let outcomes = conntrack::change(&changes).map_err(io::Error::other)?;
     let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done);
     Ok(done.count() as u64)
-}
-
-fn by_address(target: &Target) -> BTreeMap<IpAddr, Vec<(&PortId, &PortView)>> {
-    let mut ports: BTreeMap<IpAddr, Vec<(&PortId, &PortView)>> = BTreeMap::new();
-    for (id, port) in &target.view.ports {
-        for address in port.addresses.iter().filter_map(|a| a.prefix.as_host()) {
-            ports.entry(address).or_default().push((id, port));
-        }
-    }
-    ports
-}
-
-fn entries() -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    if conntrack::count().map_err(io::Error::other)? > 0 {
-        let filter = Filter {
-            zone: Some(EVERYBODYS),
-            ..Filter::default()
-        };
-        conntrack::dump(&filter, |entry| entries.push(entry)).map_err(io::Error::other)?;
-    }
-    // An address that the kernel translates is the host's own matter.
-    entries.retain(|entry| !entry.is_translated());
-    Ok(entries)
 }
 
 /// A packet of the connection, and an answer if there has been one; with their directions at the port.
