@@ -44,4 +44,5 @@ pub use compare::{Difference, Place};
 pub use found::COMMENT;
 pub use plane::{CAPABILITIES, IptablesConfig, IptablesPlane};
 pub use snapshot::{Snapshot, SnapshotError};
+pub use sysctl::load_bridge_netfilter;
 pub use tools::Backend;

@@ -618,7 +618,7 @@ fn settings_that_differ(target: &Target) -> Vec<Difference> {
 }
 
 fn set_kernel(target: &Target) -> Result<u64, ApplyError> {
-    sysctl::check_bridges().map_err(failed("starting"))?;
+    sysctl::load_bridge_netfilter().map_err(failed("starting"))?;
     let differing = sysctl::differing(&target.view.settings);
     sysctl::write(&differing).map_err(|(step, source)| ApplyError { step, source })
 }

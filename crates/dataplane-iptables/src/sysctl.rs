@@ -7,6 +7,7 @@
 
 use model::Settings;
 use std::io;
+use std::process::Command;
 
 /// Below `/proc/sys/net`.
 pub(crate) fn wanted(settings: &Settings) -> Vec<(&'static str, u32)> {
@@ -129,14 +130,18 @@ pub(crate) fn copy(read: &[(&'static str, String)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether bridges hand packets to iptables at all.
-pub(crate) fn check_bridges() -> io::Result<()> {
-    let there = path("bridge/bridge-nf-call-iptables");
-    match std::path::Path::new(&there).exists() {
+/// Makes sure that bridges can hand packets to iptables at all: the kernel may have that as a module.
+pub fn load_bridge_netfilter() -> io::Result<()> {
+    let there = || std::path::Path::new(&path("bridge/bridge-nf-call-iptables")).exists();
+    if !there() {
+        // Whether it did anything is to be seen.
+        drop(Command::new("modprobe").arg("br_netfilter").output());
+    }
+    match there() {
         true => Ok(()),
         false => Err(io::Error::new(
             io::ErrorKind::NotFound,
-            "bridges don't hand packets to iptables on this kernel: `modprobe br_netfilter`",
+            "bridges don't hand packets to iptables on this kernel, nor after `modprobe br_netfilter`",
         )),
     }
 }

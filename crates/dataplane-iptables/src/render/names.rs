@@ -47,3 +47,35 @@ pub(crate) fn comment(rule: &RuleRef) -> String {
     text.hash(&mut hasher);
     format!("rule:{:016x}", hasher.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C12: what the tools would read as more than a name.
+    #[test]
+    fn a_hostile_name_reaches_no_tool() {
+        let of = |group: &str, rule: &str| {
+            comment(&RuleRef {
+                group: group.into(),
+                rule: rule.into(),
+            })
+        };
+        assert_eq!(of("web", "http.80.v4"), "web/http.80.v4");
+        for name in [
+            "a\" -j ACCEPT",
+            "a\nCOMMIT",
+            "# a",
+            "a b",
+            "a\\",
+            "ä",
+            "",
+            &"a".repeat(300),
+        ] {
+            let said = of("web", name);
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'/');
+            assert!(said.len() < 30 && said.bytes().all(plain), "{name}: {said}");
+        }
+        assert_ne!(of("web", "a b"), of("web", "a c"));
+    }
+}

@@ -25,7 +25,7 @@ ports:
   shut: { device: shut, mac: 52:54:00:00:00:02, addresses: [10.0.0.2, 'fd00::2'], groups: friends }
 ";
 
-/// O-threats: somebody else's hand in our rules.
+/// O8: somebody else's hand in our rules.
 fn what_others_break_is_noticed_and_put_right(backend: Backend) {
     let mut bed = three(backend);
     bed.apply(POLICY);

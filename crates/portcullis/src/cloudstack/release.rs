@@ -26,7 +26,6 @@ use dataplane::Target;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
 
 /// What a host's giving back was at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +57,7 @@ pub(crate) fn release(
     tell: Tell<'_>,
 ) -> Result<Released, Failure> {
     finish(host)?;
-    make_bridges_ask()?;
+    dataplane_iptables::load_bridge_netfilter().map_err(Failure::system)?;
     let links = links()?;
     let target = host.target(&state, &links);
     let mut plane = host.plane(&state)?;
@@ -213,27 +212,13 @@ fn domains(host: &CloudHost, state: &State) -> BTreeMap<VmName, u32> {
     numbered.collect()
 }
 
-const BRIDGES: &str = "/proc/sys/net/bridge";
-
-/// Without this module no bridge hands anything to iptables.
-fn make_bridges_ask() -> Result<(), Failure> {
-    let is_there = || Path::new(BRIDGES).exists();
-    if !is_there() {
-        drop(original::run(&["modprobe", "br_netfilter"], ""));
-    }
-    match is_there() {
-        true => Ok(()),
-        false => Err(Failure::System(
-            "bridges don't hand packets to iptables on this kernel: `modprobe br_netfilter`; nothing was changed"
-                .to_owned(),
-        )),
-    }
-}
-
 /// As the script sets them.
 fn ask_by_bridges() -> io::Result<()> {
     for tool in ["arp", "ip", "ip6"] {
-        fs::write(format!("{BRIDGES}/bridge-nf-call-{tool}tables"), "1")?;
+        fs::write(
+            format!("/proc/sys/net/bridge/bridge-nf-call-{tool}tables"),
+            "1",
+        )?;
     }
     Ok(())
 }

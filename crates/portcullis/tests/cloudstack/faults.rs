@@ -21,7 +21,7 @@ const SSH: &str = "I:tcp;22;22;0.0.0.0/0,::/0,NEXT;";
 const WEB: &str = "I:tcp;22;22;0.0.0.0/0,::/0,NEXT;I:tcp;80;81;10.1.0.0/16,fd00:1::/64,NEXT;\
                    E:udp;53;53;0.0.0.0/0,::/0,NEXT;";
 
-/// O-threats: the process dies at any moment.
+/// O1: the process dies at any moment.
 fn a_call_that_is_killed_leaves_the_old_rules_or_the_new_ones(on: On) {
     let bed = with_vm(on);
     bed.start(VM, "v1", SSH);
@@ -56,6 +56,7 @@ fn a_call_that_is_killed_leaves_the_old_rules_or_the_new_ones(on: On) {
     assert_eq!(bed.done(&["get_rule_logs_for_vms"]), line);
 }
 
+/// O8: somebody else's hand in our rules.
 fn a_watch_puts_right_what_others_break(on: On) {
     let mut bed = with_vm(on);
     bed.start(VM, "v1", SSH);
@@ -134,6 +135,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// O2: a tool fails half-way.
 fn a_failing_tool_fails_the_call_and_nothing_else(on: On) {
     if on == On::Ebpf {
         // It has no tools.
