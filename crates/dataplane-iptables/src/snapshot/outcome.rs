@@ -6,8 +6,8 @@
 //! ```text
 //! link.nft     drop_*                       why not
 //! pc-raw       pc-untracked                 nobody tracks it
-//! pc-in, -out  INFRASTRUCTURE               whatever the rules say
-//!              OPEN                         the rules permit everything
+//! pc-infrastructure                         whatever the rules say
+//! pc-in, -out  OPEN                         the rules permit everything
 //!              *-live                       by the rules for its flow's first packet
 //!              pc-error                     by the flow that it is about
 //!              rules and elements           by this one
@@ -123,7 +123,7 @@ impl Snapshot<'_> {
         };
         let way = names::way(direction);
         let gate = format!("pc-{way}");
-        if met.went(&gate, "pc-pass") {
+        if met.went("pc-infrastructure", "pc-pass") {
             return PassReason::Infrastructure;
         }
         if met.went("pc-error", "pc-pass") {
