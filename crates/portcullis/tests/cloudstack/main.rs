@@ -6,6 +6,7 @@ mod calls;
 mod faults;
 mod handover;
 mod live;
+mod migration;
 mod rules;
 
 /// A test for each plane that a host may be on.
