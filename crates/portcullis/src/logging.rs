@@ -1,14 +1,31 @@
 //! Logs go to stderr: what commands answer is on stdout.
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Mutex;
 use tracing_subscriber::EnvFilter;
 
+/// Of commands that go on until they are stopped.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogArgs {
+    /// How the log looks
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+
+    /// How much is logged: error, warn, info, debug (each device, samples of dropped packets), trace
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "PORTCULLIS_LOG"
+    )]
+    log_level: EnvFilter,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+enum LogFormat {
     /// One line per event: time, level, message, fields.
     Text,
     /// One JSON object per line.
@@ -29,14 +46,14 @@ pub(crate) fn start_in(file: &Path) {
     }
 }
 
-pub(crate) fn start(format: LogFormat, filter: EnvFilter) {
+pub(crate) fn start(args: LogArgs) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(args.log_level)
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_target(false);
-    match format {
+    match args.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }

@@ -2,7 +2,7 @@
 
 use crate::cloudstack::{self, Adopted, CONFIG_PATH, CloudHost, Config, Leaving};
 use crate::failure::Failure;
-use crate::logging::{self, LogFormat};
+use crate::logging::{self, LogArgs};
 use crate::output;
 use ::cloudstack::original::Version;
 use anyhow::Context;
@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tracing_subscriber::EnvFilter;
 
 /// Stand in for CloudStack's security_group.py on a KVM host
 ///
@@ -60,7 +59,7 @@ enum CloudstackCommand {
     Release(ReleaseArgs),
 
     /// Put right what others change, between the agent's calls, until stopped
-    Watch(Box<WatchArgs>),
+    Watch(Box<LogArgs>),
 
     /// A command of CloudStack's agent, with its options
     #[command(external_subcommand)]
@@ -107,22 +106,6 @@ impl VersionName {
             VersionName::Main => Version::Main,
         }
     }
-}
-
-#[derive(Args, Debug)]
-struct WatchArgs {
-    /// How the log looks
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-
-    /// How much is logged: error, warn, info, debug, trace
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        default_value = "info",
-        env = "PORTCULLIS_LOG"
-    )]
-    log_level: EnvFilter,
 }
 
 pub(crate) fn run(args: CloudstackArgs) -> ExitCode {
@@ -222,8 +205,8 @@ fn give_back(config: &Path, args: &ReleaseArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn follow(config: &Path, args: WatchArgs) -> Result<(), Failure> {
-    logging::start(args.log_format, args.log_level);
+fn follow(config: &Path, log: LogArgs) -> Result<(), Failure> {
+    logging::start(log);
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("watching for signals")?;

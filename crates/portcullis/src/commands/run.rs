@@ -3,7 +3,7 @@
 use super::InstanceArgs;
 use crate::control;
 use crate::failure::Failure;
-use crate::logging::{self, LogFormat};
+use crate::logging::{self, LogArgs};
 use crate::plane::{self, PlaneArgs};
 use crate::policy_source::{parser, read_file, this_host, understand};
 use crate::status_view;
@@ -15,7 +15,6 @@ use signal_hook::iterator::Signals;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 /// Enforce a policy file on this host, and follow its edits
 ///
@@ -64,22 +63,12 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     direct: bool,
 
-    /// How the log looks
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-
-    /// How much is logged: error, warn, info, debug (each device, samples of dropped packets), trace
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        default_value = "info",
-        env = "PORTCULLIS_LOG"
-    )]
-    log_level: EnvFilter,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
-    logging::start(args.log_format, args.log_level.clone());
+    logging::start(args.log.clone());
     let instance = args.instance.instance()?;
     let host = this_host(args.host.as_deref())?;
     let parse = parser(&args.policy, &host);
