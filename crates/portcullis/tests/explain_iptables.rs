@@ -401,7 +401,7 @@ fn what_has_no_answer(bed: &Bed) {
 fn of_the_kernel_itself(bed: &mut Bed) {
     bed.end_agent();
     bed.iptables("-I pc-in -p udp -g pc-pass");
-    bed.check_differ("udp 10.9.0.2:9 -> 10.9.0.1:5", "no-rule", "infrastructure");
+    bed.check_differ("udp 10.9.0.2:9 -> 10.9.0.1:5", "no-rule", "rule");
     bed.iptables("-F");
     bed.check_differ("tcp 10.9.0.2:9 -> 10.9.0.1:81", "rule", "not-ready");
 }
