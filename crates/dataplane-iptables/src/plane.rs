@@ -353,7 +353,8 @@ impl IptablesPlane {
             done: steps.len(),
             error,
         };
-        let after = self.read_stamps().map_err(all_done)?;
+        let after = Stamps::read_after(before.as_ref(), self.tools.backend, steps);
+        let after = after.map_err(asking_for_changes()).map_err(all_done)?;
         let ours = before.is_some_and(|b| b.lead_to(&after, steps));
         self.stamps = ours.then_some(after);
         Ok(writes)
