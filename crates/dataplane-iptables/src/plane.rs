@@ -214,6 +214,17 @@ impl IptablesPlane {
         handover::give_back(&self.books)
     }
 
+    /// Lets a change to nftables be made that is ours and not the plane's: one transaction, or none if it fails.
+    /// Where nobody else changes anything meanwhile, nothing need be read back because of it.
+    pub fn beside<E>(&mut self, change: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let held = self.stamps.as_ref().is_some_and(Stamps::nft_holds);
+        change()?;
+        if held && self.stamps.as_mut().is_some_and(Stamps::pass_over_one) {
+            self.remember();
+        }
+        Ok(())
+    }
+
     /// All tracked flows, or one port's.
     pub fn flows(&self, of: Option<&PortId>) -> io::Result<Vec<FlowRecord>> {
         match &self.in_force {

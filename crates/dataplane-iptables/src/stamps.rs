@@ -65,6 +65,21 @@ impl Stamps {
         Ok(after)
     }
 
+    /// Whether nobody has changed nftables since.
+    pub(crate) fn nft_holds(&self) -> bool {
+        generation::nft().is_ok_and(|now| now == self.generation)
+    }
+
+    /// Takes one transaction for ours, if there was just one since. `false`: there was none, or more.
+    pub(crate) fn pass_over_one(&mut self) -> bool {
+        let next = self.generation.wrapping_add(1);
+        let just_one = generation::nft().is_ok_and(|now| now == next);
+        if just_one {
+            self.generation = next;
+        }
+        just_one
+    }
+
     /// Whether what costs nothing to ask is still so: it notices all but rules of iptables-legacy that were
     /// replaced by others of the same size.
     pub(crate) fn hold_cheaply(&self) -> io::Result<bool> {

@@ -119,6 +119,10 @@ pub(crate) trait LivePlane: DataPlane {
     /// Before detaching, where somebody else judges from then on: the kernel tracks our connections. How many.
     fn give_back(&mut self) -> Result<u64, Failure>;
 
+    /// Makes a change of ours to nftables that isn't the plane's: one transaction, or none if it fails. The plane
+    /// need not read back what it holds because of it.
+    fn beside(&mut self, change: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure>;
+
     /// What it would answer about this frame; nothing is counted or remembered. `Err` inside: it can't be
     /// asked that, and why.
     fn dry_run(

@@ -156,6 +156,10 @@ impl LivePlane for Ebpf {
         handover::give_back(&mut self.0).map_err(asking("giving back connections"))
     }
 
+    fn beside(&mut self, change: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        change()
+    }
+
     fn dry_run(
         &mut self,
         port: &PortId,

@@ -177,6 +177,10 @@ impl LivePlane for Iptables {
         given.map_err(asking("giving back connections"))
     }
 
+    fn beside(&mut self, change: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        self.plane.beside(change)
+    }
+
     fn dry_run(
         &mut self,
         port: &PortId,
