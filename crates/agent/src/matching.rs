@@ -7,6 +7,7 @@ use crate::devices::Link;
 use dataplane::{Bridge, Device};
 use model::{DeviceMatch, MacAddr, PortId};
 use policy::PortView;
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -59,8 +60,8 @@ impl fmt::Display for DeviceFinding {
 }
 
 /// Each port gets the one device that fits it; what is not clear is a finding, and no port's.
-pub fn match_devices<'a>(
-    ports: impl IntoIterator<Item = (&'a PortId, &'a PortView)>,
+pub fn match_devices<'a, P: Borrow<PortView> + 'a>(
+    ports: impl IntoIterator<Item = (&'a PortId, &'a P)>,
     links: &BTreeMap<u32, Link>,
 ) -> Matching {
     let by_name: BTreeMap<&str, &Link> = links.values().map(|l| (l.name.as_str(), l)).collect();
@@ -74,6 +75,7 @@ pub fn match_devices<'a>(
     let mut matching = Matching::default();
     let mut claims: BTreeMap<&Link, Vec<&PortId>> = BTreeMap::new();
     for (id, port) in ports {
+        let port = port.borrow();
         let fitting: Vec<&Link> = match &port.device {
             DeviceMatch::Name(name) => by_name.get(name.as_str()).copied().into_iter().collect(),
             DeviceMatch::Mac => by_mac_of(port.mac, &by_mac),

@@ -136,7 +136,7 @@ mod tests {
                 rules: rules.collect(),
             };
             let mut view = HostView::default();
-            view.groups.insert("web".into(), group);
+            view.groups.insert("web".into(), group.into());
             view
         };
         let mut past = Past::new();

@@ -44,7 +44,7 @@ impl Budgets {
             return Ok(None);
         }
         let mut counts: BTreeMap<PortId, u32> = BTreeMap::new();
-        for flow in flows::records(target, &Locals::of(target, books), None)? {
+        for flow in flows::records(target, &Locals::of(target, &books.bridges), None)? {
             *counts.entry(flow.port).or_default() += 1;
         }
         let pause = began.elapsed() * SHARE;

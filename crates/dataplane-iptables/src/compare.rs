@@ -45,7 +45,7 @@ struct Set {
 }
 
 impl Expected {
-    pub(crate) fn of(inputs: &Inputs<'_>, gates: &Gates, table: &str) -> Self {
+    pub(crate) fn of(inputs: &Inputs, gates: &Gates, table: &str) -> Self {
         let whole = plan::change(&Inputs::default(), inputs);
         let come = whole.chains_come.into_iter();
         let come = come.map(|(name, (chain, _))| (name, chain));

@@ -26,7 +26,7 @@ pub(crate) fn read(
     for id in target.view.ports.keys() {
         counters.ports.entry(id.clone()).or_default();
     }
-    for flow in flows::records(target, &Locals::of(target, books), None)? {
+    for flow in flows::records(target, &Locals::of(target, &books.bridges), None)? {
         if let Some(port) = counters.ports.get_mut(&flow.port) {
             match flow.state {
                 FlowState::Opening => port.half_open += 1,

@@ -5,7 +5,7 @@
 //! One entry is one flow of each end that is on this host. Link-local ends that no port lists are nobody's
 //! here.
 
-use crate::books::{Books, zone};
+use crate::books::{Pool, zone};
 use crate::mark;
 use dataplane::{FlowRecord, Standing, Target};
 use model::{Direction, FlowKey, FlowState, PortId, Prefix, Timeouts};
@@ -33,11 +33,12 @@ pub(crate) struct LocalFlow<'a> {
 }
 
 impl Locals {
-    pub(crate) fn of(target: &Target, books: &Books) -> Self {
+    /// `bridges`: their numbers.
+    pub(crate) fn of(target: &Target, bridges: &Pool<u32>) -> Self {
         let mut locals = Self::default();
         let mut zones = BTreeMap::new();
         for (device, bridge) in &target.bridges {
-            if let Some(number) = books.bridges.get(&device.ifindex) {
+            if let Some(number) = bridges.get(&device.ifindex) {
                 zones.extend(
                     bridge
                         .members

@@ -6,7 +6,7 @@
 //! A look at the tracker takes as long as its table is large: it is looked at only where a change asks for it.
 //! Source: docs/semantics.md "Elision", "Truth under change".
 
-use crate::books::{Books, zone};
+use crate::books::{Pool, zone};
 use crate::flows::Locals;
 use dataplane::Target;
 use model::PortId;
@@ -18,7 +18,8 @@ use std::collections::BTreeSet;
 pub(crate) struct Forget<'a> {
     old: &'a Target,
     new: &'a Target,
-    locals: Locals,
+    /// The bridges' numbers before.
+    before: &'a Pool<u32>,
     gone: BTreeSet<PortId>,
     changed: BTreeSet<PortId>,
     /// Zones that a bridge has got now: nothing in them is its.
@@ -26,12 +27,12 @@ pub(crate) struct Forget<'a> {
 }
 
 impl<'a> Forget<'a> {
-    /// `None`: none do.
+    /// `None`: none do. `before`, `after`: the bridges' numbers.
     pub(crate) fn between(
         old: &'a Target,
         new: &'a Target,
-        before: &Books,
-        books: &Books,
+        before: &'a Pool<u32>,
+        after: &Pool<u32>,
     ) -> Option<Self> {
         let gone = old.devices.iter();
         let gone = gone.filter(|(id, device)| new.devices.get(*id) != Some(*device));
@@ -43,18 +44,17 @@ impl<'a> Forget<'a> {
             .keys()
             .filter(|id| old.devices.contains_key(*id));
         let changed = both.filter(|id| elision.becomes(id) || back.becomes(id));
-        let numbers = |books: &Books| -> BTreeSet<u16> {
-            books.bridges.all().map(|(_, number)| number).collect()
-        };
+        let numbers =
+            |of: &Pool<u32>| -> BTreeSet<u16> { of.all().map(|(_, number)| number).collect() };
         let known = numbers(before);
-        let fresh = numbers(books)
+        let fresh = numbers(after)
             .into_iter()
             .filter(|number| !known.contains(number));
         let forget = Self {
             gone: gone.map(|(id, _)| id.clone()).collect(),
             changed: changed.cloned().collect(),
             fresh: fresh.map(zone).collect(),
-            locals: Locals::of(old, before),
+            before,
             old,
             new,
         };
@@ -67,9 +67,10 @@ impl<'a> Forget<'a> {
         if conntrack::count()? == 0 {
             return Ok(());
         }
+        let locals = Locals::of(self.old, self.before);
         let mut entries = Vec::new();
         conntrack::dump(&Filter::default(), |entry| {
-            if self.goes(&entry) {
+            if self.goes(&entry, &locals) {
                 entries.push(entry);
             }
         })?;
@@ -77,11 +78,11 @@ impl<'a> Forget<'a> {
         conntrack::change(&changes).map(|_| ())
     }
 
-    fn goes(&self, entry: &Entry) -> bool {
+    fn goes(&self, entry: &Entry, locals: &Locals) -> bool {
         if self.fresh.contains(&entry.zone) {
             return true;
         }
-        self.locals.flows(entry).iter().any(|flow| {
+        locals.flows(entry).iter().any(|flow| {
             let elidable = |target: &Target| policy::elidable(&target.view, flow.port, &flow.key);
             self.gone.contains(flow.port)
                 || (self.changed.contains(flow.port) && (elidable(self.old) || elidable(self.new)))

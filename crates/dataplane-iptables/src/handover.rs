@@ -15,7 +15,7 @@ use std::io;
 /// Entries of zone 0 become entries of the bridges that their ends are on; how many. Those that are there
 /// already stay as they are.
 pub(crate) fn take(target: &Target, books: &Books) -> io::Result<u64> {
-    let locals = Locals::of(target, books);
+    let locals = Locals::of(target, &books.bridges);
     let mut taken = Vec::new();
     for entry in entries(0)? {
         for (_, number) in books.bridges.all() {
@@ -55,7 +55,7 @@ impl<'a> Giving<'a> {
         Self {
             target,
             books: books.clone(),
-            locals: Locals::of(target, books),
+            locals: Locals::of(target, &books.bridges),
         }
     }
 

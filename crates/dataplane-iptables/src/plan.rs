@@ -17,7 +17,7 @@
 
 use crate::found::Found;
 use crate::parts::{Chain, ChainName, Content, Element, IpSet, Part, Table};
-use crate::render::{Input, Inputs, Key};
+use crate::render::{Input, Inputs};
 use crate::skeleton::{self, Gates};
 use model::Family;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,15 +63,19 @@ pub(crate) struct SetChanges {
 }
 
 /// Renders what differs, and nothing else.
-pub(crate) fn change(old: &Inputs<'_>, new: &Inputs<'_>) -> Change {
+pub(crate) fn change(old: &Inputs, new: &Inputs) -> Change {
     let mut change = Change::default();
-    let keys: BTreeSet<&Key> = old.parts.keys().chain(new.parts.keys()).collect();
-    for key in keys {
-        let [before, after] = [old, new].map(|inputs| inputs.parts.get(key));
-        if before != after {
-            let [before, after] =
-                [before, after].map(|input| input.map(Input::render).unwrap_or_default());
-            change.between(before, after);
+    for (key, before, after) in policy::differing(&old.parts, &new.parts) {
+        match (before, after) {
+            (Some(before), Some(after)) => {
+                let (before, after) = Input::apart(before, after);
+                change.between(before.render(key), after.render(key));
+            }
+            _ => {
+                let [before, after] = [before, after]
+                    .map(|input| input.map_or_else(Part::default, |input| input.render(key)));
+                change.between(before, after);
+            }
         }
     }
     // What goes from one part and comes in another stays.
@@ -351,7 +355,7 @@ pub(crate) fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
 
 /// All of it anew, whatever is there. What was found stays until the link has switched, as in a change: profiles
 /// and sets of members have other names than those that are there.
-pub(crate) fn rebuild(inputs: &Inputs<'_>, gates: &Gates, found: &Found, table: &str) -> Vec<Step> {
+pub(crate) fn rebuild(inputs: &Inputs, gates: &Gates, found: &Found, table: &str) -> Vec<Step> {
     let whole = change(&Inputs::default(), inputs);
     let is_late = |name: &str, set: &IpSet| {
         matches!(set.content, Content::NetDevices(_)) && found.sets.contains_key(name)
@@ -526,3 +530,6 @@ fn hooks(
     }
     lines
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@ use crate::forget::Forget;
 use crate::found::{Found, TABLE, Whole};
 use crate::handover::{self, Giving};
 use crate::plan::{self, Step, Tool};
-use crate::record::{InForce, Record, RecordFile};
-use crate::render;
+use crate::record::{InForce, RecordFile};
+use crate::render::{self, Inputs};
 use crate::renew::Stale;
 use crate::skeleton::{self, Gates};
 use crate::snapshot::{Snapshot, SnapshotError};
@@ -25,7 +25,7 @@ use dataplane::{
 };
 use model::{Direction, Elision, Narrowing, PortId};
 use policy::{ElisionChange, HostView};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -53,13 +53,21 @@ pub struct IptablesPlane {
     /// What an earlier process left in force, until its view is known.
     left: Option<InForce>,
     /// `None`: not known; the next apply writes all of it anew.
-    in_force: Option<Target>,
+    in_force: Option<Enforced>,
     /// The kernel's state when it was as it should be. `None`: somebody may have changed it since.
     stamps: Option<Stamps>,
     watch: Watch,
     budgets: Budgets,
     /// For tests.
     clock: Duration,
+}
+
+/// A target that is in force, and what the kernel holds for it.
+struct Enforced {
+    target: Target,
+    /// Of the view.
+    digest: u64,
+    inputs: Inputs,
 }
 
 /// What netfilter can do (docs/semantics.md, Capabilities).
@@ -130,13 +138,19 @@ impl IptablesPlane {
         let view = strict_view(view);
         let left = self.left.take_if(|left| left.view == view.digest());
         let Some(left) = left else {
-            return self.in_force.as_ref().is_some_and(|t| t.view == view);
+            let known = self.in_force.as_ref();
+            return known.is_some_and(|known| known.target.view == view);
         };
-        self.in_force = Some(Target {
+        let target = Target {
             view,
             devices: left.devices,
             closed: left.closed,
             bridges: left.bridges,
+        };
+        self.in_force = Some(Enforced {
+            digest: left.view,
+            inputs: render::inputs(&target, &mut self.books),
+            target,
         });
         self.stamps = left.stamps;
         true
@@ -144,7 +158,7 @@ impl IptablesPlane {
 
     /// The ports that are under a policy and have a device.
     pub fn ports(&self) -> Vec<PortId> {
-        let known = self.in_force.as_ref().map(|target| &target.devices);
+        let known = self.in_force.as_ref().map(|known| &known.target.devices);
         let known = known.or(self.left.as_ref().map(|left| &left.devices));
         known
             .into_iter()
@@ -156,7 +170,7 @@ impl IptablesPlane {
     /// The devices of ports, and the closed ones; those that are gone are left out.
     pub fn find_devices(&self) -> DevicesInForce {
         let (devices, closed) = match (&self.in_force, &self.left) {
-            (Some(target), _) => (target.devices.clone(), target.closed.clone()),
+            (Some(Enforced { target, .. }), _) => (target.devices.clone(), target.closed.clone()),
             (None, Some(left)) => (left.devices.clone(), left.closed.clone()),
             (None, None) => Default::default(),
         };
@@ -171,12 +185,12 @@ impl IptablesPlane {
     /// Reads back all of it and says what is not as it should be; dearer than an audit, which reads only when
     /// something seems to have changed. Empty, too, where it isn't known what should be.
     pub fn verify(&mut self) -> Result<Vec<Difference>, ApplyError> {
-        let Some(target) = self.in_force.take() else {
+        let Some(known) = self.in_force.take() else {
             return Ok(Vec::new());
         };
-        let mut differences = settings_that_differ(&target);
-        let read = self.differences(&target);
-        self.in_force = Some(target);
+        let mut differences = settings_that_differ(&known.target);
+        let read = self.differences(&known);
+        self.in_force = Some(known);
         let read = read?;
         if !read.is_empty() {
             // Whoever applies next has to know.
@@ -189,10 +203,7 @@ impl IptablesPlane {
     /// Before the first apply on a host where somebody else has judged these ports' packets so far: the
     /// connections that the kernel tracks for them go on. Again after it, for those that began meanwhile.
     pub fn take_over_connections(&mut self, target: &Target) -> io::Result<u64> {
-        let target = Target {
-            view: strict_view(&target.view),
-            ..target.clone()
-        };
+        let target = strict(target);
         // Bridges have their numbers from now on.
         render::inputs(&target, &mut self.books);
         handover::take(&target, &self.books)
@@ -215,10 +226,23 @@ impl IptablesPlane {
         Ok(before + after)
     }
 
+    /// Lets a change to nftables be made that is ours and not the plane's: one transaction, or none if it fails.
+    /// Where nobody else changes anything meanwhile, nothing need be read back because of it.
+    pub fn beside<E>(&mut self, change: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let held = self.stamps.as_ref().is_some_and(Stamps::nft_holds);
+        change()?;
+        if held && self.stamps.as_mut().is_some_and(Stamps::pass_over_one) {
+            self.remember();
+        }
+        Ok(())
+    }
+
     /// All tracked flows, or one port's.
     pub fn flows(&self, of: Option<&PortId>) -> io::Result<Vec<FlowRecord>> {
         match &self.in_force {
-            Some(target) => flows::records(target, &Locals::of(target, &self.books), of),
+            Some(Enforced { target, .. }) => {
+                flows::records(target, &Locals::of(target, &self.books.bridges), of)
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -230,13 +254,13 @@ impl IptablesPlane {
         direction: Direction,
         frame: &'a [u8],
     ) -> Result<Snapshot<'a>, SnapshotError> {
-        let target = self.in_force.as_ref().ok_or(SnapshotError::Unknown)?;
+        let Enforced { target, .. } = self.in_force.as_ref().ok_or(SnapshotError::Unknown)?;
         let packet = (port, direction, frame);
         Snapshot::read(&self.tools, &self.table, target, &self.books, packet)
     }
 
     /// Writes all of it anew.
-    fn rebuild(&mut self, target: &Target) -> Result<u64, ApplyError> {
+    fn rebuild(&mut self, target: &Target) -> Result<(u64, Inputs), ApplyError> {
         self.remove_other()?;
         let before = self.read_stamps()?;
         let found = self.found()?;
@@ -260,7 +284,7 @@ impl IptablesPlane {
         found: Found,
         before: Stamps,
         target: &Target,
-    ) -> Result<u64, ApplyError> {
+    ) -> Result<(u64, Inputs), ApplyError> {
         if let Some(other) = found.tables.iter().find(|table| **table != self.table) {
             let text = format!(
                 "instance `{}` enforces by iptables here already; nothing was changed",
@@ -272,7 +296,7 @@ impl IptablesPlane {
         self.books.learn(&found.numbers(), target);
         let inputs = render::inputs(target, &mut self.books);
         let steps = plan::rebuild(&inputs, &self.gates, &found, &self.table);
-        Ok(self.execute(&steps, Some(before))?)
+        Ok((self.execute(&steps, Some(before))?, inputs))
     }
 
     /// What the other back end of iptables has of us: the host's default may have changed.
@@ -288,22 +312,52 @@ impl IptablesPlane {
         Ok(())
     }
 
+    /// As this plane enforces it; what is in force of it already is there once.
+    fn prepared(&mut self, target: &Target) -> Target {
+        let mut target = strict(target);
+        if self.left.is_some() {
+            self.recognize(&target.view);
+        }
+        if let Some(known) = &self.in_force {
+            target.view.share(&known.target.view);
+        }
+        target
+    }
+
+    /// `old`: what is in force, where that is known.
+    fn write(
+        &mut self,
+        old: Option<&Enforced>,
+        target: &Target,
+        remarks: &mut Vec<String>,
+    ) -> Result<(u64, Inputs), ApplyError> {
+        let Some(old) = old else {
+            return self.rebuild(target);
+        };
+        self.change(old, target).or_else(|error| {
+            // What was found may not be what is there.
+            remarks.push(format!(
+                "a change failed ({error}), so all was written anew"
+            ));
+            self.rebuild(target)
+        })
+    }
+
     /// From what is in force to the target.
-    fn change(&mut self, old: &Target, new: &Target) -> Result<u64, ApplyError> {
-        let mut books = self.books.clone();
-        let before = render::inputs(old, &mut books);
-        Stale::between(&old.view, &new.view).renew(&mut self.books);
-        let after = render::inputs(new, &mut self.books);
-        let change = plan::change(&before, &after);
-        let steps = plan::plan(&change, &self.table, &holds(old, new));
+    fn change(&mut self, old: &Enforced, new: &Target) -> Result<(u64, Inputs), ApplyError> {
+        Stale::between(&old.target.view, &new.view).renew(&mut self.books);
+        let inputs = render::inputs(new, &mut self.books);
+        let change = plan::change(&old.inputs, &inputs);
+        let steps = plan::plan(&change, &self.table, &holds(&old.target, new));
         let stamps = self.stamps.take();
-        self.execute(&steps, stamps).map_err(|broken| {
-            let back = plan::change(&after, &before);
+        let written = self.execute(&steps, stamps).map_err(|broken| {
+            let back = plan::change(&inputs, &old.inputs);
             let back = plan::plan(&back, &self.table, &BTreeMap::new());
             let switched = steps[..broken.done].iter().any(|s| s.tool == Tool::Nft);
             self.tools.withdraw(&back, switched);
             broken.error
-        })
+        });
+        Ok((written?, inputs))
     }
 
     fn execute(&mut self, steps: &[Step], before: Option<Stamps>) -> Result<u64, Broken> {
@@ -322,17 +376,18 @@ impl IptablesPlane {
             done: steps.len(),
             error,
         };
-        let after = self.read_stamps().map_err(all_done)?;
+        let after = Stamps::read_after(before.as_ref(), self.tools.backend, steps);
+        let after = after.map_err(asking_for_changes()).map_err(all_done)?;
         let ours = before.is_some_and(|b| b.lead_to(&after, steps));
         self.stamps = ours.then_some(after);
         Ok(writes)
     }
 
     /// After a change that failed half-way: what was in force is in force again.
-    fn put_back(&mut self, error: ApplyError, old: Target) -> ApplyError {
-        let then = match self.rebuild(&old) {
-            Ok(_) => {
-                self.settle(old);
+    fn put_back(&mut self, error: ApplyError, old: Enforced) -> ApplyError {
+        let then = match self.rebuild(&old.target) {
+            Ok((_, inputs)) => {
+                self.settle(Enforced { inputs, ..old });
                 "what was in force before is in force again".to_owned()
             }
             Err(again) => format!("and putting back what was in force failed, too: {again}"),
@@ -344,26 +399,21 @@ impl IptablesPlane {
     }
 
     /// It is in force, and the next process is told so. Where that can't be, it will write all anew.
-    fn settle(&mut self, target: Target) -> BTreeMap<PortId, String> {
-        let inputs = render::inputs(&target, &mut self.books);
-        let refused = inputs.refused.clone();
-        render::keep_used(&mut self.books, &inputs, &target.view);
-        self.in_force = Some(target);
+    fn settle(&mut self, now: Enforced) {
+        render::keep_used(&mut self.books, &now.inputs, &now.target.view);
+        self.in_force = Some(now);
         self.left = None;
         self.watch.forget();
         self.remember();
-        refused
     }
 
     fn remember(&self) {
-        let Some(target) = &self.in_force else {
+        let Some(Enforced { target, digest, .. }) = &self.in_force else {
             return;
         };
-        let record = Record {
-            books: self.books.clone(),
-            in_force: Some(InForce::of(target, self.stamps.clone())),
-        };
-        if self.file.end(&record).is_err() {
+        let stamps = self.stamps.as_ref();
+        let written = self.file.end(&self.books, (target, *digest), stamps);
+        if written.is_err() {
             // Then it says nothing rather than something old.
             drop(self.file.begin());
         }
@@ -371,25 +421,20 @@ impl IptablesPlane {
 
     /// Reads all of it back. Empty: it is as it should be; then whoever changed something changed nothing of
     /// ours.
-    fn differences(&mut self, target: &Target) -> Result<Vec<Difference>, ApplyError> {
+    fn differences(&mut self, known: &Enforced) -> Result<Vec<Difference>, ApplyError> {
         let stamps = self.read_stamps()?;
         let whole = Whole::read(&self.tools, &self.table);
         let whole = whole.map_err(failed("reading back what is in the kernel"))?;
-        let inputs = render::inputs(target, &mut self.books);
-        let expected = Expected::of(&inputs, &self.gates, &self.table);
+        let expected = Expected::of(&known.inputs, &self.gates, &self.table);
         let differences = expected.differences(&whole, &self.table);
         self.stamps = differences.is_empty().then_some(stamps);
         Ok(differences)
     }
 
-    /// What is in force, unless somebody else changed it.
-    fn untouched(&mut self) -> Result<Option<Target>, ApplyError> {
-        let Some(target) = self.in_force.take() else {
-            return Ok(None);
-        };
+    /// Nobody else changed what is in force.
+    fn is_untouched(&mut self, known: &Enforced) -> Result<bool, ApplyError> {
         let same = self.stamps.is_some() && self.stamps == Some(self.read_stamps()?);
-        let same = same || self.differences(&target)?.is_empty();
-        Ok(same.then_some(target))
+        Ok(same || self.differences(known)?.is_empty())
     }
 
     fn found(&self) -> Result<Found, ApplyError> {
@@ -397,7 +442,7 @@ impl IptablesPlane {
     }
 
     fn read_stamps(&self) -> Result<Stamps, ApplyError> {
-        Stamps::read(self.tools.backend).map_err(failed("asking whether rules were changed"))
+        Stamps::read(self.tools.backend).map_err(asking_for_changes())
     }
 }
 
@@ -412,6 +457,15 @@ fn holds(old: &Target, new: &Target) -> BTreeMap<u32, u32> {
     let held = new.devices.iter().filter(|(id, _)| change.stops(id));
     held.map(|(_, device)| (device.ifindex, settings.timeouts.tcp_established_s))
         .collect()
+}
+
+fn strict(target: &Target) -> Target {
+    Target {
+        view: strict_view(&target.view),
+        devices: target.devices.clone(),
+        closed: target.closed.clone(),
+        bridges: target.bridges.clone(),
+    }
 }
 
 /// What is asked for as `on` is enforced as `strict`: netfilter can't look into ICMP errors.
@@ -432,64 +486,60 @@ impl DataPlane for IptablesPlane {
 
     fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
         let began = Instant::now();
-        let target = Target {
-            view: strict_view(&target.view),
-            ..target.clone()
-        };
-        self.recognize(&target.view);
+        let target = self.prepared(target);
         let set = set_kernel(&target)?;
-        let before = self.books.clone();
+        let bridges = self.books.bridges.clone();
         let mut remarks = Vec::new();
-        let known = self.in_force.clone();
-        let old = self.untouched()?;
-        let changed = match &old {
-            Some(old) => self.change(old, &target),
-            None => self.rebuild(&target),
+        let known = self.in_force.take();
+        let old = match &known {
+            Some(known) => self.is_untouched(known)?.then_some(known),
+            None => None,
         };
-        let written = match (changed, &old) {
-            // What was found may not be what is there.
-            (Err(error), Some(_)) => {
-                remarks.push(format!(
-                    "a change failed ({error}), so all was written anew"
-                ));
-                self.rebuild(&target)
+        let (writes, inputs) = match self.write(old, &target, &mut remarks) {
+            Ok(written) => written,
+            Err(error) => {
+                return Err(match known {
+                    Some(known) => self.put_back(error, known),
+                    None => error,
+                });
             }
-            (changed, _) => changed,
-        };
-        let writes = match (written, known) {
-            (Ok(writes), _) => writes + set,
-            (Err(error), Some(known)) => return Err(self.put_back(error, known)),
-            (Err(error), None) => return Err(error),
         };
         let nothing = Target::default();
-        let old = old.as_ref().unwrap_or(&nothing);
-        if let Some(forget) = Forget::between(old, &target, &before, &self.books) {
+        let before = old.map_or(&nothing, |old| &old.target);
+        if let Some(forget) = Forget::between(before, &target, &bridges, &self.books.bridges) {
             forget
                 .execute()
                 .map_err(|error| failed("ending connections")(io::Error::other(error)))?;
         }
-        let revision = target.view.revision;
-        let ports: BTreeSet<PortId> = target.view.ports.keys().cloned().collect();
-        let refused = self.settle(target);
+        let refused = inputs.refused.clone();
+        let ports = target.view.ports.keys();
+        let applied = ports.filter(|id| !refused.contains_key(*id));
+        let (revision, applied) = (target.view.revision, applied.cloned().collect());
+        let digest = match old {
+            Some(old) => target.view.digest_after(&old.target.view, old.digest),
+            None => target.view.digest(),
+        };
+        self.settle(Enforced {
+            target,
+            digest,
+            inputs,
+        });
         Ok(ApplyReport {
             revision,
-            applied: ports
-                .into_iter()
-                .filter(|id| !refused.contains_key(id))
-                .collect(),
+            applied,
             refused,
             remarks,
-            writes,
+            writes: writes + set,
             took: began.elapsed(),
         })
     }
 
     fn audit(&mut self) -> Result<Vec<Drift>, ApplyError> {
-        let Some(target) = self.in_force.take() else {
+        let Some(known) = self.in_force.take() else {
             return Ok(Vec::new());
         };
-        let looked = self.look(&target);
-        self.in_force = Some(target);
+        let looked = self.look(&known);
+        self.in_force = Some(known);
         let changed = |Difference { what, .. }| Drift::Changed { what };
         looked.map(|differences| differences.into_iter().map(changed).collect())
     }
@@ -502,8 +552,10 @@ impl DataPlane for IptablesPlane {
     fn counters(&mut self) -> Result<Counters, ApplyError> {
         let reading = "reading counters";
         match (&self.in_force, &self.left) {
-            (Some(target), _) => counters::read(&self.tools, &self.table, target, &self.books)
-                .map_err(failed(reading)),
+            (Some(Enforced { target, .. }), _) => {
+                counters::read(&self.tools, &self.table, target, &self.books)
+                    .map_err(failed(reading))
+            }
             (None, Some(left)) => counters::of_devices(&self.tools, &self.table, &left.devices)
                 .map_err(failed(reading)),
             (None, None) => Ok(Counters::default()),
@@ -511,7 +563,7 @@ impl DataPlane for IptablesPlane {
     }
 
     fn tend(&mut self) -> Result<(), ApplyError> {
-        let Some(target) = &self.in_force else {
+        let Some(Enforced { target, .. }) = &self.in_force else {
             return Ok(());
         };
         let script = self.budgets.tend(target, &self.books, &self.table);
@@ -552,12 +604,12 @@ impl DataPlane for IptablesPlane {
 
 impl IptablesPlane {
     /// What is not as it should be.
-    fn look(&mut self, target: &Target) -> Result<Vec<Difference>, ApplyError> {
-        let mut differences = settings_that_differ(target);
-        let suspicious = self.suspicious(target)?;
+    fn look(&mut self, known: &Enforced) -> Result<Vec<Difference>, ApplyError> {
+        let mut differences = settings_that_differ(&known.target);
+        let suspicious = self.suspicious(known)?;
         if suspicious && self.watch.may_read() {
             let began = Instant::now();
-            differences.extend(self.differences(target)?);
+            differences.extend(self.differences(known)?);
             self.watch.has_read(began.elapsed());
             self.remember();
         }
@@ -565,19 +617,14 @@ impl IptablesPlane {
     }
 
     /// Whether somebody else may have changed something of ours.
-    fn suspicious(&mut self, target: &Target) -> Result<bool, ApplyError> {
+    fn suspicious(&mut self, known: &Enforced) -> Result<bool, ApplyError> {
         let Some(stamps) = &self.stamps else {
             return Ok(true);
         };
-        let books = &mut self.books;
-        let (gates, table) = (&self.gates, &self.table);
-        let sizes = || {
-            let inputs = render::inputs(target, books);
-            Expected::of(&inputs, gates, table).sizes()
-        };
+        let sizes = || Expected::of(&known.inputs, &self.gates, &self.table).sizes();
         self.watch
             .is_suspicious(stamps, self.tools.backend, sizes)
-            .map_err(failed("asking whether rules were changed"))
+            .map_err(asking_for_changes())
     }
 }
 
@@ -621,6 +668,10 @@ fn set_kernel(target: &Target) -> Result<u64, ApplyError> {
     sysctl::load_bridge_netfilter().map_err(failed("starting"))?;
     let differing = sysctl::differing(&target.view.settings);
     sysctl::write(&differing).map_err(|(step, source)| ApplyError { step, source })
+}
+
+fn asking_for_changes() -> impl FnOnce(io::Error) -> ApplyError {
+    failed("asking whether rules were changed")
 }
 
 fn failed(step: &str) -> impl FnOnce(io::Error) -> ApplyError {

@@ -8,11 +8,14 @@
 //! numbers are used: what it left may look otherwise. Lost, all is written anew once.
 //! Knows nothing of: what the kernel holds now.
 
+mod json;
+
 use crate::books::{Books, MembersName, Pool, ProfileName};
 use crate::stamps::Stamps;
 use dataplane::{Bridge, Device, Target};
+use json::Json;
 use model::PortId;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -34,18 +37,6 @@ pub(crate) struct InForce {
     pub(crate) bridges: BTreeMap<Device, Bridge>,
     /// `None`: somebody else changed something meanwhile.
     pub(crate) stamps: Option<Stamps>,
-}
-
-impl InForce {
-    pub(crate) fn of(target: &Target, stamps: Option<Stamps>) -> Self {
-        Self {
-            view: target.view.digest(),
-            devices: target.devices.clone(),
-            closed: target.closed.clone(),
-            bridges: target.bridges.clone(),
-            stamps,
-        }
-    }
 }
 
 /// Without a directory nothing is kept.
@@ -100,21 +91,21 @@ impl RecordFile {
         }
     }
 
-    pub(crate) fn end(&self, record: &Record) -> io::Result<()> {
+    /// The target, whose view has this digest, is in force.
+    pub(crate) fn end(
+        &self,
+        books: &Books,
+        target: (&Target, u64),
+        stamps: Option<&Stamps>,
+    ) -> io::Result<()> {
         let Some(Paths { path, .. }) = &self.0 else {
             return Ok(());
         };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
-        let value = json!({
-            "place": place(),
-            "build": build(),
-            "books": record.books.to_json(),
-            "in_force": record.in_force.as_ref().map(InForce::to_json),
-        });
         let new = path.with_extension("new");
-        fs::write(&new, value.to_string())?;
+        fs::write(&new, text(books, target, stamps))?;
         fs::rename(&new, path)
     }
 
@@ -147,35 +138,58 @@ fn build() -> String {
     file.map(of).unwrap_or_default()
 }
 
-impl InForce {
-    fn to_json(&self) -> Value {
-        let devices = self.devices.iter();
-        let devices: Vec<Value> = devices
-            .map(|(port, device)| json!([port.as_str(), device.ifindex, device.name]))
-            .collect();
-        let bridges = self.bridges.iter().map(|(device, bridge)| {
-            let macs: Vec<String> = bridge.macs.iter().map(ToString::to_string).collect();
-            json!({
-                "device": device_value(device),
-                "macs": macs,
-                "members": bridge.members.iter().map(device_value).collect::<Vec<_>>(),
-            })
-        });
-        json!({
-            // As text: JSON's numbers are not exact.
-            "view": self.view.to_string(),
-            "devices": devices,
-            "closed": self.closed.iter().map(device_value).collect::<Vec<_>>(),
-            "bridges": bridges.collect::<Vec<_>>(),
-            "stamps": self.stamps.as_ref().map(Stamps::to_json),
-        })
-    }
+fn text(books: &Books, target: (&Target, u64), stamps: Option<&Stamps>) -> String {
+    let mut json = Json::default();
+    json.object(&[
+        ("place", &|json| json.text(&place())),
+        ("build", &|json| json.text(&build())),
+        ("books", &|json| write_books(json, books)),
+        ("in_force", &|json| write_in_force(json, target, stamps)),
+    ]);
+    json.0
+}
+
+fn write_in_force(json: &mut Json, (target, view): (&Target, u64), stamps: Option<&Stamps>) {
+    json.object(&[
+        // As text: JSON's numbers are not exact.
+        ("view", &|json| json.text(&view.to_string())),
+        ("devices", &|json| {
+            json.list(&target.devices, |json, (port, device)| {
+                json.pair(
+                    |json| json.text(port.as_str()),
+                    |json| write_device(json, device),
+                );
+            });
+        }),
+        ("closed", &|json| json.list(&target.closed, write_device)),
+        ("bridges", &|json| json.list(&target.bridges, write_bridge)),
+        ("stamps", &|json| {
+            json.plain(stamps.map_or(Value::Null, Stamps::to_json))
+        }),
+    ]);
+}
+
+fn write_bridge(json: &mut Json, (device, bridge): (&Device, &Bridge)) {
+    json.object(&[
+        ("device", &|json| write_device(json, device)),
+        ("macs", &|json| {
+            json.list(&bridge.macs, |json, mac| json.text(&mac.to_string()))
+        }),
+        ("members", &|json| json.list(&bridge.members, write_device)),
+    ]);
+}
+
+fn write_device(json: &mut Json, device: &Device) {
+    json.pair(
+        |json| json.plain(device.ifindex),
+        |json| json.text(&device.name),
+    );
 }
 
 fn in_force(value: &Value) -> Option<InForce> {
     let devices = value["devices"].as_array()?.iter().map(|of| {
         let port = PortId::new(of[0].as_str()?);
-        Some((port, device(of[1].as_u64()?, &of[2])?))
+        Some((port, device(&of[1])?))
     });
     let bridges = value["bridges"].as_array()?.iter().map(|of| {
         let macs = of["macs"].as_array()?.iter();
@@ -185,7 +199,7 @@ fn in_force(value: &Value) -> Option<InForce> {
                 .collect::<Option<_>>()?,
             members: device_list(&of["members"])?,
         };
-        Some((device(of["device"][0].as_u64()?, &of["device"][1])?, bridge))
+        Some((device(&of["device"])?, bridge))
     });
     Some(InForce {
         view: value["view"].as_str()?.parse().ok()?,
@@ -196,40 +210,64 @@ fn in_force(value: &Value) -> Option<InForce> {
     })
 }
 
-fn device_value(device: &Device) -> Value {
-    json!([device.ifindex, device.name])
-}
-
-fn device(ifindex: u64, name: &Value) -> Option<Device> {
+fn device(value: &Value) -> Option<Device> {
     Some(Device {
-        name: name.as_str()?.to_owned(),
-        ifindex: u32::try_from(ifindex).ok()?,
+        name: value[1].as_str()?.to_owned(),
+        ifindex: u32::try_from(value[0].as_u64()?).ok()?,
     })
 }
 
 fn device_list(value: &Value) -> Option<BTreeSet<Device>> {
     let devices = value.as_array()?.iter();
-    devices
-        .map(|of| device(of[0].as_u64()?, &of[1]))
-        .collect::<Option<_>>()
+    devices.map(device).collect::<Option<_>>()
+}
+
+fn write_books(json: &mut Json, books: &Books) {
+    json.object(&[
+        ("bridges", &|json| {
+            write_pool(json, &books.bridges, |json, of| json.plain(of))
+        }),
+        ("networks", &|json| {
+            write_pool(json, &books.networks, |json, of| json.text(of.as_str()))
+        }),
+        ("profiles", &|json| {
+            write_pool(json, &books.profiles, write_profile)
+        }),
+        ("members", &|json| {
+            write_pool(json, &books.members, write_members)
+        }),
+    ]);
+}
+
+fn write_profile(json: &mut Json, name: &ProfileName) {
+    json.pair(
+        |json| json.text(name.scope.as_str()),
+        |json| json.list(&name.groups, |json, group| json.text(group.as_str())),
+    );
+}
+
+fn write_members(json: &mut Json, name: &MembersName) {
+    match name {
+        MembersName::Group(scope, group) => json.pair(
+            |json| json.text(scope.as_str()),
+            |json| json.text(group.as_str()),
+        ),
+        MembersName::AddressGroup(group) => json.text(group.as_str()),
+    }
+}
+
+fn write_pool<K: Ord + Clone>(json: &mut Json, pool: &Pool<K>, write: impl Fn(&mut Json, &K)) {
+    json.object(&[
+        ("last", &|json| json.plain(pool.last())),
+        ("numbers", &|json| {
+            json.list(pool.all(), |json, (key, number)| {
+                json.pair(|json| json.plain(number), |json| write(json, key));
+            });
+        }),
+    ]);
 }
 
 impl Books {
-    fn to_json(&self) -> Value {
-        json!({
-            "bridges": pool_value(&self.bridges, |ifindex| json!(ifindex)),
-            "networks": pool_value(&self.networks, |network| json!(network.as_str())),
-            "profiles": pool_value(&self.profiles, |name| {
-                let groups: Vec<&str> = name.groups.iter().map(|g| g.as_str()).collect();
-                json!([name.scope.as_str(), groups])
-            }),
-            "members": pool_value(&self.members, |name| match name {
-                MembersName::Group(scope, group) => json!([scope.as_str(), group.as_str()]),
-                MembersName::AddressGroup(group) => json!(group.as_str()),
-            }),
-        })
-    }
-
     fn from_json(value: &Value) -> Option<Self> {
         let mut books = Self::default();
         fill(&mut books.bridges, &value["bridges"], |of| {
@@ -257,14 +295,6 @@ impl Books {
     }
 }
 
-fn pool_value<K: Ord + Clone>(pool: &Pool<K>, key: impl Fn(&K) -> Value) -> Value {
-    let numbers: Vec<Value> = pool
-        .all()
-        .map(|(k, number)| json!([number, key(k)]))
-        .collect();
-    json!({ "last": pool.last(), "numbers": numbers })
-}
-
 fn fill<K: Ord + Clone>(
     pool: &mut Pool<K>,
     value: &Value,
@@ -280,8 +310,10 @@ fn fill<K: Ord + Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policy::HostView;
+    use serde_json::json;
 
-    fn record() -> Record {
+    fn books() -> Books {
         let mut books = Books::default();
         books.bridges.give(&7);
         books.bridges.give(&8);
@@ -294,6 +326,10 @@ mod tests {
             .members
             .give(&MembersName::Group("scope".into(), "a".into()));
         books.members.give(&MembersName::AddressGroup("a".into()));
+        books
+    }
+
+    fn target() -> Target {
         let device = |ifindex, name: &str| Device {
             name: name.to_owned(),
             ifindex,
@@ -302,17 +338,32 @@ mod tests {
             macs: BTreeSet::from(["02:00:00:00:00:01".parse().expect("a MAC")]),
             members: BTreeSet::from([device(11, "tap 1"), device(12, "eth0")]),
         };
-        let in_force = InForce {
-            view: u64::MAX,
+        Target {
+            view: HostView::default(),
             devices: BTreeMap::from([("web".into(), device(11, "tap 1"))]),
             closed: BTreeSet::from([device(13, "old")]),
             bridges: BTreeMap::from([(device(7, "br0"), bridge)]),
-            stamps: None,
-        };
-        Record {
-            books,
-            in_force: Some(in_force),
         }
+    }
+
+    fn record() -> Record {
+        let target = target();
+        Record {
+            books: books(),
+            in_force: Some(InForce {
+                view: target.view.digest(),
+                devices: target.devices,
+                closed: target.closed,
+                bridges: target.bridges,
+                stamps: None,
+            }),
+        }
+    }
+
+    fn end(file: &RecordFile) {
+        let target = target();
+        let of = (&target, target.view.digest());
+        file.end(&books(), of, None).expect("there is room");
     }
 
     #[test]
@@ -320,7 +371,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let file = RecordFile::in_directory(Some(&root.path().join("deep")));
         assert_eq!(file.load(), Record::default());
-        file.end(&record()).expect("there is room");
+        end(&file);
         assert_eq!(file.load(), record());
         file.remove().expect("it is there");
         file.remove().expect("twice does no harm");
@@ -333,7 +384,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let file = RecordFile::in_directory(Some(root.path()));
         file.begin().expect("nothing is there yet");
-        file.end(&record()).expect("there is room");
+        end(&file);
         file.begin().expect("it is there");
         let expected = Record {
             in_force: None,
@@ -348,7 +399,7 @@ mod tests {
         let file = RecordFile::in_directory(Some(root.path()));
         let path = root.path().join("iptables.json");
         let with = |key: &str| {
-            file.end(&record()).expect("there is room");
+            end(&file);
             let text = fs::read(&path).expect("it is there");
             let mut value: Value = serde_json::from_slice(&text).expect("it is JSON");
             value[key] = json!("another");
@@ -368,7 +419,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let file = RecordFile::in_directory(Some(root.path()));
         let path = root.path().join("iptables.json");
-        file.end(&record()).expect("there is room");
+        end(&file);
         let text = fs::read(&path).expect("it is there");
         for cut in (0..text.len()).step_by(7) {
             fs::write(&path, &text[..cut]).expect("there is room");

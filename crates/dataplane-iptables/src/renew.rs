@@ -11,7 +11,7 @@
 
 use crate::books::{Books, MembersName, ProfileName};
 use crate::render::profile_name;
-use model::{PortId, Prefix};
+use model::{NetworkId, PortId, Prefix};
 use policy::{HostView, PortView, RuleView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ struct SetChange {
     gains: bool,
 }
 
+type Members = Arc<BTreeSet<Prefix>>;
+
 /// A rule, and whether its group is stateful.
 type Rules<'a> = BTreeSet<(bool, &'a RuleView)>;
 
@@ -42,7 +44,13 @@ impl Stale {
         if kinds.iter().filter(|kind| **kind).count() < 2 {
             return stale;
         }
-        let names = |view| -> BTreeSet<ProfileName> { profiles(view).map(|p| p.name).collect() };
+        // What permits in other profiles is the same before and after, whichever ports have them.
+        let touched = policy::touched_groups(old, new);
+        let names = |view| -> BTreeSet<ProfileName> {
+            let touched =
+                profiles(view).filter(|of| of.port.groups.iter().any(|g| touched.contains(g)));
+            touched.map(|profile| profile.name()).collect()
+        };
         for name in names(old).intersection(&names(new)) {
             let change = ProfileChange {
                 before: rules(old, name),
@@ -106,33 +114,35 @@ impl ProfileChange<'_> {
 
 /// The profiles that ports which change had before, and have now.
 fn moves(old: &HostView, new: &HostView) -> (BTreeSet<ProfileName>, BTreeSet<ProfileName>) {
+    let networks = policy::differing(&old.networks, &new.networks);
+    let networks: BTreeSet<&NetworkId> = networks.map(|(id, _, _)| id).collect();
     let moved = |of: &HostView, other: &HostView| {
-        let moved = profiles(of).filter(|profile| !stands(profile, of, other));
-        moved.map(|profile| profile.name).collect()
+        let stands = |profile: &OfPort<'_>| {
+            other.ports.get(profile.id) == Some(profile.port)
+                && !networks.contains(&profile.port.network)
+        };
+        let moved = profiles(of).filter(|profile| !stands(profile));
+        moved.map(|profile| profile.name()).collect()
     };
     (moved(old, new), moved(new, old))
 }
 
-fn stands(profile: &OfPort<'_>, of: &HostView, other: &HostView) -> bool {
-    let network = &profile.port.network;
-    other.ports.get(profile.id) == Some(profile.port)
-        && of.networks.get(network) == other.networks.get(network)
-}
-
 /// The profile of a guarded port.
 struct OfPort<'a> {
+    view: &'a HostView,
     id: &'a PortId,
-    port: &'a PortView,
-    name: ProfileName,
+    port: &'a Arc<PortView>,
+}
+
+impl OfPort<'_> {
+    fn name(&self) -> ProfileName {
+        profile_name(self.view, self.port)
+    }
 }
 
 fn profiles(view: &HostView) -> impl Iterator<Item = OfPort<'_>> {
     let guarded = view.ports.iter().filter(|(_, port)| port.port_security);
-    guarded.map(|(id, port)| OfPort {
-        id,
-        port,
-        name: profile_name(view, port),
-    })
+    guarded.map(move |(id, port)| OfPort { view, id, port })
 }
 
 fn rules<'a>(view: &'a HostView, name: &ProfileName) -> Rules<'a> {
@@ -145,32 +155,31 @@ fn rules<'a>(view: &'a HostView, name: &ProfileName) -> Rules<'a> {
         .collect()
 }
 
-/// A set that is not there has no members.
 fn changed_sets(old: &HostView, new: &HostView) -> BTreeMap<MembersName, SetChange> {
-    let (old, new) = (sets(old), sets(new));
-    let names: BTreeSet<&MembersName> = old.keys().chain(new.keys()).collect();
-    let none = Arc::default();
-    let changes = names.into_iter().filter_map(|name| {
-        let before: &Arc<BTreeSet<Prefix>> = old.get(name).copied().unwrap_or(&none);
-        let after = new.get(name).copied().unwrap_or(&none);
-        let change = SetChange {
-            loses: !before.is_subset(after),
-            gains: !after.is_subset(before),
-        };
-        (before != after).then(|| (name.clone(), change))
+    let groups = policy::differing(&old.members, &new.members);
+    let groups = groups.map(|((scope, group), before, after)| {
+        let name = MembersName::Group(scope.clone(), group.clone());
+        (name, SetChange::between(before, after))
     });
-    changes.collect()
+    let address_groups = policy::differing(&old.address_groups, &new.address_groups);
+    let address_groups = address_groups.map(|(group, before, after)| {
+        let name = MembersName::AddressGroup(group.clone());
+        (name, SetChange::between(before, after))
+    });
+    let all = groups.chain(address_groups);
+    all.filter(|(_, set)| set.loses || set.gains).collect()
 }
 
-fn sets(view: &HostView) -> BTreeMap<MembersName, &Arc<BTreeSet<Prefix>>> {
-    let groups = view.members.iter();
-    let groups = groups.map(|((scope, group), members)| {
-        (MembersName::Group(scope.clone(), group.clone()), members)
-    });
-    let address_groups = view.address_groups.iter();
-    let address_groups =
-        address_groups.map(|(group, members)| (MembersName::AddressGroup(group.clone()), members));
-    groups.chain(address_groups).collect()
+impl SetChange {
+    /// A set that is not there has no members.
+    fn between(before: Option<&Members>, after: Option<&Members>) -> Self {
+        let none = Members::default();
+        let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+        Self {
+            loses: !before.is_subset(after),
+            gains: !after.is_subset(before),
+        }
+    }
 }
 
 #[cfg(test)]

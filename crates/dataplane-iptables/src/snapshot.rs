@@ -101,7 +101,7 @@ impl<'a> Snapshot<'a> {
             device,
             bridge_device,
             bridge,
-            locals: Locals::of(target, books),
+            locals: Locals::of(target, &books.bridges),
             tools,
             table,
         })

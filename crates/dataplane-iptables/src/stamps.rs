@@ -9,7 +9,7 @@ use crate::tools::Backend;
 use model::Family;
 use netfilter::{generation, ipset, legacy};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,47 @@ impl Stamps {
                 Backend::Legacy => legacy_tables()?,
             },
         })
+    }
+
+    /// As it is after these steps. Of tables that they don't write, what was known before is believed: who changes
+    /// them meanwhile is noticed.
+    pub(crate) fn read_after(
+        before: Option<&Self>,
+        backend: Backend,
+        steps: &[Step],
+    ) -> io::Result<Self> {
+        let Some(before) = before.filter(|before| before.backend == backend) else {
+            return Self::read(backend);
+        };
+        let mut after = Self {
+            backend,
+            generation: generation::nft().map_err(io::Error::other)?,
+            legacy: before.legacy.clone(),
+        };
+        if backend == Backend::Legacy {
+            for (family, table) in written(steps) {
+                match legacy_table(family, table)? {
+                    Some(of) => after.legacy.insert((family, table), of),
+                    None => after.legacy.remove(&(family, table)),
+                };
+            }
+        }
+        Ok(after)
+    }
+
+    /// Whether nobody has changed nftables since.
+    pub(crate) fn nft_holds(&self) -> bool {
+        generation::nft().is_ok_and(|now| now == self.generation)
+    }
+
+    /// Takes one transaction for ours, if there was just one since. `false`: there was none, or more.
+    pub(crate) fn pass_over_one(&mut self) -> bool {
+        let next = self.generation.wrapping_add(1);
+        let just_one = generation::nft().is_ok_and(|now| now == next);
+        if just_one {
+            self.generation = next;
+        }
+        just_one
     }
 
     /// Whether what costs nothing to ask is still so: it notices all but rules of iptables-legacy that were
@@ -103,18 +144,43 @@ impl Stamps {
     }
 }
 
+/// The tables of iptables that are written.
+fn written(steps: &[Step]) -> BTreeSet<(Family, Table)> {
+    let mut written = BTreeSet::new();
+    for step in steps {
+        if let Tool::Iptables(family) = step.tool {
+            let tables = step
+                .script
+                .lines()
+                .filter_map(|line| line.strip_prefix('*'));
+            let tables: BTreeSet<&str> = tables.collect();
+            let ours = Table::ALL.into_iter();
+            let ours = ours.filter(|table| tables.contains(table.name()));
+            written.extend(ours.map(|table| (family, table)));
+        }
+    }
+    written
+}
+
 fn legacy_tables() -> io::Result<BTreeMap<(Family, Table), Legacy>> {
     let mut tables = BTreeMap::new();
     for family in Family::BOTH {
         for table in Table::ALL {
-            let size = legacy::size(family, table.name()).map_err(io::Error::other)?;
-            let digest = legacy::fingerprint(family, table.name()).map_err(io::Error::other)?;
-            if let (Some(size), Some(digest)) = (size, digest) {
-                tables.insert((family, table), Legacy { size, digest });
+            if let Some(of) = legacy_table(family, table)? {
+                tables.insert((family, table), of);
             }
         }
     }
     Ok(tables)
+}
+
+/// `None`: it isn't set up.
+fn legacy_table(family: Family, table: Table) -> io::Result<Option<Legacy>> {
+    let size = legacy::size(family, table.name()).map_err(io::Error::other)?;
+    let digest = legacy::fingerprint(family, table.name()).map_err(io::Error::other)?;
+    Ok(size
+        .zip(digest)
+        .map(|(size, digest)| Legacy { size, digest }))
 }
 
 /// How many elements each set of ours has; `None` where the kernel doesn't tell.
@@ -129,6 +195,32 @@ pub(crate) fn set_sizes() -> io::Result<BTreeMap<String, Option<u32>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tables_that_a_change_writes_are_known() {
+        let step = |tool, script: &str| Step {
+            tool,
+            script: script.to_owned(),
+            writes: 1,
+        };
+        let steps = [
+            step(Tool::Ipset, "*raw\n"),
+            step(
+                Tool::Iptables(Family::V4),
+                "*mangle\n:pc-in-1 - [0:0]\nCOMMIT\n",
+            ),
+            step(
+                Tool::Iptables(Family::V6),
+                "*raw\nCOMMIT\n*filter\nCOMMIT\n",
+            ),
+        ];
+        let expected = [
+            (Family::V4, Table::Mangle),
+            (Family::V6, Table::Raw),
+            (Family::V6, Table::Filter),
+        ];
+        assert_eq!(written(&steps), BTreeSet::from(expected));
+    }
 
     #[test]
     fn stamps_come_back_from_a_file() {

@@ -58,7 +58,7 @@ fn local_ports<'a>(
     inventory: &'a Inventory,
     host: &HostId,
     interest: &mut Interest<'a>,
-) -> BTreeMap<PortId, PortView> {
+) -> BTreeMap<PortId, Arc<PortView>> {
     let mut ports = BTreeMap::new();
     for (id, port) in &inventory.ports {
         if port.host.as_ref() != Some(host) {
@@ -75,7 +75,7 @@ fn local_ports<'a>(
             let scopes = interest.groups.entry(*group).or_default();
             scopes.insert(&network.scope);
         }
-        ports.insert(id.clone(), port_view(port, joined));
+        ports.insert(id.clone(), Arc::new(port_view(port, joined)));
     }
     ports
 }
@@ -114,7 +114,7 @@ fn groups<'a>(
     inventory: &'a Inventory,
     interest: &mut Interest<'a>,
     findings: &mut Vec<Finding>,
-) -> BTreeMap<GroupId, GroupView> {
+) -> BTreeMap<GroupId, Arc<GroupView>> {
     let mut kept = BTreeMap::new();
     for (id, group) in &inventory.groups {
         let rules = rules(inventory, id, group, findings);
@@ -145,7 +145,7 @@ fn groups<'a>(
                 .map(|(id, rule)| (id.clone(), rule_view(rule)))
                 .collect(),
         };
-        kept.insert(id.clone(), view);
+        kept.insert(id.clone(), Arc::new(view));
     }
     kept
 }

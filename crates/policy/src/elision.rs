@@ -10,8 +10,9 @@
 mod coverage;
 mod sweep;
 
+use crate::differing::{differing, touched_groups};
 use crate::prefix_set;
-use crate::view::{GroupView, HostView, PeerView, PortView, RuleView};
+use crate::view::{GroupView, HostView, NetworkView, PeerView, PortView, RuleView};
 use coverage::{Coverage, Kinds, error_types, icmp_number};
 use model::{
     Direction, Elision, Family, FlowKey, GroupId, L4Match, PortId, Prefix, RuleRef, ScopeId,
@@ -85,10 +86,13 @@ pub fn becomes_elidable(old: &HostView, new: &HostView, port: &PortId) -> bool {
 }
 
 /// The two questions for many ports of the same two views: ports with the same groups in the same
-/// scope share their answers, and all share what is known about members that came or went.
+/// scope share their answers, and all share what is known about members that came or went. Of a port that
+/// nothing has changed for, it is known without asking.
 pub struct ElisionChange<'a> {
     old: &'a HostView,
     new: &'a HostView,
+    /// The ports for which anything that decides has changed.
+    concerned: HashSet<&'a PortId>,
     answers: HashMap<(Question, [Profile<'a>; 2]), bool>,
     groups: HashMap<(Question, &'a GroupId), GroupLoss<'a>>,
     lost_members: HashMap<(Question, ScopeId, &'a PeerView), Vec<Prefix>>,
@@ -120,6 +124,7 @@ impl<'a> ElisionChange<'a> {
         Self {
             old,
             new,
+            concerned: concerned(old, new),
             answers: HashMap::new(),
             groups: HashMap::new(),
             lost_members: HashMap::new(),
@@ -135,6 +140,9 @@ impl<'a> ElisionChange<'a> {
     }
 
     fn answer(&mut self, question: Question, port: &PortId) -> bool {
+        if !self.concerned.contains(port) {
+            return false;
+        }
         let (Some(old), Some(new)) = (self.old.ports.get(port), self.new.ports.get(port)) else {
             return false;
         };
@@ -219,6 +227,23 @@ impl<'a> ElisionChange<'a> {
     }
 }
 
+fn concerned<'a>(old: &'a HostView, new: &'a HostView) -> HashSet<&'a PortId> {
+    let mut networks = differing(&old.networks, &new.networks);
+    let other_scope = networks.any(|(_, before, after)| {
+        let scope = |network: &'a NetworkView| &network.scope;
+        before.map(scope) != after.map(scope)
+    });
+    if other_scope || old.settings.elision != new.settings.elision {
+        return new.ports.keys().collect();
+    }
+    let touched = touched_groups(old, new);
+    let is_touched = |port: &PortView| port.groups.iter().any(|group| touched.contains(group));
+    let ports = new.ports.iter().filter(|(_, port)| is_touched(port));
+    let others = differing(&old.ports, &new.ports);
+    let others = others.map(|(id, _, _)| id);
+    ports.map(|(id, _)| id).chain(others).collect()
+}
+
 /// One view's part in a comparison.
 struct Half<'a> {
     view: &'a HostView,
@@ -249,7 +274,7 @@ impl<'a> Half<'a> {
 
     fn groups(&self) -> impl Iterator<Item = (&'a GroupId, &'a GroupView)> + use<'_, 'a> {
         let groups = self.port.groups.iter();
-        groups.filter_map(|id| Some((id, self.view.groups.get(id)?)))
+        groups.filter_map(|id| Some((id, &**self.view.groups.get(id)?)))
     }
 
     fn rules(&self) -> impl Iterator<Item = &'a RuleView> + use<'_, 'a> {

@@ -5,6 +5,7 @@
 //! Knows nothing of: any data plane, packets in bytes, connections, devices.
 
 mod compile;
+mod differing;
 mod dump;
 mod elision;
 mod finding;
@@ -12,6 +13,7 @@ mod prefix_set;
 mod view;
 
 pub use compile::compile;
+pub use differing::{differing, touched_groups};
 pub use elision::{ElisionChange, becomes_elidable, elidable, permitting, stops_being_elidable};
 pub use finding::Finding;
 pub use prefix_set::{contains, covers};

@@ -6,6 +6,7 @@
 //! matters to the host has changed (the revision aside).
 //! Knows nothing of: maps, flows of OpenFlow, sets, chains; devices that exist; connections.
 
+use crate::differing;
 use model::{
     AddressGroupId, DeviceMatch, Direction, Family, GroupId, L4Match, MacAddr, NetworkId, PortId,
     Prefix, Revision, RuleId, ScopeId, Settings,
@@ -22,8 +23,8 @@ pub struct HostView {
     pub revision: Revision,
     pub settings: Settings,
     pub networks: BTreeMap<NetworkId, NetworkView>,
-    pub ports: BTreeMap<PortId, PortView>,
-    pub groups: BTreeMap<GroupId, GroupView>,
+    pub ports: BTreeMap<PortId, Arc<PortView>>,
+    pub groups: BTreeMap<GroupId, Arc<GroupView>>,
     /// Members of the groups that local rules name, in the scopes of the local ports with these
     /// rules; no link-local address and no short pair is in here. An absent entry has no members.
     pub members: BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>,
@@ -32,9 +33,24 @@ pub struct HostView {
 }
 
 impl HostView {
+    /// What is equal in the other view is the same in memory from now on, so that comparing the two again
+    /// costs little, and keeping both.
+    pub fn share(&mut self, other: &HostView) {
+        share(&mut self.ports, &other.ports);
+        share(&mut self.groups, &other.groups);
+        share(&mut self.members, &other.members);
+        share(&mut self.address_groups, &other.address_groups);
+    }
+
     /// A number that is the same for views that enforce the same (the revision isn't enforced), and but for
     /// an accident of 64 bits not for others. Good for comparing within one build of a program.
     pub fn digest(&self) -> u64 {
+        self.digest_after(&Self::default(), 0)
+    }
+
+    /// The same number, told from another view's: just what differs is looked at in depth. So each thing adds
+    /// its own number.
+    pub fn digest_after(&self, other: &Self, digest: u64) -> u64 {
         let Self {
             revision: _,
             settings,
@@ -44,9 +60,45 @@ impl HostView {
             members,
             address_groups,
         } = self;
-        let mut hasher = DefaultHasher::new();
-        (settings, networks, ports, groups, members, address_groups).hash(&mut hasher);
-        hasher.finish()
+        let settings = number(settings).wrapping_sub(number(&other.settings));
+        [
+            settings,
+            change("network", &other.networks, networks),
+            change("port", &other.ports, ports),
+            change("group", &other.groups, groups),
+            change("members", &other.members, members),
+            change("address group", &other.address_groups, address_groups),
+        ]
+        .into_iter()
+        .fold(digest, u64::wrapping_add)
+    }
+}
+
+fn change<K: Ord + Hash, V: PartialEq + Hash>(
+    what: &str,
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) -> u64 {
+    differing(old, new).fold(0, |sum: u64, (key, before, after)| {
+        let of = |value: Option<&V>| value.map_or(0, |value| number(&(what, key, value)));
+        sum.wrapping_add(of(after)).wrapping_sub(of(before))
+    })
+}
+
+fn number(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn share<K: Ord, V: Eq>(ours: &mut BTreeMap<K, Arc<V>>, others: &BTreeMap<K, Arc<V>>) {
+    let mut others = others.iter().peekable();
+    for (key, value) in ours {
+        while others.next_if(|(other, _)| *other < key).is_some() {}
+        let same = others.next_if(|(other, found)| *other == key && *found == value);
+        if let Some((_, found)) = same {
+            *value = Arc::clone(found);
+        }
     }
 }
 
@@ -130,6 +182,49 @@ impl PeerView {
         match self {
             PeerView::Any | PeerView::Prefix(_) => false,
             PeerView::Group(_) | PeerView::AddressGroup(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_depends_on_the_view_and_not_on_the_way_to_it() {
+        let group = |stateful| {
+            Arc::new(GroupView {
+                stateful,
+                tag: None,
+                rules: BTreeMap::new(),
+            })
+        };
+        let view = |groups: &[(&str, bool)]| HostView {
+            groups: groups
+                .iter()
+                .map(|(id, s)| (GroupId::from(*id), group(*s)))
+                .collect(),
+            ..HostView::default()
+        };
+        let mut views = vec![
+            view(&[]),
+            view(&[("a", true)]),
+            view(&[("a", false)]),
+            view(&[("b", true)]),
+            view(&[("a", true), ("b", true)]),
+            view(&[("a", true), ("b", false)]),
+        ];
+        let mut other = view(&[("a", true)]);
+        other.settings.ethertypes.insert(0x1234);
+        other
+            .members
+            .insert(("a".into(), "a".into()), Arc::default());
+        views.push(other);
+        for (i, view) in views.iter().enumerate() {
+            for (j, before) in views.iter().enumerate() {
+                assert_eq!(view.digest() == before.digest(), i == j, "{i} {j}");
+                assert_eq!(view.digest_after(before, before.digest()), view.digest());
+            }
         }
     }
 }

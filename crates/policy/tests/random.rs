@@ -12,6 +12,7 @@ use portcullis_policy::{
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use support::inventory;
 use support::random::{PORT, dangling_lines, lines};
 
@@ -97,7 +98,8 @@ fn rules_alone(view: &HostView) -> Vec<(RuleRef, HostView)> {
         for rule in view.groups[group].rules.keys() {
             let mut only = view.clone();
             for (id, group_view) in &mut only.groups {
-                group_view.rules.retain(|r, _| id == group && r == rule);
+                let rules = &mut Arc::make_mut(group_view).rules;
+                rules.retain(|r, _| id == group && r == rule);
             }
             let rule = RuleRef {
                 group: group.clone(),

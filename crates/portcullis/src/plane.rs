@@ -127,6 +127,10 @@ pub(crate) trait LivePlane: DataPlane {
     /// Detaches, where somebody else judges from then on: the last connections go over with it.
     fn hand_over(&mut self, target: &Target) -> Result<u64, Failure>;
 
+    /// Makes a change of ours to nftables that isn't the plane's: one transaction, or none if it fails. The plane
+    /// need not read back what it holds because of it.
+    fn beside(&mut self, change: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure>;
+
     /// What it would answer about this frame; nothing is counted or remembered. `Err` inside: it can't be
     /// asked that, and why.
     fn dry_run(

@@ -10,7 +10,7 @@ use crate::contents::{Contents, PolicyEntries, SetState, Space};
 use crate::layout::{PolicyEntry, PolicyKey, Range};
 use crate::numbers::Numbers;
 use model::GroupId;
-use policy::HostView;
+use policy::{GroupView, HostView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -104,11 +104,7 @@ impl Books {
                 of_groups.insert(port.groups.clone(), Ok(set));
                 continue;
             }
-            let groups = port
-                .groups
-                .iter()
-                .filter_map(|id| view.groups.get_key_value(id));
-            let groups: Vec<_> = groups.collect();
+            let groups = groups(view, &port.groups);
             let compiled = sets::compile(&groups, |peer| self.numbers.peer(peer));
             let number = if compiled.rules.is_empty() {
                 Ok(0)
@@ -138,8 +134,7 @@ impl Books {
         let mut numbers = self.numbers.clone();
         let lists: BTreeSet<&Vec<GroupId>> = view.ports.values().map(|port| &port.groups).collect();
         for list in lists {
-            let groups = list.iter().filter_map(|id| view.groups.get_key_value(id));
-            let groups: Vec<_> = groups.collect();
+            let groups = groups(view, list);
             let compiled = sets::compile(&groups, |peer| numbers.peer(peer));
             let mut known = actual.sets.iter();
             let known = known.find(|(_, set)| set.record.digest == compiled.record.digest);
@@ -292,6 +287,11 @@ impl Books {
             }
         }
     }
+}
+
+fn groups<'a>(view: &'a HostView, ids: &[GroupId]) -> Vec<(&'a GroupId, &'a GroupView)> {
+    let known = ids.iter().filter_map(|id| view.groups.get_key_value(id));
+    known.map(|(id, group)| (id, &**group)).collect()
 }
 
 fn policy_entry(

@@ -7,26 +7,27 @@
 //! Source: docs/semantics.md "Elision"; mode `strict`, as netfilter can't look into ICMP errors.
 
 use super::port::{PortInput, is_link_local, range, widest};
-use super::profile::Summary;
+use super::profile::{Profile, Summary};
 use crate::mark;
 use crate::parts::{Content, Part, Service};
-use model::{Family, Prefix};
+use model::{Family, PortId, Prefix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Ends<'a> {
+pub(crate) struct Ends {
     /// Something may go untracked.
     elides: bool,
-    ports: Vec<End<'a>>,
+    ports: BTreeMap<PortId, End>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct End<'a> {
-    port: PortInput<'a>,
+struct End {
+    port: Arc<PortInput>,
     /// The bridge's name.
-    bridge: &'a str,
-    served: [BTreeSet<Service>; 2],
+    bridge: Arc<str>,
+    profile: Arc<Profile>,
 }
 
 /// What is known of an address at a bridge, or of an address behind a port.
@@ -37,11 +38,31 @@ enum Need {
     Tracking,
 }
 
-impl<'a> Ends<'a> {
+impl End {
+    fn served(&self, family: Family) -> &BTreeSet<Service> {
+        &self.profile.summary.served[family as usize]
+    }
+
+    /// All by which it is found.
+    fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        let listed = self.port.port.addresses.iter().map(|a| a.prefix);
+        listed.chain([self.link_local()])
+    }
+
+    fn link_local(&self) -> Prefix {
+        Prefix::host(self.port.port.mac.eui64_link_local().into())
+    }
+
+    fn has_nets(&self) -> bool {
+        self.prefixes().any(|prefix| prefix.as_host().is_none())
+    }
+}
+
+impl Ends {
     pub(crate) fn new(elides: bool) -> Self {
         Self {
             elides,
-            ports: Vec::new(),
+            ports: BTreeMap::new(),
         }
     }
 
@@ -53,16 +74,17 @@ impl<'a> Ends<'a> {
 
     pub(crate) fn add(
         &mut self,
-        port: PortInput<'a>,
-        bridge: &'a str,
-        served: &[BTreeSet<Service>; 2],
+        id: &PortId,
+        port: &Arc<PortInput>,
+        bridge: &Arc<str>,
+        profile: &Arc<Profile>,
     ) {
-        let served = served.clone();
-        self.ports.push(End {
-            port,
-            bridge,
-            served,
-        });
+        let end = End {
+            port: Arc::clone(port),
+            bridge: Arc::clone(bridge),
+            profile: Arc::clone(profile),
+        };
+        self.ports.insert(id.clone(), end);
     }
 
     pub(crate) fn render(&self) -> Part {
@@ -79,7 +101,7 @@ impl<'a> Ends<'a> {
         let mut notrack = BTreeSet::new();
         let mut served = BTreeSet::new();
         let mut needs: BTreeMap<(u16, IpAddr), Need> = BTreeMap::new();
-        for end in &self.ports {
+        for end in self.ports.values() {
             let need = self.need(end, family);
             for address in end.port.single_addresses(family) {
                 let known = needs.entry((end.port.bridge, address)).or_insert(need);
@@ -112,14 +134,14 @@ impl<'a> Ends<'a> {
         }
         for end in self
             .ports
-            .iter()
+            .values()
             .filter(|end| self.need(end, family) == Need::Services)
         {
             for address in end.port.single_addresses(family) {
                 if needs[&(end.port.bridge, address)] != Need::Services {
                     continue;
                 }
-                for service in &end.served[family as usize] {
+                for service in end.served(family) {
                     let Service { protocol, l4_port } = service;
                     let bridge = mark::bridge(end.port.bridge);
                     let key = format!("{bridge:#x} . {address} . {protocol} . {l4_port}");
@@ -132,8 +154,8 @@ impl<'a> Ends<'a> {
         part.set(names.served_set, family, Content::AddressPorts(served));
     }
 
-    fn need(&self, end: &End<'_>, family: Family) -> Need {
-        let served = &end.served[family as usize];
+    fn need(&self, end: &End, family: Family) -> Need {
+        let served = end.served(family);
         let has_nets = end.port.nets(family).next().is_some();
         if self.elides && end.port.is_open(family) {
             Need::Nothing
@@ -147,7 +169,7 @@ impl<'a> Ends<'a> {
     /// Prefixes that a port which needs tracking may use.
     fn tracked_nets(&self, family: Family) -> BTreeSet<(u16, Prefix)> {
         let mut by_bridge: BTreeMap<u16, Vec<Prefix>> = BTreeMap::new();
-        for end in &self.ports {
+        for end in self.ports.values() {
             if self.need(end, family) == Need::Tracking {
                 by_bridge
                     .entry(end.port.bridge)
@@ -163,18 +185,42 @@ impl<'a> Ends<'a> {
     /// For what the host itself sends: whose an address is on a bridge. The first port has it.
     fn add_found(&self, family: Family, part: &mut Part) {
         let mut found = BTreeMap::new();
-        for end in self.ports.iter().filter(|end| is_plain(end.bridge)) {
+        for end in self.ports.values().filter(|end| is_plain(&end.bridge)) {
             let mark = end.port.mark(family);
             let own = end.port.port.addresses.iter().map(|a| a.prefix);
             let own = own.filter(|p| p.family() == family && !is_link_local(p.network()));
-            let link_local = Prefix::host(end.port.port.mac.eui64_link_local().into());
-            let link_local = (family == Family::V6).then_some(link_local);
+            let link_local = (family == Family::V6).then(|| end.link_local());
             for prefix in own.chain(link_local) {
-                found.entry((prefix, end.bridge.to_owned())).or_insert(mark);
+                found
+                    .entry((prefix, end.bridge.to_string()))
+                    .or_insert(mark);
             }
         }
         part.set(SetNames::of(family).to, family, Content::NetDevices(found));
     }
+}
+
+/// Both without the ends that have nothing to do with those that differ: of their addresses the same is known
+/// in both. Ranges are one thing with all others.
+pub(crate) fn apart(one: &Ends, other: &Ends) -> (Ends, Ends) {
+    if one.elides != other.elides {
+        return (one.clone(), other.clone());
+    }
+    let differing = policy::differing(&one.ports, &other.ports);
+    let differing: Vec<&End> = differing.flat_map(|(_, a, b)| [a, b]).flatten().collect();
+    let touched: BTreeSet<Prefix> = differing.iter().flat_map(|end| end.prefixes()).collect();
+    let nets = differing.iter().any(|end| end.has_nets());
+    let is_near = |end: &End| {
+        end.prefixes().any(|prefix| touched.contains(&prefix)) || (nets && end.has_nets())
+    };
+    let near = |ends: &Ends| {
+        let near = ends.ports.iter().filter(|(_, end)| is_near(end));
+        Ends {
+            elides: ends.elides,
+            ports: near.map(|(id, end)| (id.clone(), end.clone())).collect(),
+        }
+    };
+    (near(one), near(other))
 }
 
 /// A name that ipset reads as a name. To ports of bridges with others, the host itself sends nothing.

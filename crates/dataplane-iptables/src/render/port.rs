@@ -9,13 +9,14 @@ use model::{Direction, Family, MacAddr, Prefix};
 use policy::{NetworkView, PortView};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 /// All that a guarded port's elements depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PortInput<'a> {
+pub(crate) struct PortInput {
     pub(crate) ifindex: u32,
-    pub(crate) port: &'a PortView,
-    pub(crate) network: NetworkInput<'a>,
+    pub(crate) port: Arc<PortView>,
+    pub(crate) network: Arc<NetworkInput>,
     pub(crate) network_number: u16,
     pub(crate) bridge: u16,
     /// 0: no rules.
@@ -28,23 +29,23 @@ pub(crate) struct PortInput<'a> {
 
 /// A network without what changes with each port of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NetworkInput<'a> {
-    pub(crate) subnets: &'a BTreeSet<Prefix>,
-    pub(crate) dhcp_servers: &'a BTreeSet<IpAddr>,
+pub(crate) struct NetworkInput {
+    pub(crate) subnets: BTreeSet<Prefix>,
+    pub(crate) dhcp_servers: BTreeSet<IpAddr>,
     pub(crate) eui64_only: bool,
 }
 
-impl<'a> NetworkInput<'a> {
-    pub(crate) fn of(network: &'a NetworkView) -> Self {
+impl NetworkInput {
+    pub(crate) fn of(network: &NetworkView) -> Self {
         Self {
-            subnets: &network.subnets,
-            dhcp_servers: &network.dhcp_servers,
+            subnets: network.subnets.clone(),
+            dhcp_servers: network.dhcp_servers.clone(),
             eui64_only: network.eui64_only,
         }
     }
 }
 
-impl PortInput<'_> {
+impl PortInput {
     pub(crate) fn render(&self) -> Part {
         let mut part = Part::default();
         let device = self.ifindex.to_string();
@@ -129,7 +130,7 @@ impl PortInput<'_> {
                 add_source(part, device, *mac, &net, true);
             }
         }
-        let broadcasts = broadcasts(self.network.subnets);
+        let broadcasts = broadcasts(&self.network.subnets);
         let (hosts, nets): (Vec<Prefix>, Vec<Prefix>) = destinations
             .into_iter()
             .partition(|p| p.as_host().is_some());
@@ -151,7 +152,7 @@ impl PortInput<'_> {
 
     fn add_network(&self, part: &mut Part, device: &str) {
         let network = &self.network;
-        for broadcast in broadcasts(network.subnets) {
+        for broadcast in broadcasts(&network.subnets) {
             part.element("broadcasts", format!("{device} . {broadcast}"));
         }
         for family in Family::BOTH {

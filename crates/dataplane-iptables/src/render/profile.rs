@@ -22,12 +22,23 @@ use model::{
 };
 use policy::{GroupView, PeerView, RuleView};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The groups of a profile, in the order in which rules are reported.
-pub(crate) type Groups<'a> = Vec<(&'a GroupId, &'a GroupView)>;
+pub(crate) type Groups = Vec<(GroupId, Arc<GroupView>)>;
 
 /// Peers that have members, by the numbers of their sets.
-pub(crate) type Peers<'a> = BTreeMap<&'a PeerView, u16>;
+pub(crate) type Peers = BTreeMap<PeerView, u16>;
+
+/// All that its sets and chains depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Profile {
+    /// 0: it has no rules, and no sets and chains.
+    pub(crate) number: u16,
+    groups: Groups,
+    peers: Peers,
+    pub(crate) summary: Summary,
+}
 
 /// What a port's mark says of its profile, and the common part needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +56,7 @@ const PORTS_IN_A_SET: usize = 16;
 /// More services than this of one port are tracked.
 const SERVED: usize = 256;
 
-pub(crate) fn summary(groups: &Groups<'_>) -> Summary {
+fn summary(groups: &Groups) -> Summary {
     let mut summary = Summary::default();
     for family in Family::BOTH {
         let f = family as usize;
@@ -64,13 +75,23 @@ pub(crate) fn summary(groups: &Groups<'_>) -> Summary {
     summary
 }
 
-/// Its sets and chains.
-pub(crate) fn render(
-    number: u16,
-    groups: &Groups<'_>,
-    peers: &Peers<'_>,
-    summary: &Summary,
-) -> Part {
+impl Profile {
+    pub(crate) fn new(number: u16, groups: Groups, peers: Peers) -> Self {
+        Self {
+            number,
+            summary: summary(&groups),
+            groups,
+            peers,
+        }
+    }
+
+    /// Its sets and chains.
+    pub(crate) fn render(&self) -> Part {
+        render(self.number, &self.groups, &self.peers, &self.summary)
+    }
+}
+
+fn render(number: u16, groups: &Groups, peers: &Peers, summary: &Summary) -> Part {
     let mut part = Part::default();
     for family in Family::BOTH {
         let lanes = Direction::BOTH.map(|direction| {
@@ -127,9 +148,8 @@ pub(crate) fn render(
 }
 
 /// The peers that rules of these groups name by sets of their own.
-pub(crate) fn named<'a>(groups: &Groups<'a>) -> impl Iterator<Item = &'a PeerView> {
-    let groups = groups.clone().into_iter();
-    let rules = groups.flat_map(|(_, group)| group.rules.values());
+pub(crate) fn named(groups: &Groups) -> impl Iterator<Item = &PeerView> {
+    let rules = groups.iter().flat_map(|(_, group)| group.rules.values());
     rules.map(|rule| &rule.peer).filter(|peer| peer.is_set())
 }
 
@@ -150,13 +170,12 @@ impl NamedRule<'_> {
     }
 }
 
-fn rules<'a>(
-    groups: &Groups<'a>,
+fn rules(
+    groups: &Groups,
     family: Family,
     direction: Direction,
-) -> impl Iterator<Item = NamedRule<'a>> {
-    let groups = groups.clone().into_iter();
-    let all = groups.flat_map(|(group, view)| {
+) -> impl Iterator<Item = NamedRule<'_>> {
+    let all = groups.iter().flat_map(|(group, view)| {
         view.rules.iter().map(move |(id, rule)| NamedRule {
             group,
             id,
@@ -179,14 +198,14 @@ fn can_match(l4: L4Match) -> bool {
     }
 }
 
-fn is_open(groups: &Groups<'_>, family: Family, direction: Direction) -> bool {
+fn is_open(groups: &Groups, family: Family, direction: Direction) -> bool {
     rules(groups, family, direction)
         .any(|r| r.stateful && r.rule.l4 == L4Match::Any && r.rule.peer == PeerView::Any)
 }
 
 /// Of a port whose rules let everything out: the services that anybody may ask for, if ICMP errors from
 /// anybody come in by rule. Nothing else of it is left untracked: that is allowed, and much simpler.
-fn served(groups: &Groups<'_>, family: Family) -> BTreeSet<Service> {
+fn served(groups: &Groups, family: Family) -> BTreeSet<Service> {
     let from_any =
         || rules(groups, family, Direction::Ingress).filter(|r| r.rule.peer == PeerView::Any);
     let types: &[u8] = match family {
@@ -260,7 +279,7 @@ enum Asked {
 }
 
 impl Lane {
-    fn sort<'a>(rules: impl Iterator<Item = NamedRule<'a>>, peers: &Peers<'_>) -> Self {
+    fn sort<'a>(rules: impl Iterator<Item = NamedRule<'a>>, peers: &Peers) -> Self {
         let mut lane = Self::default();
         for named in rules {
             let rule = named.rule;

@@ -6,19 +6,48 @@
 //! jump: while a tree that gets deeper stands beside the old one, what isn't in the one is in the other.
 
 use super::names::{dispatch, profile_chain};
-use super::{Input, Key};
+use super::profile::Profile;
 use crate::books;
 use crate::mark;
-use crate::parts::{Chain, Part, Table};
+use crate::parts::{Chain, ChainName, Table};
 use model::{Direction, Family};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What there are ways to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ways {
     /// With their devices' indices.
     bridges: BTreeMap<u16, u32>,
     /// By family, then direction: the profiles that have a chain.
     profiles: [[BTreeSet<u16>; 2]; 2],
+}
+
+/// A chain on the way: whom it asks for, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    tree: Tree,
+    branches: Vec<Branch>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tree {
+    Zones,
+    Profiles(Direction),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Branch {
+    /// The numbers that begin so; so many forks are behind it.
+    Fork {
+        level: u32,
+        known: u16,
+    },
+    Profile(Direction, u16),
+    /// Whose number it is stands with it, in case that the books are lost.
+    Bridge {
+        number: u16,
+        ifindex: u32,
+    },
 }
 
 /// The root of the way to the zones.
@@ -28,56 +57,157 @@ const ZONES: &str = "pc-zone";
 const FORK_BITS: u32 = 4;
 
 impl Ways {
-    pub(crate) fn to(inputs: &BTreeMap<Key, Input<'_>>) -> Self {
-        let mut ways = Self::default();
-        for input in inputs.values() {
-            match input {
-                Input::Bridge(number, ifindex, _) => {
-                    ways.bridges.insert(*number, *ifindex);
-                }
-                Input::Profile(number, _, _, summary) => {
-                    for family in Family::BOTH {
-                        for direction in Direction::BOTH {
-                            let (f, d) = (family as usize, direction as usize);
-                            if summary.chains[f][d] {
-                                ways.profiles[f][d].insert(*number);
-                            }
-                        }
+    /// `bridges`: with their devices' indices.
+    pub(crate) fn to<'a>(
+        bridges: BTreeMap<u16, u32>,
+        profiles: impl Iterator<Item = &'a Profile>,
+    ) -> Self {
+        let mut ways = Self {
+            bridges,
+            ..Self::default()
+        };
+        for profile in profiles {
+            for family in Family::BOTH {
+                for direction in Direction::BOTH {
+                    let (f, d) = (family as usize, direction as usize);
+                    if profile.summary.chains[f][d] {
+                        ways.profiles[f][d].insert(profile.number);
                     }
                 }
-                Input::Closed(_)
-                | Input::Networks(..)
-                | Input::Ethertypes(_)
-                | Input::Port(_)
-                | Input::Members(..)
-                | Input::Ends(_)
-                | Input::Ways(_) => {}
             }
         }
         ways
     }
 
-    pub(crate) fn render(&self) -> Part {
-        let mut part = Part::default();
+    pub(crate) fn chains(&self) -> BTreeMap<ChainName, Way> {
+        let mut chains = BTreeMap::new();
         for family in Family::BOTH {
-            // Whose number it is stands with it, in case that the books are lost.
-            let zone = |bridge| {
-                let (ifindex, zone) = (self.bridges[&bridge], books::zone(bridge));
-                format!("-m comment --comment {ifindex} -j CT --zone {zone}")
+            let bridge = |number| Branch::Bridge {
+                number,
+                ifindex: self.bridges[&number],
             };
-            let bridges = self.bridges.keys().copied().collect();
-            for (name, rules) in tree(ZONES, &bridges, mark::BRIDGE, zone) {
-                part.chain(family, Table::Raw, name, rules);
-            }
+            let bridges: Vec<u16> = self.bridges.keys().copied().collect();
+            chains.extend(Tree::Zones.chains(family, &bridges, bridge));
             for direction in Direction::BOTH {
-                let chain = |number| format!("-g {}", profile_chain(direction, number));
                 let profiles = &self.profiles[family as usize][direction as usize];
-                for (name, rules) in tree(&dispatch(direction), profiles, mark::PROFILE, chain) {
-                    part.chain(family, Table::Mangle, name, rules);
-                }
+                let profiles: Vec<u16> = profiles.iter().copied().collect();
+                let tree = Tree::Profiles(direction);
+                let leaf = |number| Branch::Profile(direction, number);
+                chains.extend(tree.chains(family, &profiles, leaf));
             }
         }
-        part
+        chains
+    }
+}
+
+impl Tree {
+    fn root(self) -> String {
+        match self {
+            Tree::Zones => ZONES.to_owned(),
+            Tree::Profiles(direction) => dispatch(direction),
+        }
+    }
+
+    /// Where in the mark the number is.
+    fn mask(self) -> u32 {
+        match self {
+            Tree::Zones => mark::BRIDGE,
+            Tree::Profiles(_) => mark::PROFILE,
+        }
+    }
+
+    fn table(self) -> Table {
+        match self {
+            Tree::Zones => Table::Raw,
+            Tree::Profiles(_) => Table::Mangle,
+        }
+    }
+
+    /// The chains that lead to these numbers, which are in order; the root among them.
+    fn chains(
+        self,
+        family: Family,
+        numbers: &[u16],
+        leaf: impl Fn(u16) -> Branch,
+    ) -> BTreeMap<ChainName, Way> {
+        let largest = numbers.last().copied().unwrap_or_default();
+        let bits = u16::BITS - largest.leading_zeros();
+        let forks = bits.div_ceil(FORK_BITS).max(1);
+        let mut chains = BTreeMap::new();
+        let mut above = vec![(self.root(), numbers)];
+        for level in (0..forks).rev() {
+            let mut below = Vec::new();
+            for (chain, numbers) in above {
+                let branches = match level {
+                    0 => numbers.iter().map(|number| leaf(*number)).collect(),
+                    _ => self.fork(level, numbers, &mut below),
+                };
+                let name = ChainName {
+                    family,
+                    table: self.table(),
+                    chain,
+                };
+                let tree = self;
+                chains.insert(name, Way { tree, branches });
+            }
+            above = below;
+        }
+        chains
+    }
+
+    fn fork<'n>(
+        self,
+        level: u32,
+        numbers: &'n [u16],
+        below: &mut Vec<(String, &'n [u16])>,
+    ) -> Vec<Branch> {
+        let known = |number: u16| number >> (level * FORK_BITS);
+        let parts = numbers.chunk_by(|a, b| known(*a) == known(*b));
+        let branches = parts.map(|numbers| {
+            let known = known(numbers[0]);
+            below.push((self.below(level, known), numbers));
+            Branch::Fork { level, known }
+        });
+        branches.collect()
+    }
+
+    fn below(self, level: u32, known: u16) -> String {
+        format!("{}-{level}.{known:x}", self.root())
+    }
+}
+
+impl Way {
+    pub(crate) fn render(&self) -> Chain {
+        self.branches
+            .iter()
+            .map(|branch| self.rule(branch))
+            .collect()
+    }
+
+    fn rule(&self, branch: &Branch) -> String {
+        let mask = self.tree.mask();
+        let place = mask.trailing_zeros();
+        let whole =
+            |number: u16| format!("-m mark --mark {:#x}/{mask:#x}", u32::from(number) << place);
+        match *branch {
+            Branch::Fork { level, known } => {
+                let shift = level * FORK_BITS + place;
+                let fork = (((1 << FORK_BITS) - 1) << shift) & mask;
+                let value = (u32::from(known) << shift) & fork;
+                let below = self.tree.below(level, known);
+                format!("-m mark --mark {value:#x}/{fork:#x} -j {below}")
+            }
+            Branch::Profile(direction, number) => {
+                format!("{} -g {}", whole(number), profile_chain(direction, number))
+            }
+            Branch::Bridge { number, ifindex } => {
+                let zone = books::zone(number);
+                format!(
+                    "{} -m comment --comment {ifindex} -j CT --zone {zone}",
+                    whole(number)
+                )
+            }
+        }
     }
 }
 
@@ -97,44 +227,30 @@ pub(crate) fn bridge_in(chain: &str, rule: &str) -> Option<(u32, u16)> {
     Some((ifindex.parse().ok()?, u16::try_from(number).ok()?))
 }
 
-/// Chains by name, the root among them. `mask` is where in the mark the number is.
-fn tree(
-    root: &str,
-    numbers: &BTreeSet<u16>,
-    mask: u32,
-    leaf: impl Fn(u16) -> String,
-) -> BTreeMap<String, Chain> {
-    let largest = numbers.last().copied().unwrap_or_default();
-    let bits = u16::BITS - largest.leading_zeros();
-    let forks = bits.div_ceil(FORK_BITS).max(1);
-    let mut chains = BTreeMap::from([(root.to_owned(), Chain::new())]);
-    let mut named: BTreeSet<(u32, u16)> = BTreeSet::new();
-    let place = mask.trailing_zeros();
-    for number in numbers {
-        // From the root, which is `forks` above the leaves, down.
-        let mut chain = root.to_owned();
-        for level in (1..forks).rev() {
-            let known = number >> (level * FORK_BITS);
-            let below = format!("{root}-{level}.{known:x}");
-            if named.insert((level, known)) {
-                let fork = (((1 << FORK_BITS) - 1) << (level * FORK_BITS + place)) & mask;
-                let value = (u32::from(known) << (level * FORK_BITS + place)) & fork;
-                let rule = format!("-m mark --mark {value:#x}/{fork:#x} -j {below}");
-                chains.entry(chain).or_default().push(rule);
-                chains.entry(below.clone()).or_default();
-            }
-            chain = below;
-        }
-        let value = u32::from(*number) << place;
-        let rule = format!("-m mark --mark {value:#x}/{mask:#x} {}", leaf(*number));
-        chains.entry(chain).or_default().push(rule);
-    }
-    chains
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PROFILES: Tree = Tree::Profiles(Direction::Ingress);
+
+    /// The rules by chain.
+    fn rules(tree: Tree, numbers: &[u16]) -> BTreeMap<String, Chain> {
+        let leaf = |number| match tree {
+            Tree::Zones => Branch::Bridge { number, ifindex: 7 },
+            Tree::Profiles(direction) => Branch::Profile(direction, number),
+        };
+        let chains = tree.chains(Family::V4, numbers, leaf).into_iter();
+        chains
+            .map(|(name, way)| (name.chain, way.render()))
+            .collect()
+    }
+
+    fn goal(tree: Tree, number: u16) -> String {
+        match tree {
+            Tree::Zones => books::zone(number).to_string(),
+            Tree::Profiles(direction) => profile_chain(direction, number),
+        }
+    }
 
     /// Where a mark leads from a chain, by the tree's rules.
     fn walk(chains: &BTreeMap<String, Chain>, chain: &str, mark: u32) -> Option<String> {
@@ -157,13 +273,10 @@ mod tests {
     #[test]
     fn a_bridge_is_known_by_the_rule_for_its_zone() {
         let bridges = BTreeMap::from([(3, 77), (300, 78)]);
-        let ways = Ways {
-            bridges: bridges.clone(),
-            ..Ways::default()
-        };
+        let ways = Ways::to(bridges.clone(), std::iter::empty());
         let mut found = BTreeMap::new();
-        for (name, rules) in ways.render().chains {
-            for rule in rules {
+        for (name, way) in ways.chains() {
+            for rule in way.render() {
                 if let Some((ifindex, number)) = bridge_in(&name.chain, &rule) {
                     found.insert(number, ifindex);
                 }
@@ -174,31 +287,24 @@ mod tests {
 
     #[test]
     fn each_number_leads_to_its_own_chain_and_others_nowhere() {
-        for (mask, numbers) in [
-            (mark::PROFILE, vec![1, 2, 15]),
-            (mark::PROFILE, vec![1, 16, 17, 255]),
-            (mark::PROFILE, vec![3, 300, 4_095]),
-            (mark::BRIDGE, vec![1, 17, 511]),
-            (mark::PROFILE, vec![]),
+        for (tree, numbers) in [
+            (PROFILES, vec![1, 2, 15]),
+            (PROFILES, vec![1, 16, 17, 255]),
+            (PROFILES, vec![3, 300, 4_095]),
+            (Tree::Zones, vec![1, 17, 511]),
+            (PROFILES, vec![]),
         ] {
-            let numbers: BTreeSet<u16> = numbers.into_iter().collect();
-            let leaf = |number| format!("-g leaf-{number}");
-            let chains = tree("root", &numbers, mask, leaf);
+            let chains = rules(tree, &numbers);
+            let mask = tree.mask();
             let place = mask.trailing_zeros();
-            for number in 0..=(mask >> place) {
-                let known = numbers.contains(&(number as u16));
-                let expected = known.then(|| format!("leaf-{number}"));
-                let noise = !mask;
-                assert_eq!(
-                    walk(&chains, "root", number << place),
-                    expected,
-                    "{number} in {mask:#x}"
-                );
-                assert_eq!(
-                    walk(&chains, "root", number << place | noise),
-                    expected,
-                    "{number} in {mask:#x}"
-                );
+            for number in 0..=(mask >> place) as u16 {
+                let known = numbers.contains(&number);
+                let expected = known.then(|| goal(tree, number));
+                let mark = u32::from(number) << place;
+                for noise in [0, !mask] {
+                    let found = walk(&chains, &tree.root(), mark | noise);
+                    assert_eq!(found, expected, "{number} in {mask:#x}");
+                }
             }
             assert!(chains.values().all(|chain| chain.len() <= 16));
         }
@@ -206,17 +312,15 @@ mod tests {
 
     #[test]
     fn of_a_deeper_tree_beside_the_old_one_each_number_leads_to_its_chain() {
-        let leaf = |number| format!("-g leaf-{number}");
-        let tree = |numbers| tree("root", &BTreeSet::from(numbers), mark::PROFILE, leaf);
-        let (old, new) = (tree([3, 8]), tree([15, 16]));
+        let (old, new) = (rules(PROFILES, &[3, 8]), rules(PROFILES, &[15, 16]));
         for (first, second) in [(&old, &new), (&new, &old)] {
             let mut both = first.clone();
             for (name, rules) in second {
                 both.entry(name.clone()).or_default().extend(rules.clone());
             }
             for number in [3, 8, 15, 16] {
-                let expected = format!("leaf-{number}");
-                assert_eq!(walk(&both, "root", number), Some(expected));
+                let found = walk(&both, &PROFILES.root(), number.into());
+                assert_eq!(found, Some(goal(PROFILES, number)));
             }
         }
     }

@@ -60,7 +60,7 @@ impl Guard {
             broadcasts: broadcasts.collect(),
             ethertypes: view.settings.ethertypes.clone(),
             network: network.clone(),
-            port: port.clone(),
+            port: PortView::clone(port),
         })
     }
 

@@ -259,7 +259,7 @@ impl CloudHost {
         links: &BTreeMap<u32, Link>,
     ) -> Result<ApplyReport, Failure> {
         let report = plane.apply(&target).map_err(Failure::system)?;
-        self.open_guard(&target, links)?;
+        self.open_guard(plane, &target, links)?;
         let ours = target.devices.values().chain(&target.closed);
         self.instance
             .remember_ours(&ours.cloned().collect())
@@ -310,7 +310,12 @@ impl CloudHost {
 
     /// After the plane: what it judges, and what is none of ours, may pass the drop at the bridge; a device that
     /// comes is closed until a call has told of it.
-    fn open_guard(&self, target: &Target, links: &BTreeMap<u32, Link>) -> Result<(), Failure> {
+    fn open_guard(
+        &self,
+        plane: &mut dyn LivePlane,
+        target: &Target,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<(), Failure> {
         let guard = Guard::new(self.instance.name());
         let closed: BTreeSet<u32> = target.closed.iter().map(|device| device.ifindex).collect();
         let named = links.values().filter(|link| self.is_guarded(&link.name));
@@ -325,12 +330,14 @@ impl CloudHost {
         if known.as_ref() == Some(&state) {
             return Ok(());
         }
-        let set = match known {
-            _ if state.names.is_empty() => guard.remove(),
-            Some(known) => guard.change(&known, &state),
-            None => guard.set(&state),
-        };
-        set.map_err(Failure::system)?;
+        plane.beside(&mut || {
+            let set = match &known {
+                _ if state.names.is_empty() => guard.remove(),
+                Some(known) => guard.change(known, &state),
+                None => guard.set(&state),
+            };
+            set.map_err(Failure::system)
+        })?;
         let path = self.guard_path();
         fs::write(&path, guard_text(&state))
             .map_err(|error| Failure::System(format!("writing {}: {error}", path.display())))

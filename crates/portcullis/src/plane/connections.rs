@@ -53,7 +53,7 @@ impl<'v> Ends<'v> {
             let listed = port.addresses.iter().filter_map(|a| a.prefix.as_host());
             let derived = IpAddr::V6(port.mac.eui64_link_local());
             for address in listed.filter(|a| *a != derived).chain([derived]) {
-                ports.entry(address).or_default().push((id, port));
+                ports.entry(address).or_default().push((id, &**port));
             }
         }
         Self { view, ports }

@@ -163,6 +163,10 @@ impl LivePlane for Ebpf {
         Ok(given)
     }
 
+    fn beside(&mut self, change: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        change()
+    }
+
     fn dry_run(
         &mut self,
         port: &PortId,

@@ -181,6 +181,10 @@ impl LivePlane for Iptables {
         self.plane.hand_over(target).map_err(Failure::system)
     }
 
+    fn beside(&mut self, change: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+        self.plane.beside(change)
+    }
+
     fn dry_run(
         &mut self,
         port: &PortId,
