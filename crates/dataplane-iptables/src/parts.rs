@@ -6,6 +6,7 @@
 //! Knows nothing of: where a part comes from, in which order parts are written.
 
 use model::{Family, Prefix};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) struct IpSet {
     pub(crate) content: Content,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub(crate) enum Table {
     Raw,
     Mangle,

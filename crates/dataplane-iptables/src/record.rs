@@ -8,14 +8,13 @@
 //! numbers are used: what it left may look otherwise. Lost, all is written anew once.
 //! Knows nothing of: what the kernel holds now.
 
-mod json;
+mod file;
 
-use crate::books::{Books, MembersName, Pool, ProfileName};
+use crate::books::Books;
 use crate::stamps::Stamps;
 use dataplane::{Bridge, Device, Target};
-use json::Json;
+use file::{Enforced, Known, Written};
 use model::PortId;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -60,12 +59,14 @@ impl RecordFile {
     /// What can't be read is as if it weren't there.
     pub(crate) fn load(&self) -> Record {
         let read = |path: &Path| {
-            let value: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-            (value["place"] == place()).then_some(())?;
-            let books = Books::from_json(&value["books"])?;
-            let ours = value["build"] == build();
-            let in_force = ours.then(|| in_force(&value["in_force"])).flatten();
-            Some(Record { books, in_force })
+            let text = fs::read_to_string(path).ok()?;
+            let known: Known<'_> = serde_json::from_str(&text).ok()?;
+            (known.place == place()).then_some(())?;
+            let enforced = || serde_json::from_str::<Enforced<'_>>(&text).ok()?.in_force();
+            Some(Record {
+                in_force: (known.build == build()).then(enforced).flatten(),
+                books: known.books(),
+            })
         };
         let Some(Paths { path, busy }) = &self.0 else {
             return Record::default();
@@ -105,7 +106,8 @@ impl RecordFile {
             fs::create_dir_all(directory)?;
         }
         let new = path.with_extension("new");
-        fs::write(&new, text(books, target, stamps))?;
+        let written = Written::of((place(), build()), books, target, stamps);
+        fs::write(&new, serde_json::to_string(&written)?)?;
         fs::rename(&new, path)
     }
 
@@ -138,180 +140,12 @@ fn build() -> String {
     file.map(of).unwrap_or_default()
 }
 
-fn text(books: &Books, target: (&Target, u64), stamps: Option<&Stamps>) -> String {
-    let mut json = Json::default();
-    json.object(&[
-        ("place", &|json| json.text(&place())),
-        ("build", &|json| json.text(&build())),
-        ("books", &|json| write_books(json, books)),
-        ("in_force", &|json| write_in_force(json, target, stamps)),
-    ]);
-    json.0
-}
-
-fn write_in_force(json: &mut Json, (target, view): (&Target, u64), stamps: Option<&Stamps>) {
-    json.object(&[
-        // As text: JSON's numbers are not exact.
-        ("view", &|json| json.text(&view.to_string())),
-        ("devices", &|json| {
-            json.list(&target.devices, |json, (port, device)| {
-                json.pair(
-                    |json| json.text(port.as_str()),
-                    |json| write_device(json, device),
-                );
-            });
-        }),
-        ("closed", &|json| json.list(&target.closed, write_device)),
-        ("bridges", &|json| json.list(&target.bridges, write_bridge)),
-        ("stamps", &|json| {
-            json.plain(stamps.map_or(Value::Null, Stamps::to_json))
-        }),
-    ]);
-}
-
-fn write_bridge(json: &mut Json, (device, bridge): (&Device, &Bridge)) {
-    json.object(&[
-        ("device", &|json| write_device(json, device)),
-        ("macs", &|json| {
-            json.list(&bridge.macs, |json, mac| json.text(&mac.to_string()))
-        }),
-        ("members", &|json| json.list(&bridge.members, write_device)),
-    ]);
-}
-
-fn write_device(json: &mut Json, device: &Device) {
-    json.pair(
-        |json| json.plain(device.ifindex),
-        |json| json.text(&device.name),
-    );
-}
-
-fn in_force(value: &Value) -> Option<InForce> {
-    let devices = value["devices"].as_array()?.iter().map(|of| {
-        let port = PortId::new(of[0].as_str()?);
-        Some((port, device(&of[1])?))
-    });
-    let bridges = value["bridges"].as_array()?.iter().map(|of| {
-        let macs = of["macs"].as_array()?.iter();
-        let bridge = Bridge {
-            macs: macs
-                .map(|mac| mac.as_str()?.parse().ok())
-                .collect::<Option<_>>()?,
-            members: device_list(&of["members"])?,
-        };
-        Some((device(&of["device"])?, bridge))
-    });
-    Some(InForce {
-        view: value["view"].as_str()?.parse().ok()?,
-        devices: devices.collect::<Option<_>>()?,
-        closed: device_list(&value["closed"])?,
-        bridges: bridges.collect::<Option<_>>()?,
-        stamps: Stamps::from_json(&value["stamps"]),
-    })
-}
-
-fn device(value: &Value) -> Option<Device> {
-    Some(Device {
-        name: value[1].as_str()?.to_owned(),
-        ifindex: u32::try_from(value[0].as_u64()?).ok()?,
-    })
-}
-
-fn device_list(value: &Value) -> Option<BTreeSet<Device>> {
-    let devices = value.as_array()?.iter();
-    devices.map(device).collect::<Option<_>>()
-}
-
-fn write_books(json: &mut Json, books: &Books) {
-    json.object(&[
-        ("bridges", &|json| {
-            write_pool(json, &books.bridges, |json, of| json.plain(of))
-        }),
-        ("networks", &|json| {
-            write_pool(json, &books.networks, |json, of| json.text(of.as_str()))
-        }),
-        ("profiles", &|json| {
-            write_pool(json, &books.profiles, write_profile)
-        }),
-        ("members", &|json| {
-            write_pool(json, &books.members, write_members)
-        }),
-    ]);
-}
-
-fn write_profile(json: &mut Json, name: &ProfileName) {
-    json.pair(
-        |json| json.text(name.scope.as_str()),
-        |json| json.list(&name.groups, |json, group| json.text(group.as_str())),
-    );
-}
-
-fn write_members(json: &mut Json, name: &MembersName) {
-    match name {
-        MembersName::Group(scope, group) => json.pair(
-            |json| json.text(scope.as_str()),
-            |json| json.text(group.as_str()),
-        ),
-        MembersName::AddressGroup(group) => json.text(group.as_str()),
-    }
-}
-
-fn write_pool<K: Ord + Clone>(json: &mut Json, pool: &Pool<K>, write: impl Fn(&mut Json, &K)) {
-    json.object(&[
-        ("last", &|json| json.plain(pool.last())),
-        ("numbers", &|json| {
-            json.list(pool.all(), |json, (key, number)| {
-                json.pair(|json| json.plain(number), |json| write(json, key));
-            });
-        }),
-    ]);
-}
-
-impl Books {
-    fn from_json(value: &Value) -> Option<Self> {
-        let mut books = Self::default();
-        fill(&mut books.bridges, &value["bridges"], |of| {
-            u32::try_from(of.as_u64()?).ok()
-        })?;
-        fill(&mut books.networks, &value["networks"], |of| {
-            Some(of.as_str()?.into())
-        })?;
-        fill(&mut books.profiles, &value["profiles"], |of| {
-            let groups = of[1].as_array()?.iter();
-            Some(ProfileName {
-                scope: of[0].as_str()?.into(),
-                groups: groups
-                    .map(|group| Some(group.as_str()?.into()))
-                    .collect::<Option<_>>()?,
-            })
-        })?;
-        fill(&mut books.members, &value["members"], |of| {
-            Some(match of.as_str() {
-                Some(group) => MembersName::AddressGroup(group.into()),
-                None => MembersName::Group(of[0].as_str()?.into(), of[1].as_str()?.into()),
-            })
-        })?;
-        Some(books)
-    }
-}
-
-fn fill<K: Ord + Clone>(
-    pool: &mut Pool<K>,
-    value: &Value,
-    key: impl Fn(&Value) -> Option<K>,
-) -> Option<()> {
-    let numbers = value["numbers"].as_array()?.iter();
-    let numbers = numbers.map(|of| Some((key(&of[1])?, u16::try_from(of[0].as_u64()?).ok()?)));
-    let last = u16::try_from(value["last"].as_u64()?).ok()?;
-    pool.restore(numbers.collect::<Option<_>>()?, last);
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::books::{MembersName, ProfileName};
     use policy::HostView;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn books() -> Books {
         let mut books = Books::default();

@@ -8,11 +8,12 @@ use crate::plan::{Step, Tool};
 use crate::tools::Backend;
 use model::Family;
 use netfilter::{generation, ipset, legacy};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "Form", into = "Form")]
 pub(crate) struct Stamps {
     backend: Backend,
     generation: u32,
@@ -20,10 +21,45 @@ pub(crate) struct Stamps {
     legacy: BTreeMap<(Family, Table), Legacy>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct Legacy {
     size: u32,
     digest: u64,
+}
+
+/// As in a file, where keys are text: by family.
+#[derive(Deserialize, Serialize)]
+struct Form {
+    backend: Backend,
+    generation: u32,
+    legacy: [BTreeMap<Table, Legacy>; 2],
+}
+
+impl From<Form> for Stamps {
+    fn from(form: Form) -> Self {
+        let families = Family::BOTH.into_iter().zip(form.legacy);
+        let tables = families
+            .flat_map(|(family, of)| of.into_iter().map(move |(table, of)| ((family, table), of)));
+        Self {
+            backend: form.backend,
+            generation: form.generation,
+            legacy: tables.collect(),
+        }
+    }
+}
+
+impl From<Stamps> for Form {
+    fn from(stamps: Stamps) -> Self {
+        let mut legacy = [BTreeMap::new(), BTreeMap::new()];
+        for ((family, table), of) in stamps.legacy {
+            legacy[family as usize].insert(table, of);
+        }
+        Self {
+            backend: stamps.backend,
+            generation: stamps.generation,
+            legacy,
+        }
+    }
 }
 
 impl Stamps {
@@ -108,39 +144,6 @@ impl Stamps {
             .sum();
         self.backend == after.backend
             && self.generation.wrapping_add(ours as u32) == after.generation
-    }
-
-    pub(crate) fn to_json(&self) -> Value {
-        let legacy = self.legacy.iter();
-        let legacy = legacy.map(|((family, table), of)| {
-            json!([*family as u8, table.name(), of.size, of.digest.to_string()])
-        });
-        json!({ "backend": self.backend.name(), "nft": self.generation, "legacy": legacy.collect::<Vec<_>>() })
-    }
-
-    pub(crate) fn from_json(value: &Value) -> Option<Self> {
-        let legacy = |value: &Value| {
-            let family = Family::BOTH
-                .into_iter()
-                .find(|family| value[0].as_u64() == Some(*family as u64))?;
-            let mut tables = Table::ALL.into_iter();
-            let table = tables.find(|table| value[1].as_str() == Some(table.name()))?;
-            let of = Legacy {
-                size: u32::try_from(value[2].as_u64()?).ok()?,
-                digest: value[3].as_str()?.parse().ok()?,
-            };
-            Some(((family, table), of))
-        };
-        let mut backends = [Backend::Nft, Backend::Legacy].into_iter();
-        Some(Self {
-            backend: backends.find(|b| value["backend"].as_str() == Some(b.name()))?,
-            generation: u32::try_from(value["nft"].as_u64()?).ok()?,
-            legacy: value["legacy"]
-                .as_array()?
-                .iter()
-                .map(legacy)
-                .collect::<Option<_>>()?,
-        })
     }
 }
 
@@ -233,7 +236,8 @@ mod tests {
                 ((Family::V6, Table::Filter), legacy(0, 0)),
             ]),
         };
-        assert_eq!(Stamps::from_json(&stamps.to_json()), Some(stamps));
-        assert_eq!(Stamps::from_json(&json!({ "nft": 1 })), None);
+        let text = serde_json::to_string(&stamps).expect("it is plain data");
+        let read: Stamps = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!(read, stamps);
     }
 }

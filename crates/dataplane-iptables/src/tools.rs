@@ -8,6 +8,7 @@ use crate::plan::{Step, Tool};
 use dataplane::ApplyError;
 use hurry::Hurry;
 use model::Family;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which of the two implementations of iptables the host's rules are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Backend {
     Legacy,
     Nft,
