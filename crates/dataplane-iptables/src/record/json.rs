@@ -9,6 +9,9 @@ use std::fmt::{Display, Write as _};
 #[derive(Default)]
 pub(super) struct Json(pub(super) String);
 
+/// Its name, and who writes its value.
+type Field<'a> = (&'a str, &'a dyn Fn(&mut Json));
+
 impl Json {
     /// What looks the same in JSON: numbers, and values.
     pub(super) fn plain(&mut self, value: impl Display) {
@@ -51,7 +54,7 @@ impl Json {
         self.0.push(']');
     }
 
-    pub(super) fn object(&mut self, fields: &[(&str, &dyn Fn(&mut Self))]) {
+    pub(super) fn object(&mut self, fields: &[Field<'_>]) {
         self.0.push('{');
         for (i, (name, write)) in fields.iter().enumerate() {
             if i > 0 {
