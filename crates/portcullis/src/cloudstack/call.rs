@@ -58,12 +58,13 @@ fn change(host: &CloudHost, command: &Command) -> Result<Answer, Failure> {
     adopt::finish(host)?;
     release::undo(host)?;
     let mut new = old.clone();
-    let facts = facts(host, command, &old)?;
+    let links = links()?;
+    let facts = facts(host, command, &old, &links)?;
     let outcome = change::apply(&mut new, command, &facts).map_err(Failure::system)?;
     for note in &outcome.notes {
         tracing::warn!(%note, "noticed");
     }
-    let report = host.enforce(&old, &new)?;
+    let report = host.enforce(&old, &new, &links)?;
     refused(&report, &outcome.touched, &new)?;
     host.save(&new)?;
     host.write_logs(&new, &outcome.touched)?;
@@ -106,17 +107,22 @@ fn refused(report: &ApplyReport, touched: &BTreeSet<VmName>, state: &State) -> R
 }
 
 /// What the command needs to know of the host, and no more.
-fn facts(host: &CloudHost, command: &Command, state: &State) -> Result<Facts, Failure> {
+fn facts(
+    host: &CloudHost,
+    command: &Command,
+    state: &State,
+    links: &BTreeMap<u32, Link>,
+) -> Result<Facts, Failure> {
     let libvirt = Libvirt::by(&host.config.virsh);
     let mut facts = Facts::default();
     match command {
         Command::DefaultRules(rules) => {
             facts.domain = libvirt.domain(&rules.vm);
-            facts.interfaces = place(&rules.nic, &links()?).into_iter().collect();
+            facts.interfaces = place(&rules.nic, links).into_iter().collect();
         }
         Command::AddRules(rules) if !state.vms.contains_key(&rules.vm) => {
             facts.domain = libvirt.domain(&rules.vm);
-            facts.interfaces = place(&rules.nic, &links()?).into_iter().collect();
+            facts.interfaces = place(&rules.nic, links).into_iter().collect();
         }
         Command::SystemVmRules { vm, .. } => {
             facts.domain = libvirt.domain(vm);

@@ -245,11 +245,15 @@ impl CloudHost {
     }
 
     /// From one state to another. `Err`: the former is in force.
-    pub(crate) fn enforce(&self, old: &State, new: &State) -> Result<ApplyReport, Failure> {
+    pub(crate) fn enforce(
+        &self,
+        old: &State,
+        new: &State,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<ApplyReport, Failure> {
         let mut plane = self.plane(old)?;
-        let links = links()?;
-        let target = self.target(new, &links);
-        self.enforce_target(&mut *plane, target, &links)
+        let target = self.target(new, links);
+        self.enforce_target(&mut *plane, target, links)
     }
 
     pub(crate) fn enforce_target(
