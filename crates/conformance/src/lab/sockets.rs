@@ -1,6 +1,7 @@
 //! Real sockets inside VMs: what applications do.
 
 use super::{LabError, Vm, failed};
+use model::Family;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -17,12 +18,52 @@ pub struct EchoServer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What one machine asks of another, which serves just that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Ping,
+    Udp(u16),
+    Tcp(u16),
+}
+
 enum Wake {
     Tcp(TcpListener),
     Udp(UdpSocket),
 }
 
 impl Vm {
+    /// Its first of a family.
+    pub fn address(&self, family: Family) -> Result<IpAddr, LabError> {
+        let mut addresses = self.addresses().iter();
+        let found = addresses.find(|address| Family::of(**address) == family);
+        found.copied().ok_or_else(|| {
+            let none = io::Error::from(io::ErrorKind::AddrNotAvailable);
+            failed(format!("{}: an address of {family}", self.name()))(none)
+        })
+    }
+
+    /// Whether it has an answer from another machine in time.
+    pub fn is_answered(
+        &self,
+        server: &Vm,
+        family: Family,
+        asked: Asked,
+        timeout: Duration,
+    ) -> Result<bool, LabError> {
+        let address = server.address(family)?;
+        match asked {
+            Asked::Ping => Ok(self.ping(address, timeout)?.is_some()),
+            Asked::Udp(l4_port) => {
+                let _serving = server.serve_udp(l4_port)?;
+                self.udp_echo(SocketAddr::new(address, l4_port), timeout)
+            }
+            Asked::Tcp(l4_port) => {
+                let _serving = server.serve_tcp(l4_port)?;
+                Ok(self.tcp_echo(SocketAddr::new(address, l4_port), timeout))
+            }
+        }
+    }
+
     pub fn tcp_listen(&self, l4_port: u16) -> Result<TcpListener, LabError> {
         self.run(|| bound(|| TcpListener::bind(("::", l4_port))))
             .map_err(failed(format!(

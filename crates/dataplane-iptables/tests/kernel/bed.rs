@@ -1,12 +1,12 @@
 //! A host out of network namespaces: bridges, VMs on them, and the plane.
 
-use conformance::lab::{Attach, BRIDGE_MAC, Lab, Vm};
+use conformance::lab::{Asked, Attach, BRIDGE_MAC, Lab, Vm};
 use dataplane::{ApplyReport, Bridge, DataPlane, Device, Target};
 use model::{Family, HostId, MacAddr};
 use netfilter::conntrack::{Entry, Filter, dump};
 use portcullis_dataplane_iptables::{Backend, IptablesConfig, IptablesPlane};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -164,31 +164,11 @@ impl Bed {
 
     /// Whether one VM is answered by another.
     pub(crate) fn answers(&self, from: &str, to: &str, family: Family, asked: Asked) -> bool {
-        let server = self.vm(to);
-        let mut addresses = server.addresses().iter();
-        let address = addresses.find(|address| Family::of(**address) == family);
-        let address = *address.unwrap_or_else(|| panic!("{to} has no address of {family}"));
-        let client = self.vm(from);
-        match asked {
-            Asked::Ping => client.ping(address, SILENCE).expect("a socket").is_some(),
-            Asked::Udp(l4_port) => {
-                let _serving = server.serve_udp(l4_port).expect("a free port");
-                let at = SocketAddr::new(address, l4_port);
-                client.udp_echo(at, SILENCE).expect("a socket")
-            }
-            Asked::Tcp(l4_port) => {
-                let _serving = server.serve_tcp(l4_port).expect("a free port");
-                client.tcp_echo(SocketAddr::new(address, l4_port), SILENCE)
-            }
-        }
+        let answered = self
+            .vm(from)
+            .is_answered(self.vm(to), family, asked, SILENCE);
+        answered.unwrap_or_else(|error| panic!("{from} asks {to} {asked:?} by {family}: {error}"))
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Ping,
-    Udp(u16),
-    Tcp(u16),
 }
 
 fn unmoved(saved: &str) -> String {

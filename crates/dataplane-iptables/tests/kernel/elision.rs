@@ -1,8 +1,9 @@
 //! What needs no tracking isn't tracked, and never at the price of a verdict.
 
-use crate::bed::{Asked, Bed};
+use crate::bed::Bed;
 use crate::sharing::three;
 use crate::with_each_backend;
+use conformance::lab::Asked;
 use model::{Family, MacAddr};
 use portcullis_dataplane_iptables::Backend;
 use std::io::{Read, Write};

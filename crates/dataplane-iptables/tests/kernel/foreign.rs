@@ -1,9 +1,10 @@
 //! Others change what is ours: it is noticed, nothing opens meanwhile, and the next apply puts it right.
 
-use crate::bed::{Asked, Bed};
+use crate::bed::Bed;
 use crate::restart::verified;
 use crate::sharing::three;
 use crate::with_each_backend;
+use conformance::lab::Asked;
 use dataplane::{DataPlane, Drift};
 use model::Family;
 use portcullis_dataplane_iptables::Backend;

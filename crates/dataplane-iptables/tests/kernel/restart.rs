@@ -1,8 +1,9 @@
 //! Processes come and go; what is in force stays.
 
-use crate::bed::{Asked, Bed};
+use crate::bed::Bed;
 use crate::sharing::three;
 use crate::with_each_backend;
+use conformance::lab::Asked;
 use dataplane::DataPlane;
 use model::Family;
 use portcullis_dataplane_iptables::{Backend, Difference};

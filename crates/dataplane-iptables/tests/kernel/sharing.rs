@@ -1,7 +1,8 @@
 //! VMs that share a host: what one may has no bearing on the other.
 
-use crate::bed::{Asked, Bed};
+use crate::bed::Bed;
 use crate::with_each_backend;
+use conformance::lab::Asked;
 use model::{Direction, Family};
 use netfilter::conntrack::Status;
 use portcullis_dataplane_iptables::Backend;

@@ -1,14 +1,14 @@
 //! A KVM host as CloudStack has it: bridges, VMs on them, an uplink, libvirt's `virsh` (a stand-in that lists what
 //! it is told), and the program under the script's name.
 
-use conformance::lab::{Attach, Lab, Vm};
+use conformance::lab::{Asked, Attach, Lab, Vm};
 use model::{Family, MacAddr};
 use netfilter::conntrack::{Entry, Filter, dump};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -60,13 +60,6 @@ pub(crate) struct Bed {
 struct Guest {
     vm: Vm,
     bridge: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Ping,
-    Udp(u16),
-    Tcp(u16),
 }
 
 impl Bed {
@@ -331,27 +324,13 @@ impl Bed {
     /// Whether one machine is answered by another.
     pub(crate) fn answers(&self, from: &str, to: &str, family: Family, asked: Asked) -> bool {
         let (client, server) = (self.vm(from), self.vm(to));
-        let mut addresses = server.addresses().iter();
-        let address = *addresses
-            .find(|address| Family::of(**address) == family)
-            .unwrap_or_else(|| panic!("{to} has no address of {family}"));
         for machine in [&client, &server] {
             // Who was not answered before asks again only after a while.
             let namespace = machine.namespace();
             namespace.ip("neigh flush dev eth0").expect("eth0 is there");
         }
-        match asked {
-            Asked::Ping => client.ping(address, SILENCE).expect("a socket").is_some(),
-            Asked::Udp(l4_port) => {
-                let _serving = server.serve_udp(l4_port).expect("a free port");
-                let at = SocketAddr::new(address, l4_port);
-                client.udp_echo(at, SILENCE).expect("a socket")
-            }
-            Asked::Tcp(l4_port) => {
-                let _serving = server.serve_tcp(l4_port).expect("a free port");
-                client.tcp_echo(SocketAddr::new(address, l4_port), SILENCE)
-            }
-        }
+        let answered = client.is_answered(&server, family, asked, SILENCE);
+        answered.unwrap_or_else(|error| panic!("{from} asks {to} {asked:?} by {family}: {error}"))
     }
 
     pub(crate) fn check(&self, table: &[(&str, &str, Asked, bool)]) {

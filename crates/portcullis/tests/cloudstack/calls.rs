@@ -1,7 +1,8 @@
 //! The agent's calls, one by one.
 
-use crate::bed::{Asked, Bed, On};
+use crate::bed::{Bed, On};
 use crate::on_each_plane;
+use conformance::lab::Asked;
 use model::Family;
 use std::thread;
 

@@ -1,8 +1,9 @@
 //! What goes wrong between calls, and in the middle of them.
 
-use crate::bed::{Asked, Bed, On};
+use crate::bed::{Bed, On};
 use crate::calls::with_vm;
 use crate::on_each_plane;
+use conformance::lab::Asked;
 use model::Family;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,10 +1,11 @@
 //! A host goes to CloudStack's script and back, under running VMs. The script's objects are those that giving back
 //! builds.
 
-use crate::bed::{Asked, Bed, On};
+use crate::bed::{Bed, On};
 use crate::calls::with_vm;
 use crate::live::{Connection, Passed, Traffic};
 use crate::on_each_plane;
+use conformance::lab::Asked;
 use std::fs;
 use std::time::Duration;
 

@@ -2,10 +2,9 @@
 //! that must not.
 
 use crate::bed::{Bed, SILENCE};
-use conformance::lab::Vm;
 use model::{Family, MacAddr};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,7 +26,7 @@ impl Connection {
         let open = |family| {
             let (client, server) = (bed.vm(from), bed.vm(to));
             let listener = server.tcp_listen(l4_port).expect("a free port");
-            let at = SocketAddr::new(address(&server, family), l4_port);
+            let at = SocketAddr::new(server.address(family).expect("one of each family"), l4_port);
             let what = format!("{from} to {to}, {at}");
             let client = client.tcp_connect(at, SILENCE);
             let client = client.unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -62,12 +61,6 @@ impl Connection {
         let heard = self.hears.read(&mut [0; 10]);
         assert!(heard.is_err(), "{}: {heard:?}", self.what);
     }
-}
-
-pub(crate) fn address(vm: &Vm, family: Family) -> IpAddr {
-    let mut addresses = vm.addresses().iter();
-    let found = addresses.find(|address| Family::of(**address) == family);
-    *found.expect("an address of each family")
 }
 
 /// All that goes on by itself until it is ended.
@@ -124,7 +117,7 @@ impl Traffic {
     pub(crate) fn ask(&mut self, bed: &Bed, from: &str, to: &str, l4_port: u16) {
         for family in Family::BOTH {
             let (client, server) = (bed.vm(from), bed.vm(to));
-            let at = SocketAddr::new(address(&server, family), l4_port);
+            let at = SocketAddr::new(server.address(family).expect("one of each family"), l4_port);
             let (stop, asked, lost) = (self.stop.clone(), self.asked.clone(), self.lost.clone());
             self.askers.push(thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -143,7 +136,10 @@ impl Traffic {
         let receiver = bed.vm(to).udp(l4_port).expect("a free port");
         let what = format!("{from} to {to}, UDP {l4_port}");
         for family in Family::BOTH {
-            let at = SocketAddr::new(address(&bed.vm(to), family), l4_port);
+            let at = SocketAddr::new(
+                bed.vm(to).address(family).expect("one of each family"),
+                l4_port,
+            );
             let sender = bed.vm(from).udp(0).expect("a free port");
             let at = match at {
                 // The socket is of both families.
@@ -161,7 +157,8 @@ impl Traffic {
         let packets = sender.open_packets().expect("root");
         let frame = |src: &str, mac: MacAddr, family| {
             let src = src.parse().expect("an address");
-            let packet = wire::build::ip(src, address(&receiver, family));
+            let packet =
+                wire::build::ip(src, receiver.address(family).expect("one of each family"));
             packet
                 .udp(40_000, l4_port)
                 .macs(mac, receiver.mac())

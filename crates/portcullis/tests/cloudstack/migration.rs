@@ -1,11 +1,10 @@
 //! A VM comes from another host in the middle of its connections, and goes to another. What enforces there doesn't
 //! matter: nothing is handed over but the VM.
 
-use crate::bed::{Asked, Bed, On, SILENCE};
+use crate::bed::{Bed, On, SILENCE};
 use crate::calls::with_vm;
-use crate::live::address;
 use crate::on_each_plane;
-use conformance::lab::PacketSocket;
+use conformance::lab::{Asked, PacketSocket};
 use model::Family;
 use wire::TcpFlags;
 use wire::build;
@@ -60,7 +59,8 @@ impl Wire<'_> {
     fn reaches(&self, family: Family, from: &str, src: u16, dst: u16) -> bool {
         let to = if from == "out" { "v1" } else { "out" };
         let [sender, receiver] = [from, to].map(|name| self.bed.vm(name));
-        let [src_address, dst_address] = [&sender, &receiver].map(|vm| address(vm, family));
+        let [src_address, dst_address] =
+            [&sender, &receiver].map(|vm| vm.address(family).expect("one of each family"));
         let frame = build::ip(src_address, dst_address)
             .tcp(src, dst, TcpFlags::ACK)
             .macs(sender.mac(), receiver.mac())

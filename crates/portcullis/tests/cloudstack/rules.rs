@@ -1,9 +1,10 @@
 //! Rules as the server sends them, with the traffic that they mean; the cases of CloudStack's change for
 //! connections that need no tracking, and of what was wrong with it.
 
-use crate::bed::{Asked, Bed, On};
+use crate::bed::{Bed, On};
 use crate::calls::with_vm;
 use crate::on_each_plane;
+use conformance::lab::Asked;
 use model::Family;
 
 on_each_plane!(
