@@ -28,12 +28,16 @@ const NLMSG_DONE: u16 = 3;
 const NLA_F_NESTED: u16 = 0x8000;
 pub(crate) const NLA_F_NET_BYTEORDER: u16 = 0x4000;
 
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+
 const NLMSG_HEADER: usize = 16;
 const NFGEN_HEADER: usize = 4;
 const ATTRIBUTE_HEADER: usize = 4;
 
 pub(crate) const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
+pub(crate) const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
 
 pub(crate) fn family_number(family: Family) -> u8 {
@@ -188,11 +192,7 @@ impl Requests {
         let seq = u32::try_from(self.count).expect("a batch is short");
         self.last_at = self.bytes.len();
         self.count += 1;
-        self.bytes.extend([0; 4]);
-        self.bytes.extend(command.to_ne_bytes());
-        self.bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        self.bytes.extend(seq.to_ne_bytes());
-        self.bytes.extend([0; 4]);
+        header(&mut self.bytes, command, flags, seq);
         self.bytes.extend([family, 0, 0, 0]);
         body(&mut Attributes {
             bytes: &mut self.bytes,
@@ -210,6 +210,22 @@ impl Requests {
         self.bytes
     }
 
+    /// To be sent: all of them are done, or none. What is refused as a whole is answered as the first one.
+    pub(crate) fn in_one_transaction(self, subsystem: u8) -> Vec<u8> {
+        let end = |kind| {
+            let mut bytes = Vec::new();
+            header(&mut bytes, kind, 0, 0);
+            bytes.extend([AF_UNSPEC, 0, 0, subsystem]);
+            let length = u32::try_from(bytes.len()).expect("it is short");
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            bytes
+        };
+        let mut bytes = end(NFNL_MSG_BATCH_BEGIN);
+        bytes.extend(self.answered_at_the_end());
+        bytes.extend(end(NFNL_MSG_BATCH_END));
+        bytes
+    }
+
     /// To be sent as they are.
     pub(crate) fn bytes(self) -> Vec<u8> {
         self.bytes
@@ -218,6 +234,15 @@ impl Requests {
     pub(crate) fn len(&self) -> usize {
         self.count
     }
+}
+
+/// Its length is written when it is known.
+fn header(bytes: &mut Vec<u8>, kind: u16, flags: u16, seq: u32) {
+    bytes.extend([0; 4]);
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+    bytes.extend(seq.to_ne_bytes());
+    bytes.extend([0; 4]);
 }
 
 /// Where attributes are appended.

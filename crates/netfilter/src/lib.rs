@@ -1,5 +1,5 @@
-//! The kernel's netfilter, asked without starting programs: conntrack entries, the sizes of ipsets,
-//! whether somebody changed the rules.
+//! The kernel's netfilter, asked without starting programs: conntrack entries, the elements of nftables' sets,
+//! the sizes of ipsets, whether somebody changed the rules.
 //!
 //! Place on the line: a plane's **read back** and **execute**, and the agent's watch for drift.
 //!
@@ -15,6 +15,7 @@
 
 mod codec;
 pub mod conntrack;
+pub mod elements;
 mod error;
 pub mod generation;
 pub mod ipset;

@@ -17,6 +17,9 @@ pub(crate) const REQUESTS_AT_ONCE: usize = 64;
 /// Lists that change while they are read are read again, this often.
 const TRIES: usize = 5;
 
+/// What can be sent at once without asking for more room.
+const PLAIN_BYTES: usize = 64 << 10;
+
 /// The kernel fills at most 32 KiB per datagram of a list.
 const RECEIVE_BYTES: usize = 64 << 10;
 
@@ -43,11 +46,44 @@ impl Socket {
     /// What became of each request: 0, or an error number. An error from here says that not all of
     /// them were answered: some may have been done.
     pub(crate) fn execute(&mut self, requests: Requests) -> io::Result<Vec<i32>> {
-        let mut errnos = vec![0; requests.len()];
-        let Some(last) = requests.len().checked_sub(1) else {
+        let count = requests.len();
+        self.send_all(&requests.answered_at_the_end(), count)
+    }
+
+    /// All of them or none are done; `Err` is why not, with which of them was refused first.
+    pub(crate) fn execute_as_one(
+        &mut self,
+        requests: Requests,
+        subsystem: u8,
+    ) -> Result<(), (usize, io::Error)> {
+        let count = requests.len();
+        let bytes = requests.in_one_transaction(subsystem);
+        let answers = match bytes.len() > PLAIN_BYTES {
+            true => self.make_room(bytes.len()),
+            false => Ok(()),
+        };
+        let answers = answers.and_then(|()| self.send_all(&bytes, count));
+        let errnos = answers.map_err(|error| (0, error))?;
+        match errnos.iter().position(|errno| *errno != 0) {
+            Some(place) => Err((place, io::Error::from_raw_os_error(errnos[place]))),
+            None => Ok(()),
+        }
+    }
+
+    /// For one message of so many bytes.
+    fn make_room(&self, bytes: usize) -> io::Result<()> {
+        // What the kernel keeps with it counts, too.
+        rustix::net::sockopt::set_socket_send_buffer_size_force(&self.descriptor, 2 * bytes)?;
+        Ok(())
+    }
+
+    /// The answers to so many requests, of which the last one is answered in any case.
+    fn send_all(&mut self, bytes: &[u8], count: usize) -> io::Result<Vec<i32>> {
+        let mut errnos = vec![0; count];
+        let Some(last) = count.checked_sub(1) else {
             return Ok(errnos);
         };
-        self.send(&requests.answered_at_the_end())?;
+        self.send(bytes)?;
         let mut answered_last = false;
         while !answered_last {
             let datagram = match self.receive() {
