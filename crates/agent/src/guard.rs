@@ -17,6 +17,7 @@
 
 use crate::agent::GuardState;
 use hurry::Hurry;
+use netfilter::elements::{Element, Transaction};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -58,18 +59,17 @@ impl Guard {
 
     /// Writes what differs, in one transaction; all of it where what was there isn't there any more.
     pub fn change(&self, old: &GuardState, new: &GuardState) -> Result<(), GuardError> {
-        let script = match old.names == new.names {
-            true => difference(&self.table, &old.armed, &new.armed),
-            false => return self.set(new),
-        };
-        let hurry = Hurry::up();
-        match nft(&["--file", "-"], &script, "the guard") {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                drop(hurry);
-                self.set(new)
-            }
+        if old.names != new.names {
+            return self.set(new);
         }
+        let hurry = Hurry::up();
+        let mut transaction = Transaction::in_bridge_table(&self.table);
+        transaction.delete("armed", &elements(&old.armed - &new.armed));
+        transaction.add("armed", &elements(&new.armed - &old.armed));
+        transaction.commit().or_else(|_| {
+            drop(hurry);
+            self.set(new)
+        })
     }
 
     /// Whether the table still closes what it should: all its drops are there, and it lets pass as many devices
@@ -164,16 +164,12 @@ fn render(table: &str, state: &GuardState) -> String {
     script
 }
 
-fn difference(table: &str, old: &BTreeSet<u32>, new: &BTreeSet<u32>) -> String {
-    let mut script = String::new();
-    for (verb, ifindices) in [("delete", old - new), ("add", new - old)] {
-        let listed: Vec<String> = ifindices.iter().map(ToString::to_string).collect();
-        if !listed.is_empty() {
-            let listed = listed.join(", ");
-            let _ = writeln!(script, "{verb} element bridge {table} armed {{ {listed} }}");
-        }
-    }
-    script
+fn elements(ifindices: BTreeSet<u32>) -> Vec<Element> {
+    let of = |ifindex: u32| Element {
+        key: ifindex.to_ne_bytes().to_vec(),
+        ..Element::default()
+    };
+    ifindices.into_iter().map(of).collect()
 }
 
 /// As nft lists the table.
@@ -183,12 +179,12 @@ fn holds(listed: &str, state: &GuardState) -> bool {
     let exact = |name: &&String| matches!(kind_of(name), Some(NameKind::Exact));
     let drops = listed.lines().filter(|line| line.ends_with(" drop"));
     drops.count() == 2 * (1 + prefixes)
-        && elements(listed, "names") == state.names.iter().filter(exact).count()
-        && elements(listed, "armed") == state.armed.len()
+        && element_count(listed, "names") == state.names.iter().filter(exact).count()
+        && element_count(listed, "armed") == state.armed.len()
 }
 
 /// How many elements a set has.
-fn elements(listed: &str, set: &str) -> usize {
+fn element_count(listed: &str, set: &str) -> usize {
     let of_set = listed.split_once(&format!("set {set} {{"));
     let own = of_set.and_then(|(_, rest)| rest.split_once("\n\t}"));
     let elements = own.and_then(|(own, _)| own.split_once("elements = {"));
@@ -222,6 +218,7 @@ fn nft(arguments: &[&str], script: &str, what: &'static str) -> Result<String, G
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conformance::lab::Lab;
 
     fn state(names: &[&str], armed: &[u32]) -> GuardState {
         GuardState {
@@ -304,11 +301,21 @@ table bridge portcullis-blue {
     }
 
     #[test]
-    fn of_those_that_are_armed_what_differs_is_written() {
-        let script = difference("t", &BTreeSet::from([1, 2, 3]), &BTreeSet::from([2, 4, 5]));
-        let expected =
-            "delete element bridge t armed { 1, 3 }\nadd element bridge t armed { 4, 5 }\n";
-        assert_eq!(script, expected);
+    fn a_change_is_made_whether_the_table_is_there_or_not() {
+        let lab = Lab::new("guard").expect("root");
+        lab.host().run(|| {
+            let guard = Guard::new("test");
+            let told = [[1, 2, 3], [2, 4, 5], [4, 5, 6]].map(|armed| state(&["vnet*"], &armed));
+            let is_in_place = |state: &GuardState| guard.is_in_place(state).expect("nft lists it");
+            guard.set(&told[0]).expect("nft takes it");
+            guard
+                .change(&told[0], &told[1])
+                .expect("the kernel takes it");
+            assert!(is_in_place(&told[1]) && !is_in_place(&state(&["vnet*"], &[2, 4])));
+            guard.remove().expect("it is there");
+            guard.change(&told[1], &told[2]).expect("nft takes it");
+            assert!(is_in_place(&told[2]));
+        });
     }
 
     #[test]

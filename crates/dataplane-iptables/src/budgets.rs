@@ -7,7 +7,7 @@
 
 use crate::books::Books;
 use crate::flows::{self, Locals};
-use crate::plan;
+use crate::link::ForATime;
 use dataplane::Target;
 use model::PortId;
 use netfilter::conntrack;
@@ -31,17 +31,12 @@ impl Budgets {
         }
     }
 
-    /// What nft is to be told, if anything.
-    pub(crate) fn tend(
-        &mut self,
-        target: &Target,
-        books: &Books,
-        table: &str,
-    ) -> io::Result<Option<String>> {
+    /// The devices of ports that have as many as they may.
+    pub(crate) fn tend(&mut self, target: &Target, books: &Books) -> io::Result<Vec<ForATime>> {
         let most = target.view.settings.budgets.flows_per_port;
         let began = Instant::now();
         if began < self.next || conntrack::count().map_err(io::Error::other)? < most {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let mut counts: BTreeMap<PortId, u32> = BTreeMap::new();
         for flow in flows::records(target, &Locals::of(target, &books.bridges), None)? {
@@ -50,12 +45,16 @@ impl Budgets {
         let pause = began.elapsed() * SHARE;
         self.next = began + pause;
         let seconds = u32::try_from((pause + LONGER).as_secs()).unwrap_or(u32::MAX);
-        let mut script = String::new();
+        let mut full = Vec::new();
         for (port, count) in counts {
             if let Some(device) = target.devices.get(&port).filter(|_| count >= most) {
-                script.push_str(&plan::for_a_time(table, "full", device.ifindex, seconds));
+                full.push(ForATime {
+                    set: "full",
+                    device: device.ifindex,
+                    seconds,
+                });
             }
         }
-        Ok((!script.is_empty()).then_some(script))
+        Ok(full)
     }
 }

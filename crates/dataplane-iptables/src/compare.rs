@@ -7,6 +7,7 @@ use crate::found::Whole;
 use crate::found::elements::{self, SetElements};
 use crate::found::link::{self, Link};
 use crate::found::protocols::Protocols;
+use crate::link::range_that_nft_wrote;
 use crate::parts::{Chain, ChainName};
 use crate::plan;
 use crate::render::Inputs;
@@ -47,6 +48,7 @@ struct Set {
 impl Expected {
     pub(crate) fn of(inputs: &Inputs, gates: &Gates, table: &str) -> Self {
         let whole = plan::change(&Inputs::default(), inputs);
+        let constant = range_that_nft_wrote();
         let come = whole.chains_come.into_iter();
         let come = come.map(|(name, (chain, _))| (name, chain));
         let protocols = Protocols::read();
@@ -61,7 +63,7 @@ impl Expected {
             chains: gates.chains.clone().into_iter().chain(come).collect(),
             hooks: gates.hooks.clone(),
             sets: sets.collect(),
-            elements: link::expected_by_set(&whole.elements_come),
+            elements: link::expected_by_set(whole.elements_come.iter().chain([&constant])),
             rules: link::rules_of(&skeleton::link(table)),
         }
     }

@@ -5,20 +5,12 @@
 //! addresses need no tracking) is the common part.
 //! Knows nothing of: where a part comes from, in which order parts are written.
 
+use crate::element::{Element, Field};
 use model::{Family, Prefix};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// An element of a set or a map of link.nft, in nft's words.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Element {
-    pub(crate) set: &'static str,
-    pub(crate) key: String,
-    /// Of a map.
-    pub(crate) value: Option<String>,
-}
 
 /// What an ipset holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,14 +86,14 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn element(&mut self, set: &'static str, key: impl Into<String>) {
+    pub(crate) fn element(&mut self, set: &'static str, key: impl Into<Vec<Field>>) {
         let (key, value) = (key.into(), None);
         self.elements.insert(Element { set, key, value });
     }
 
     /// Of a map.
-    pub(crate) fn entry(&mut self, set: &'static str, key: impl Into<String>, value: u32) {
-        let (key, value) = (key.into(), Some(format!("{value:#x}")));
+    pub(crate) fn entry(&mut self, set: &'static str, key: impl Into<Vec<Field>>, value: u32) {
+        let (key, value) = (key.into(), Some(value));
         self.elements.insert(Element { set, key, value });
     }
 

@@ -15,28 +15,44 @@
 //! numbers (`renew`).
 //! Knows nothing of: processes, files, what failed before.
 
+use crate::element::Element;
 use crate::found::Found;
-use crate::parts::{Chain, ChainName, Content, Element, IpSet, Part, Table};
+use crate::link::{ForATime, LinkChange};
+use crate::parts::{Chain, ChainName, Content, IpSet, Part, Table};
 use crate::render::{Input, Inputs};
 use crate::skeleton::{self, Gates};
 use model::Family;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// What one tool gets on its standard input.
+/// What is done at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    pub(crate) tool: Tool,
-    pub(crate) script: String,
+    pub(crate) work: Work,
     /// Objects that it changes.
     pub(crate) writes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Tool {
-    Ipset,
-    Iptables(Family),
-    Nft,
+/// Scripts are what a program gets on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Ipset(String),
+    Iptables(Family, String),
+    Nft(String),
+    Link(LinkChange),
+}
+
+impl Step {
+    /// `None`: nothing is to be done.
+    pub(crate) fn new(work: Work, writes: u64) -> Option<Self> {
+        let is_empty = match &work {
+            Work::Ipset(script) | Work::Iptables(_, script) | Work::Nft(script) => {
+                script.is_empty()
+            }
+            Work::Link(change) => change.len() == 0,
+        };
+        (!is_empty).then_some(Self { work, writes })
+    }
 }
 
 /// What differs between two states.
@@ -141,13 +157,13 @@ pub(crate) fn plan(change: &Change, table: &str, holds: &BTreeMap<u32, u32>) -> 
     steps.push(sets_that_go(change));
     let mut steps: Vec<Step> = steps.into_iter().flatten().collect();
     // Nothing between them: one call.
-    steps.dedup_by(|next, first| {
-        let same = next.tool == first.tool && next.tool == Tool::Ipset;
-        if same {
-            first.script.push_str(&next.script);
+    steps.dedup_by(|next, first| match (&mut first.work, &next.work) {
+        (Work::Ipset(script), Work::Ipset(more)) => {
+            script.push_str(more);
             first.writes += next.writes;
+            true
         }
-        same
+        _ => false,
     });
     steps
 }
@@ -160,7 +176,7 @@ fn sets_that_come(change: &Change) -> Option<Step> {
         create(&mut script, name, set);
     }
     writes += change.members.add(&mut script);
-    step(Tool::Ipset, script, writes)
+    Step::new(Work::Ipset(script), writes)
 }
 
 impl SetChanges {
@@ -208,7 +224,7 @@ pub(crate) fn create(script: &mut String, name: &str, set: &IpSet) {
 fn marks_of_the_hosts_own(change: &Change) -> Option<Step> {
     let mut script = String::new();
     let writes = change.marks.add(&mut script) + change.marks.delete(&mut script);
-    step(Tool::Ipset, script, writes)
+    Step::new(Work::Ipset(script), writes)
 }
 
 fn sets_that_go(change: &Change) -> Option<Step> {
@@ -218,7 +234,7 @@ fn sets_that_go(change: &Change) -> Option<Step> {
         writes += 1;
         let _ = writeln!(script, "destroy {name}");
     }
-    step(Tool::Ipset, script, writes)
+    Step::new(Work::Ipset(script), writes)
 }
 
 /// Before the switch: rules that come beside those that go, or, where nothing is switched, all of it.
@@ -227,6 +243,14 @@ fn chains_that_come(change: &Change, family: Family, switches: bool) -> Option<S
         .chains_come
         .iter()
         .filter(|(name, _)| name.family == family);
+    // One that only loses rules loses them behind the switch.
+    let grows = |(chain, old): &(Chain, Option<Chain>)| match old {
+        Some(old) if switches => {
+            chain.iter().any(|rule| !old.contains(rule)) || !shrinks(chain, old)
+        }
+        _ => true,
+    };
+    let come = come.filter(|(_, change)| grows(change));
     let come = come.map(|(name, (chain, old))| {
         let mut rules = chain.clone();
         if switches && let Some(old) = old {
@@ -239,8 +263,7 @@ fn chains_that_come(change: &Change, family: Family, switches: bool) -> Option<S
 
 fn chains_that_go(change: &Change, family: Family, switches: bool) -> Option<Step> {
     let shrinks = |chain: &Chain, old: &Option<Chain>| {
-        let mut old = old.iter().flatten();
-        switches && old.any(|rule| !chain.contains(rule))
+        switches && old.as_ref().is_some_and(|old| shrinks(chain, old))
     };
     let final_ones = change
         .chains_come
@@ -255,6 +278,10 @@ fn chains_that_go(change: &Change, family: Family, switches: bool) -> Option<Ste
         .filter(|name| name.family == family);
     let gone: Vec<&ChainName> = gone.collect();
     restore(family, final_ones, &gone, &BTreeMap::new())
+}
+
+fn shrinks(chain: &Chain, old: &Chain) -> bool {
+    old.iter().any(|rule| !chain.contains(rule))
 }
 
 /// One commit per table: chains as they are to be, chains that go, and lines about the kernel's chains. A
@@ -301,56 +328,24 @@ fn restore<'a>(
         }
         script.push_str("COMMIT\n");
     }
-    step(Tool::Iptables(family), script, writes)
+    Step::new(Work::Iptables(family, script), writes)
 }
 
 /// One transaction: what goes, then what comes.
 fn link(change: &Change, table: &str, holds: &BTreeMap<u32, u32>) -> Option<Step> {
-    let mut script = String::new();
-    let lines = |verb, elements: &BTreeSet<Element>, script: &mut String| {
-        for (set, elements) in by_set(elements) {
-            let _ = write!(script, "{verb} element bridge {table} {set} {{ ");
-            script.push_str(&elements.join(", "));
-            script.push_str(" }\n");
-        }
+    let holds = holds.iter().map(|(device, seconds)| ForATime {
+        set: "held",
+        device: *device,
+        seconds: *seconds,
+    });
+    let change = LinkChange {
+        gone: change.elements_gone.clone(),
+        come: change.elements_come.clone(),
+        for_a_time: holds.collect(),
+        ..LinkChange::of(table)
     };
-    lines("delete", &change.elements_gone, &mut script);
-    lines("add", &change.elements_come, &mut script);
-    for (device, seconds) in holds {
-        script.push_str(&for_a_time(table, "held", *device, *seconds));
-    }
-    let writes = change.elements_gone.len() + change.elements_come.len() + holds.len();
-    step(Tool::Nft, script, writes as u64)
-}
-
-/// One that is there gets a new end only by being put there anew.
-pub(crate) fn for_a_time(table: &str, set: &str, device: u32, seconds: u32) -> String {
-    format!(
-        "add element bridge {table} {set} {{ {device} }}\n\
-         delete element bridge {table} {set} {{ {device} }}\n\
-         add element bridge {table} {set} {{ {device} timeout {seconds}s }}\n"
-    )
-}
-
-pub(crate) fn by_set(elements: &BTreeSet<Element>) -> BTreeMap<&'static str, Vec<String>> {
-    let mut sets: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for Element { set, key, value } in elements {
-        let text = match value {
-            Some(value) => format!("{key} : {value}"),
-            None => key.clone(),
-        };
-        sets.entry(set).or_default().push(text);
-    }
-    sets
-}
-
-pub(crate) fn step(tool: Tool, script: String, writes: u64) -> Option<Step> {
-    let step = Step {
-        tool,
-        script,
-        writes,
-    };
-    (!step.script.is_empty()).then_some(step)
+    let writes = change.len() as u64;
+    Step::new(Work::Link(change), writes)
 }
 
 /// All of it anew, whatever is there. What was found stays until the link has switched, as in a change: profiles
@@ -403,7 +398,7 @@ pub(crate) fn rebuild(inputs: &Inputs, gates: &Gates, found: &Found, table: &str
         .keys()
         .filter(|name| !whole.sets_come.contains_key(*name));
     let gone: String = gone.map(|name| format!("destroy {name}\n")).collect();
-    steps.extend(step(Tool::Ipset, gone, 1));
+    steps.extend(Step::new(Work::Ipset(gone), 1));
     steps
 }
 
@@ -421,7 +416,7 @@ fn sets_anew(sets: &[(&String, &IpSet)], found: &Found) -> Option<Step> {
             }
         }
     }
-    step(Tool::Ipset, script, writes)
+    Step::new(Work::Ipset(script), writes)
 }
 
 /// The whole table in one transaction; devices that are held stay so. Where it stands, it is filled anew: of a
@@ -441,23 +436,23 @@ fn link_anew(whole: &Change, found: &Found, table: &str) -> Option<Step> {
         );
     }
     script.push_str(&text);
-    for (set, elements) in by_set(&whole.elements_come) {
-        let _ = writeln!(
-            script,
-            "add element bridge {table} {set} {{ {} }}",
-            elements.join(", ")
-        );
-    }
+    let elements = LinkChange {
+        come: whole.elements_come.clone(),
+        ..LinkChange::of(table)
+    };
+    script.push_str(&elements.script());
     if !found.link_stands {
         for (device, seconds) in &found.held {
-            let _ = writeln!(
-                script,
-                "add element bridge {table} held {{ {device} timeout {seconds}s }}"
-            );
+            let held = ForATime {
+                set: "held",
+                device: *device,
+                seconds: *seconds,
+            };
+            script.push_str(&held.addition(table));
         }
     }
     let writes = 1 + whole.elements_come.len() + found.held.len();
-    step(Tool::Nft, script, writes as u64)
+    Step::new(Work::Nft(script), writes as u64)
 }
 
 const ASIDE: &str = "pc-aside";
@@ -467,7 +462,7 @@ pub(crate) fn removal(found: &Found, table: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let script = format!("add table bridge {table}\ndelete table bridge {table}\n");
     // First the link: what it dropped, the gates don't.
-    steps.extend(step(Tool::Nft, script, 1));
+    steps.extend(Step::new(Work::Nft(script), 1));
     steps.extend(chains_removal(found));
     steps
 }
@@ -477,7 +472,7 @@ pub(crate) fn sets_removal(sets: &BTreeSet<String>) -> Vec<Step> {
         .iter()
         .map(|name| format!("destroy {name}\n"))
         .collect();
-    step(Tool::Ipset, script, sets.len() as u64)
+    Step::new(Work::Ipset(script), sets.len() as u64)
         .into_iter()
         .collect()
 }

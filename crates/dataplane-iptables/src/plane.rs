@@ -9,7 +9,8 @@ use crate::flows::{self, Locals};
 use crate::forget::Forget;
 use crate::found::{Found, TABLE, Whole};
 use crate::handover::{self, Giving};
-use crate::plan::{self, Step, Tool};
+use crate::link::LinkChange;
+use crate::plan::{self, Step, Work};
 use crate::record::{InForce, RecordFile};
 use crate::render::{self, Inputs};
 use crate::renew::Stale;
@@ -353,7 +354,8 @@ impl IptablesPlane {
         let written = self.execute(&steps, stamps).map_err(|broken| {
             let back = plan::change(&inputs, &old.inputs);
             let back = plan::plan(&back, &self.table, &BTreeMap::new());
-            let switched = steps[..broken.done].iter().any(|s| s.tool == Tool::Nft);
+            let done = &steps[..broken.done];
+            let switched = done.iter().any(|s| matches!(s.work, Work::Link(_)));
             self.tools.withdraw(&back, switched);
             broken.error
         });
@@ -566,17 +568,16 @@ impl DataPlane for IptablesPlane {
         let Some(Enforced { target, .. }) = &self.in_force else {
             return Ok(());
         };
-        let script = self.budgets.tend(target, &self.books, &self.table);
-        let Some(script) = script.map_err(failed("counting flows"))? else {
+        let full = self.budgets.tend(target, &self.books);
+        let full = LinkChange {
+            for_a_time: full.map_err(failed("counting flows"))?,
+            ..LinkChange::of(&self.table)
+        };
+        let Some(step) = Step::new(Work::Link(full), 1) else {
             return Ok(());
         };
-        let steps = [Step {
-            tool: Tool::Nft,
-            script,
-            writes: 1,
-        }];
         let before = self.stamps.take();
-        self.execute(&steps, before)?;
+        self.execute(&[step], before)?;
         self.remember();
         Ok(())
     }

@@ -12,13 +12,14 @@ pub(crate) mod profile;
 pub(crate) mod ways;
 
 use crate::books::{Books, MembersName, ProfileName, members_set};
+use crate::element::Field;
 use crate::mark;
 use crate::parts::{ChainName, Content, Part};
 use dataplane::Target;
 use ends::Ends;
 use model::{Elision, Family, GroupId, MacAddr, NetworkId, PortId, Prefix, ScopeId};
 use policy::{HostView, PortView};
-use port::{NetworkInput, PortInput, address_number};
+use port::{NetworkInput, PortInput};
 use profile::{Groups, Peers, Profile};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -73,33 +74,35 @@ impl Input {
     pub(crate) fn render(&self, key: &Key) -> Part {
         let mut part = Part::default();
         match self {
-            Input::Closed(ifindex) => part.element("closed", ifindex.to_string()),
+            Input::Closed(ifindex) => part.element("closed", [Field::Device(*ifindex)]),
             Input::Bridge(number, members) => {
                 for device in members {
-                    part.element("members", device.to_string());
-                    part.entry("bridge_of", device.to_string(), mark::bridge(*number));
+                    let device = Field::Device(*device);
+                    part.element("members", [device]);
+                    part.entry("bridge_of", [device], mark::bridge(*number));
                 }
             }
             Input::HostMacs(macs) => {
                 for mac in macs {
-                    part.element("host_macs", mac.to_string());
+                    part.element("host_macs", [Field::Mac(*mac)]);
                 }
             }
             Input::Reserved(reserved) => {
                 for (network, address) in reserved {
-                    let raw = address_number(*address);
-                    part.element("reserved_ll", format!("{network:#x} . {address}"));
-                    part.element("reserved_nd", format!("{network:#x} . {raw}"));
+                    let network = Field::Mark((*network).into());
+                    let plain = Field::Address((*address).into());
+                    part.element("reserved_ll", [network, plain]);
+                    part.element("reserved_nd", [network, Field::RawAddress(*address)]);
                 }
             }
             Input::ReservedSomewhere(reserved) => {
                 for address in reserved {
-                    part.element("reserved_somewhere", address.to_string());
+                    part.element("reserved_somewhere", [Field::Address((*address).into())]);
                 }
             }
             Input::Ethertypes(listed) => {
                 for ethertype in listed {
-                    part.element("ethertypes", format!("{ethertype:#06x}"));
+                    part.element("ethertypes", [Field::Ethertype(*ethertype)]);
                 }
             }
             Input::Port(port) => part = port.render(),

@@ -16,7 +16,7 @@ use crate::flows::Locals;
 use crate::found::Found;
 use crate::found::elements;
 use crate::found::link::{self, Link};
-use crate::plan::{self, Step, Tool};
+use crate::plan::{self, Step, Work};
 use crate::skeleton;
 use crate::stamps::Stamps;
 use crate::sysctl;
@@ -152,12 +152,12 @@ impl<'a> Snapshot<'a> {
     /// [`Snapshot::other_ifindex`] counts as one of the bridge.
     pub fn load(&self) -> io::Result<()> {
         sysctl::copy(&self.loaded.sysctls)?;
-        let sets = plan::step(Tool::Ipset, self.loaded.sets.clone(), 1);
+        let sets = Step::new(Work::Ipset(self.loaded.sets.clone()), 1);
         execute(self.tools, sets.into_iter().collect())?;
         for (tools, found) in &self.loaded.chains {
             execute(tools, plan::chains_copy(found))?;
         }
-        let link = plan::step(Tool::Nft, self.link(), 1);
+        let link = Step::new(Work::Nft(self.link()), 1);
         execute(self.tools, link.into_iter().collect())?;
         track(&self.entries)
     }

@@ -4,7 +4,7 @@
 //! tables stands in; what is in ipsets has nothing of the kind, but for how many elements each set has.
 
 use crate::parts::Table;
-use crate::plan::{Step, Tool};
+use crate::plan::{Step, Work};
 use crate::tools::Backend;
 use model::Family;
 use netfilter::{generation, ipset, legacy};
@@ -133,13 +133,13 @@ impl Stamps {
 
     /// Whether these steps alone lead from the one to the other. Of iptables-legacy that can't be told.
     pub(crate) fn lead_to(&self, after: &Self, steps: &[Step]) -> bool {
-        let commits = |step: &Step| step.script.lines().filter(|l| *l == "COMMIT").count();
+        let commits = |script: &str| script.lines().filter(|l| *l == "COMMIT").count();
         let ours: usize = steps
             .iter()
-            .map(|step| match (step.tool, self.backend) {
-                (Tool::Nft, _) => 1,
-                (Tool::Iptables(_), Backend::Nft) => commits(step),
-                (Tool::Iptables(_), Backend::Legacy) | (Tool::Ipset, _) => 0,
+            .map(|step| match (&step.work, self.backend) {
+                (Work::Nft(_) | Work::Link(_), _) => 1,
+                (Work::Iptables(_, script), Backend::Nft) => commits(script),
+                (Work::Iptables(..), Backend::Legacy) | (Work::Ipset(_), _) => 0,
             })
             .sum();
         self.backend == after.backend
@@ -151,15 +151,12 @@ impl Stamps {
 fn written(steps: &[Step]) -> BTreeSet<(Family, Table)> {
     let mut written = BTreeSet::new();
     for step in steps {
-        if let Tool::Iptables(family) = step.tool {
-            let tables = step
-                .script
-                .lines()
-                .filter_map(|line| line.strip_prefix('*'));
+        if let Work::Iptables(family, script) = &step.work {
+            let tables = script.lines().filter_map(|line| line.strip_prefix('*'));
             let tables: BTreeSet<&str> = tables.collect();
             let ours = Table::ALL.into_iter();
             let ours = ours.filter(|table| tables.contains(table.name()));
-            written.extend(ours.map(|table| (family, table)));
+            written.extend(ours.map(|table| (*family, table)));
         }
     }
     written
@@ -201,22 +198,13 @@ mod tests {
 
     #[test]
     fn the_tables_that_a_change_writes_are_known() {
-        let step = |tool, script: &str| Step {
-            tool,
-            script: script.to_owned(),
-            writes: 1,
-        };
+        let restore = |family, script: &str| Work::Iptables(family, script.to_owned());
         let steps = [
-            step(Tool::Ipset, "*raw\n"),
-            step(
-                Tool::Iptables(Family::V4),
-                "*mangle\n:pc-in-1 - [0:0]\nCOMMIT\n",
-            ),
-            step(
-                Tool::Iptables(Family::V6),
-                "*raw\nCOMMIT\n*filter\nCOMMIT\n",
-            ),
+            Work::Ipset("*raw\n".to_owned()),
+            restore(Family::V4, "*mangle\n:pc-in-1 - [0:0]\nCOMMIT\n"),
+            restore(Family::V6, "*raw\nCOMMIT\n*filter\nCOMMIT\n"),
         ];
+        let steps = steps.map(|work| Step { work, writes: 1 });
         let expected = [
             (Family::V4, Table::Mangle),
             (Family::V6, Table::Raw),

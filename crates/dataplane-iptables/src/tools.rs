@@ -1,10 +1,10 @@
-//! The programs that write to the kernel: each change is one call of a program, which takes all or nothing.
+//! Who writes to the kernel: each step is one call of a program, or one transaction of our own; all or nothing.
 //!
 //! Place on the line: steps -> **execute**.
 //! Knows nothing of: what the scripts mean.
 
 use crate::parts::Table;
-use crate::plan::{Step, Tool};
+use crate::plan::{Step, Work};
 use dataplane::ApplyError;
 use hurry::Hurry;
 use model::Family;
@@ -128,12 +128,8 @@ impl Tools {
         let mut writes = 0;
         let mut rest = steps;
         while let [first, behind @ ..] = rest {
-            let pair = match (first.tool, behind.first()) {
-                (Tool::Iptables(Family::V4), Some(second))
-                    if second.tool == Tool::Iptables(Family::V6) =>
-                {
-                    2
-                }
+            let pair = match (&first.work, behind.first().map(|second| &second.work)) {
+                (Work::Iptables(Family::V4, _), Some(Work::Iptables(Family::V6, _))) => 2,
                 _ => 1,
             };
             let (now, later) = rest.split_at(pair);
@@ -141,7 +137,7 @@ impl Tools {
             // All of them end before any failure is told.
             let ended: Vec<_> = running
                 .into_iter()
-                .map(|child| child.and_then(Running::end))
+                .map(|begun| begun.and_then(|running| running.map_or(Ok(()), Running::end)))
                 .collect();
             for (step, ended) in now.iter().zip(ended) {
                 let done = steps.len() - rest.len();
@@ -160,7 +156,7 @@ impl Tools {
     /// link.
     pub(crate) fn withdraw(&self, back: &[Step], switched: bool) {
         for step in back {
-            let is_link = step.tool == Tool::Nft;
+            let is_link = matches!(step.work, Work::Link(_));
             if is_link && !switched {
                 continue;
             }
@@ -172,16 +168,29 @@ impl Tools {
         }
     }
 
-    fn start(&self, step: &Step) -> io::Result<Running> {
-        let (program, arguments): (&Path, &[&str]) = match step.tool {
-            Tool::Ipset => (&self.ipset, &["restore"]),
-            Tool::Nft => (&self.nft, &["-f", "-"]),
-            Tool::Iptables(family) => {
-                (&self.restore[family as usize], &["--noflush", "-w", LOCK_S])
+    /// `None`: it is done.
+    fn start(&self, step: &Step) -> io::Result<Option<Running>> {
+        let started = match &step.work {
+            Work::Ipset(script) => self.run(&self.ipset, &["restore"], script),
+            Work::Nft(script) => self.run(&self.nft, &["-f", "-"], script),
+            Work::Iptables(family, script) => {
+                let program = &self.restore[*family as usize];
+                self.run(program, &["--noflush", "-w", LOCK_S], script)
+            }
+            Work::Link(change) if !change.is_for_kernel().map_err(io::Error::other)? => {
+                self.run(&self.nft, &["-f", "-"], &change.script())
+            }
+            Work::Link(change) => {
+                change.commit().map_err(io::Error::other)?;
+                return Ok(None);
             }
         };
+        started.map(Some)
+    }
+
+    fn run(&self, program: &Path, arguments: &[&str], script: &str) -> io::Result<Running> {
         self.started.fetch_add(1, Ordering::Relaxed);
-        Running::start(program, arguments, &step.script)
+        Running::start(program, arguments, script)
     }
 
     pub(crate) fn started(&self) -> u64 {
@@ -259,11 +268,11 @@ fn said(name: &str, stderr: &[u8]) -> String {
 
 /// What it tried, in as few words as an operator needs.
 fn failed(step: &Step, source: io::Error) -> ApplyError {
-    let what = match step.tool {
-        Tool::Ipset => "changing address sets",
-        Tool::Nft => "changing the guard",
-        Tool::Iptables(Family::V4) => "changing the rules of IPv4",
-        Tool::Iptables(Family::V6) => "changing the rules of IPv6",
+    let what = match step.work {
+        Work::Ipset(_) => "changing address sets",
+        Work::Nft(_) | Work::Link(_) => "changing the guard",
+        Work::Iptables(Family::V4, _) => "changing the rules of IPv4",
+        Work::Iptables(Family::V6, _) => "changing the rules of IPv6",
     };
     ApplyError {
         step: what.to_owned(),

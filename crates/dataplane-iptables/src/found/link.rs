@@ -3,7 +3,7 @@
 //! nft prints the index of a device that is there as its name, ranges that are prefixes as prefixes, and
 //! numbers that are too large for JSON as text.
 
-use crate::parts::Element;
+use crate::element::Element;
 use crate::skeleton;
 use crate::tools::Tools;
 use dataplane::Count;
@@ -108,8 +108,10 @@ impl Link {
 
 /// What an element of ours is found as.
 pub(crate) fn expected(element: &Element) -> (String, Option<String>) {
-    let words: Vec<String> = element.key.split(" . ").map(canonical).collect();
-    (words.join(" . "), element.value.as_deref().map(canonical))
+    let words = element.key.iter();
+    let words: Vec<String> = words.map(|field| canonical(&field.to_string())).collect();
+    let value = element.value.map(|value| value.to_string());
+    (words.join(" . "), value)
 }
 
 fn key(value: &Value, types: &[&str], devices: &mut Devices) -> String {
@@ -236,8 +238,8 @@ pub(crate) fn rules_of(text: &str) -> BTreeMap<String, usize> {
 }
 
 /// By set: what elements of ours are found as.
-pub(crate) fn expected_by_set(
-    elements: &BTreeSet<Element>,
+pub(crate) fn expected_by_set<'a>(
+    elements: impl Iterator<Item = &'a Element>,
 ) -> BTreeMap<String, BTreeMap<String, Option<String>>> {
     let mut sets: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
     for element in elements {
@@ -251,62 +253,77 @@ pub(crate) fn expected_by_set(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::Field;
+    use model::MacAddr;
     use serde_json::json;
 
     #[test]
     fn elements_are_the_same_however_they_are_written() {
-        for (ours, printed, types) in [
-            ("77", json!("77"), vec!["iface_index"]),
+        let device = Field::Device(7);
+        let address = |text: &str| Field::Address(text.parse().expect("an address"));
+        let range = |text: &str| Field::Range(text.parse().expect("a prefix"));
+        let link_local = "fe80::1".parse().expect("an address");
+        let rows: [(&[Field], _, &[&str]); 11] = [
+            (&[Field::Device(77)], json!("77"), &["iface_index"]),
             (
-                "1 . 02:00:00:00:00:01",
+                &[Field::Device(1), Field::Mac(MacAddr([2, 0, 0, 0, 0, 1]))],
                 json!({"concat": ["lo", "02:00:00:00:00:01"]}),
-                vec!["iface_index", "ether_addr"],
+                &["iface_index", "ether_addr"],
             ),
             (
-                "7 . 10.0.0.0/24",
+                &[device, range("10.0.0.0/24")],
                 json!({"concat": ["7", {"prefix": {"addr": "10.0.0.0", "len": 24}}]}),
-                vec!["iface_index", "ipv4_addr"],
+                &["iface_index", "ipv4_addr"],
             ),
             (
-                "7 . 10.0.0.1/32",
+                &[device, range("10.0.0.1/32")],
                 json!({"concat": ["7", "10.0.0.1"]}),
-                vec!["iface_index", "ipv4_addr"],
+                &["iface_index", "ipv4_addr"],
             ),
             (
-                "7 . 0.0.0.0-255.255.255.255",
+                &[device, range("0.0.0.0/0")],
                 json!({"concat": ["7", {"prefix": {"addr": "0.0.0.0", "len": 0}}]}),
-                vec!["iface_index", "ipv4_addr"],
+                &["iface_index", "ipv4_addr"],
             ),
             (
-                "0x7 . fe80::1",
+                &[Field::Mark(7), address("fe80::1")],
                 json!({"concat": [7, "fe80::1"]}),
-                vec!["mark", "ipv6_addr"],
+                &["mark", "ipv6_addr"],
             ),
             (
-                "0x7 . 0xfe800000000000000000000000000001",
+                &[Field::Mark(7), Field::RawAddress(link_local)],
                 json!({"concat": [7, "0xfe800000000000000000000000000001"]}),
-                vec!["mark", "integer"],
+                &["mark", "integer"],
             ),
             (
-                "7 . 0x10-0x1f",
+                &[
+                    device,
+                    Field::RawRange("::10/124".parse().expect("a prefix")),
+                ],
                 json!({"concat": ["7", {"range": ["0x10", "0x1f"]}]}),
-                vec!["iface_index", "integer"],
+                &["iface_index", "integer"],
             ),
             (
-                "0x1000 . 10.0.0.1 . 6 . 443",
+                &[
+                    Field::Mark(0x1000),
+                    address("10.0.0.1"),
+                    Field::Protocol(6),
+                    Field::L4Port(443),
+                ],
                 json!({"concat": [4096, "10.0.0.1", 6, 443]}),
-                vec!["mark", "ipv4_addr", "inet_proto", "inet_service"],
+                &["mark", "ipv4_addr", "inet_proto", "inet_service"],
             ),
-            ("0x0806", json!("arp"), vec!["ether_type"]),
-            ("0x88cc", json!(35020), vec!["ether_type"]),
-        ] {
+            (&[Field::Ethertype(0x0806)], json!("arp"), &["ether_type"]),
+            (&[Field::Ethertype(0x88cc)], json!(35020), &["ether_type"]),
+        ];
+        for (ours, printed, types) in rows {
             let element = Element {
                 set: "a",
-                key: ours.to_owned(),
+                key: ours.to_vec(),
                 value: None,
             };
-            let found = key(&printed, &types, &mut Devices::default());
-            assert_eq!(expected(&element).0, found, "{ours}");
+            let found = key(&printed, types, &mut Devices::default());
+            assert_eq!(expected(&element).0, found, "{element}");
         }
     }
 

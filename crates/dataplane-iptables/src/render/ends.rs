@@ -6,8 +6,9 @@
 //! than what is needed is the rule here; tracking more is allowed.
 //! Source: docs/semantics.md "Elision"; mode `strict`, as netfilter can't look into ICMP errors.
 
-use super::port::{PortInput, is_link_local, range, widest};
+use super::port::{PortInput, is_link_local, widest};
 use super::profile::{Profile, Summary};
+use crate::element::Field;
 use crate::mark;
 use crate::parts::{Content, Part, Service};
 use model::{Family, PortId, Prefix};
@@ -113,16 +114,16 @@ impl Ends {
                 };
             }
             if need == Need::Nothing {
-                part.element(names.open_from, end.port.ifindex.to_string());
+                part.element(names.open_from, [Field::Device(end.port.ifindex)]);
             }
         }
         let tracked_nets = self.tracked_nets(family);
         for (bridge, net) in &tracked_nets {
-            let bridge = mark::bridge(*bridge);
-            part.element(names.tracked_nets, format!("{bridge:#x} . {}", range(net)));
+            let bridge = Field::Mark(mark::bridge(*bridge));
+            part.element(names.tracked_nets, [bridge, Field::Range(*net)]);
         }
         for ((bridge, address), need) in &needs {
-            let key = format!("{:#x} . {address}", mark::bridge(*bridge));
+            let key = [Field::Mark(mark::bridge(*bridge)), Field::Address(*address)];
             match need {
                 Need::Tracking => part.element(names.tracked, key),
                 Need::Services => part.element(names.serving, key),
@@ -143,8 +144,12 @@ impl Ends {
                 }
                 for service in end.served(family) {
                     let Service { protocol, l4_port } = service;
-                    let bridge = mark::bridge(end.port.bridge);
-                    let key = format!("{bridge:#x} . {address} . {protocol} . {l4_port}");
+                    let key = [
+                        Field::Mark(mark::bridge(end.port.bridge)),
+                        Field::Address(address),
+                        Field::Protocol(*protocol),
+                        Field::L4Port(*l4_port),
+                    ];
                     part.element(names.served, key);
                     served.insert((address, *service));
                 }

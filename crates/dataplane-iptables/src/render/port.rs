@@ -3,12 +3,13 @@
 //! Place on the line: port view, network view -> **elements** of link.nft.
 //! Source: docs/semantics.md "Guard".
 
+use crate::element::Field;
 use crate::mark;
 use crate::parts::Part;
 use model::{Direction, Family, MacAddr, Prefix};
 use policy::{NetworkView, PortView};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// All that a guarded port's elements depend on.
@@ -48,26 +49,26 @@ impl NetworkInput {
 impl PortInput {
     pub(crate) fn render(&self) -> Part {
         let mut part = Part::default();
-        let device = self.ifindex.to_string();
-        part.element("ports", &device);
+        let device = Field::Device(self.ifindex);
+        part.element("ports", [device]);
         for (family, from, to) in [(Family::V4, "from4", "to4"), (Family::V6, "from6", "to6")] {
             let mark = self.mark(family);
-            part.entry(from, &device, mark);
-            part.entry(to, &device, mark);
+            part.entry(from, [device], mark);
+            part.entry(to, [device], mark);
         }
-        part.entry("network_of", &device, self.network_number.into());
+        part.entry("network_of", [device], self.network_number.into());
         if self.port.dhcp_server {
-            part.element("dhcp_servers", &device);
+            part.element("dhcp_servers", [device]);
         }
         if self.port.router {
-            part.element("routers", &device);
+            part.element("routers", [device]);
         }
         if self.network.eui64_only {
-            part.element("listed_only", &device);
+            part.element("listed_only", [device]);
         }
-        self.add_macs(&mut part, &device);
-        self.add_addresses(&mut part, &device);
-        self.add_network(&mut part, &device);
+        self.add_macs(&mut part, device);
+        self.add_addresses(&mut part, device);
+        self.add_network(&mut part, device);
         part
     }
 
@@ -88,16 +89,16 @@ impl PortInput {
         }
     }
 
-    fn add_macs(&self, part: &mut Part, device: &str) {
+    fn add_macs(&self, part: &mut Part, device: Field) {
         for mac in self.port.macs() {
-            let number = mac_number(mac);
-            part.element("macs", format!("{device} . {mac}"));
-            part.element("same_mac", format!("{device} . {mac} . {number}"));
-            part.element("rarp_own", format!("{device} . {number}"));
+            let (plain, raw) = (Field::Mac(mac), Field::RawMac(mac));
+            part.element("macs", [device, plain]);
+            part.element("same_mac", [device, plain, raw]);
+            part.element("rarp_own", [device, raw]);
         }
     }
 
-    fn add_addresses(&self, part: &mut Part, device: &str) {
+    fn add_addresses(&self, part: &mut Part, device: Field) {
         let macs = self.port.macs();
         let mut destinations = BTreeSet::new();
         // With the MAC that they go with.
@@ -122,7 +123,8 @@ impl PortInput {
             let family = Family::of(*address);
             let map = by_family(family, "plain4_from", "plain6_from");
             let mark = self.mark(family) | self.may_elide(family);
-            part.entry(map, format!("{device} . {mac} . {address}"), mark);
+            let key = [device, Field::Mac(*mac), Field::Address(*address)];
+            part.entry(map, key, mark);
         }
         for mac in &macs {
             let of_mac = wide.iter().filter(|(m, _)| m == mac).map(|(_, net)| *net);
@@ -136,24 +138,25 @@ impl PortInput {
             .partition(|p| p.as_host().is_some());
         for host in hosts {
             let set = by_family(host.family(), "to_own4", "to_own6");
-            part.element(set, format!("{device} . {host}"));
             let address = host.network();
+            let key = [device, Field::Address(address)];
+            part.element(set, key);
             if !broadcasts.contains(&address) {
                 let map = by_family(host.family(), "plain4_to", "plain6_to");
                 let mark = self.mark(host.family());
-                part.entry(map, format!("{device} . {address}"), mark);
+                part.entry(map, key, mark);
             }
         }
         for net in widest(nets) {
             let set = by_family(net.family(), "to_own4_nets", "to_own6_nets");
-            part.element(set, format!("{device} . {}", range(&net)));
+            part.element(set, [device, Field::Range(net)]);
         }
     }
 
-    fn add_network(&self, part: &mut Part, device: &str) {
+    fn add_network(&self, part: &mut Part, device: Field) {
         let network = &self.network;
         for broadcast in broadcasts(&network.subnets) {
-            part.element("broadcasts", format!("{device} . {broadcast}"));
+            part.element("broadcasts", [device, Field::Address(broadcast)]);
         }
         for family in Family::BOTH {
             let set = by_family(family, "dhcp4", "dhcp6");
@@ -170,10 +173,10 @@ impl PortInput {
                 listed
             };
             for net in widest(servers) {
-                part.element(set, format!("{device} . {}", range(&net)));
+                part.element(set, [device, Field::Range(net)]);
             }
             if anybody && family == Family::V6 {
-                part.element("dhcp6_any", device);
+                part.element("dhcp6_any", [device]);
             }
         }
     }
@@ -200,25 +203,25 @@ impl PortInput {
     }
 }
 
-fn add_source(part: &mut Part, device: &str, mac: MacAddr, net: &Prefix, wide: bool) {
+fn add_source(part: &mut Part, device: Field, mac: MacAddr, net: &Prefix, wide: bool) {
     let pick = |exact, nets| if wide { nets } else { exact };
-    let written = if wide { range(net) } else { net.to_string() };
-    match net.family() {
-        Family::V4 => {
-            part.element(
-                pick("own4", "own4_nets"),
-                format!("{device} . {mac} . {written}"),
-            );
-            let arp = format!("{device} . {mac} . {mac} . {written}");
-            part.element(pick("arp_own", "arp_own_nets"), arp);
+    let mac = Field::Mac(mac);
+    let address = match wide {
+        true => Field::Range(*net),
+        false => Field::Address(net.network()),
+    };
+    match net.network() {
+        IpAddr::V4(_) => {
+            part.element(pick("own4", "own4_nets"), [device, mac, address]);
+            part.element(pick("arp_own", "arp_own_nets"), [device, mac, mac, address]);
         }
-        Family::V6 => {
-            part.element(
-                pick("own6", "own6_nets"),
-                format!("{device} . {mac} . {written}"),
-            );
-            let nd = format!("{device} . {mac} . {}", numbers(net));
-            part.element(pick("nd_own", "nd_own_nets"), nd);
+        IpAddr::V6(host) => {
+            let raw = match wide {
+                true => Field::RawRange(*net),
+                false => Field::RawAddress(host),
+            };
+            part.element(pick("own6", "own6_nets"), [device, mac, address]);
+            part.element(pick("nd_own", "nd_own_nets"), [device, mac, raw]);
         }
     }
 }
@@ -253,35 +256,5 @@ fn by_family(family: Family, four: &'static str, six: &'static str) -> &'static 
     match family {
         Family::V4 => four,
         Family::V6 => six,
-    }
-}
-
-/// For a set of ranges. nft reads no prefix of length 0 among other keys, and can't find a plain address
-/// again when it is to go.
-pub(crate) fn range(net: &Prefix) -> String {
-    match net.length() {
-        0 => format!("{}-{}", net.network(), net.last()),
-        length => format!("{}/{length}", net.network()),
-    }
-}
-
-/// What stands raw in a packet is a number to nft.
-pub(crate) fn mac_number(mac: MacAddr) -> String {
-    let [a, b, c, d, e, f] = mac.0;
-    format!("{:#x}", u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
-}
-
-pub(crate) fn address_number(address: Ipv6Addr) -> String {
-    format!("{:#x}", u128::from(address))
-}
-
-fn numbers(net: &Prefix) -> String {
-    let number = |address| match address {
-        IpAddr::V4(a) => format!("{:#x}", u32::from(a)),
-        IpAddr::V6(a) => address_number(a),
-    };
-    match net.as_host() {
-        Some(host) => number(host),
-        None => format!("{}-{}", number(net.network()), number(net.last())),
     }
 }

@@ -199,8 +199,7 @@ fn check(backend: Backend) {
         tools.nft(&words).expect("a rule more");
         let rule = "-I pc-in -p tcp -j RETURN";
         let step = |family| Step {
-            tool: Tool::Iptables(family),
-            script: format!("*mangle\n{rule}\nCOMMIT\n"),
+            work: Work::Iptables(family, format!("*mangle\n{rule}\nCOMMIT\n")),
             writes: 1,
         };
         tools.execute(&Family::BOTH.map(step)).expect("a rule more");

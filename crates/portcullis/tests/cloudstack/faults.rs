@@ -146,15 +146,16 @@ fn a_failing_tool_fails_the_call_and_nothing_else(on: On) {
     bed.start(VM, "v1", SSH);
     let tools = bed.root.path().join("tools");
     fs::create_dir(&tools).expect("there is room");
+    // Of a back end, by where it leads to.
     let broken = tools.join("broken-nft");
     fs::write(&broken, "#!/bin/sh\necho no >&2\nexit 1\n").expect("there is room");
     fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let restore = match on {
-        // Here the plain name stands for it, by where it leads to.
-        On::Nft | On::Ebpf => "iptables-restore",
-        On::Legacy => "iptables-legacy-restore",
+    let [four, six] = match on {
+        // Here the plain names stand for it.
+        On::Nft | On::Ebpf => ["iptables-restore", "ip6tables-restore"],
+        On::Legacy => ["iptables-legacy-restore", "ip6tables-legacy-restore"],
     };
-    for tool in ["ipset", "nft", restore] {
+    for tool in ["ipset", four, six] {
         let path = tools.join(tool);
         symlink(&broken, &path).expect("there is room");
         let mut command = bed.push_command(VM, "v1", 5, WEB);
