@@ -255,6 +255,14 @@ impl Attributes<'_> {
         self.wrap(kind, |inside| inside.bytes.extend(value));
     }
 
+    /// With the 0 that ends it.
+    pub(crate) fn put_text(&mut self, kind: u16, text: &str) {
+        self.wrap(kind, |inside| {
+            inside.bytes.extend(text.as_bytes());
+            inside.bytes.push(0);
+        });
+    }
+
     pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Attributes)) {
         self.wrap(kind | NLA_F_NESTED, body);
     }

@@ -101,8 +101,8 @@ pub fn is_there(table: &str, set: &str, element: &Element) -> Result<bool, Error
 }
 
 fn put_list(body: &mut Attributes, table: &str, set: &str, elements: &[Element]) {
-    put_text(body, NFTA_SET_ELEM_LIST_TABLE, table);
-    put_text(body, NFTA_SET_ELEM_LIST_SET, set);
+    body.put_text(NFTA_SET_ELEM_LIST_TABLE, table);
+    body.put_text(NFTA_SET_ELEM_LIST_SET, set);
     body.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
         for element in elements {
             list.nest(NFTA_LIST_ELEM, |body| put(body, element));
@@ -129,12 +129,6 @@ fn put(body: &mut Attributes, element: &Element) {
         let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         body.put(NFTA_SET_ELEM_TIMEOUT, &milliseconds.to_be_bytes());
     }
-}
-
-fn put_text(body: &mut Attributes, kind: u16, text: &str) {
-    let mut bytes = text.as_bytes().to_vec();
-    bytes.push(0);
-    body.put(kind, &bytes);
 }
 
 /// Their attributes are inside of one, which can't be longer than 64 KiB.

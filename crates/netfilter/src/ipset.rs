@@ -1,6 +1,6 @@
-//! The ipsets of this namespace and how full they are, without their elements.
+//! The ipsets of this namespace and how full they are, without their elements; and changes to them.
 //!
-//! Place on the line: read back. The elements are read where the set is to be changed.
+//! Place on the line: read back, and execute. The elements are read where the set is to be changed.
 //!
 //! The kernel has no list by a name's beginning: all headers are fetched, one datagram each, and sorted
 //! out here. For a hash it counts the elements at every asking (those not expired), which takes time
@@ -47,6 +47,10 @@ pub fn headers(prefix: &str) -> Result<Vec<Header>, Error> {
         Err(e) => Err(Error::new("listing the headers of ipsets", e)),
     }
 }
+
+mod change;
+
+pub use change::{Behind, Carries, Changes, Element, Kind, Said};
 
 const IPSET_CMD_LIST: u16 = 6 << 8 | 7;
 

@@ -57,12 +57,7 @@ impl Socket {
         subsystem: u8,
     ) -> Result<(), (usize, io::Error)> {
         let count = requests.len();
-        let bytes = requests.in_one_transaction(subsystem);
-        let answers = match bytes.len() > PLAIN_BYTES {
-            true => self.make_room(bytes.len()),
-            false => Ok(()),
-        };
-        let answers = answers.and_then(|()| self.send_all(&bytes, count));
+        let answers = self.send_all(&requests.in_one_transaction(subsystem), count);
         let errnos = answers.map_err(|error| (0, error))?;
         match errnos.iter().position(|errno| *errno != 0) {
             Some(place) => Err((place, io::Error::from_raw_os_error(errnos[place]))),
@@ -83,6 +78,9 @@ impl Socket {
         let Some(last) = count.checked_sub(1) else {
             return Ok(errnos);
         };
+        if bytes.len() > PLAIN_BYTES {
+            self.make_room(bytes.len())?;
+        }
         self.send(bytes)?;
         let mut answered_last = false;
         while !answered_last {

@@ -1,6 +1,7 @@
 use crate::support::{alone, tool, tool_fed};
-use model::Family;
-use portcullis_netfilter::ipset::{Header, headers};
+use model::{Family, Prefix};
+use portcullis_netfilter::ipset::{Behind, Carries, Changes, Element, Header, Kind, Said, headers};
+use std::net::Ipv4Addr;
 
 fn header(name: &str, type_name: &str, family: Option<Family>, elements: u32) -> Header {
     Header {
@@ -168,5 +169,244 @@ fn a_name_that_is_as_long_as_can_be_is_whole() {
         let name = "n".repeat(31);
         tool(&format!("ipset create {name} hash:ip"));
         check(&name, &[header(&name, "hash:ip", Some(Family::V4), 0)]);
+    });
+}
+
+fn element(net: &str, behind: Behind) -> Element {
+    let net: Prefix = net.parse().unwrap();
+    Element { net, behind }
+}
+
+fn service(protocol: u8, l4_port: u16) -> Behind {
+    Behind::Service { protocol, l4_port }
+}
+
+/// The elements of a set as ipset prints them, in order.
+fn saved(set: &str) -> Vec<String> {
+    let text = tool(&format!("ipset save {set}"));
+    let begin = format!("add {set} ");
+    let lines = text.lines().filter_map(|line| line.strip_prefix(&begin));
+    let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// A set, its elements, and what ipset prints of them.
+type Row = (
+    Kind,
+    Family,
+    Carries,
+    Vec<(Element, Said)>,
+    &'static [&'static str],
+);
+
+#[test]
+fn ipset_reads_what_is_written() {
+    let plain = |element| (element, Said::Nothing);
+    let named = |element, text: &str| (element, Said::Comment(text.to_owned()));
+    let on = |name: &str| Behind::Device(name.to_owned());
+    let rows: [Row; 8] = [
+        (
+            Kind::Ip,
+            Family::V4,
+            Carries::Nothing,
+            vec![plain(element("10.0.0.1/32", Behind::Nothing))],
+            &["10.0.0.1"],
+        ),
+        (
+            Kind::Ip,
+            Family::V6,
+            Carries::Nothing,
+            vec![plain(element("fd00::1/128", Behind::Nothing))],
+            &["fd00::1"],
+        ),
+        (
+            Kind::Net,
+            Family::V4,
+            Carries::CountersAndComment,
+            vec![
+                named(element("10.0.0.1/32", Behind::Nothing), "web/a b"),
+                named(element("128.0.0.0/1", Behind::Nothing), "web/b"),
+            ],
+            &[
+                "10.0.0.1 packets 0 bytes 0 comment \"web/a b\"",
+                "128.0.0.0/1 packets 0 bytes 0 comment \"web/b\"",
+            ],
+        ),
+        (
+            Kind::Net,
+            Family::V6,
+            Carries::Nothing,
+            vec![plain(element("8000::/1", Behind::Nothing))],
+            &["8000::/1"],
+        ),
+        (
+            Kind::NetPort,
+            Family::V4,
+            Carries::CountersAndComment,
+            vec![
+                named(element("10.0.0.0/8", service(6, 80)), "web/http"),
+                named(element("10.0.0.0/8", service(47, 0)), "web/gre"),
+            ],
+            &[
+                "10.0.0.0/8,gre:0 packets 0 bytes 0 comment \"web/gre\"",
+                "10.0.0.0/8,tcp:80 packets 0 bytes 0 comment \"web/http\"",
+            ],
+        ),
+        (
+            Kind::IpPort,
+            Family::V6,
+            Carries::Nothing,
+            vec![plain(element("fd00::1/128", service(17, 53)))],
+            &["fd00::1,udp:53"],
+        ),
+        (
+            Kind::NetIface,
+            Family::V4,
+            Carries::Mark,
+            vec![
+                (element("10.0.0.1/32", on("br0")), Said::Mark(0x1001)),
+                (element("10.1.0.0/16", on("br0")), Said::Mark(0xffff_ffff)),
+            ],
+            &[
+                "10.0.0.1,br0 skbmark 0x1001",
+                "10.1.0.0/16,br0 skbmark 0xffffffff",
+            ],
+        ),
+        (
+            Kind::NetIface,
+            Family::V6,
+            Carries::Mark,
+            vec![(element("fe80::1/128", on("br0")), Said::Mark(7))],
+            &["fe80::1,br0 skbmark 0x7"],
+        ),
+    ];
+    alone(move || {
+        for (kind, family, carries, elements, printed) in rows {
+            let mut changes = Changes::default();
+            changes.create("s", kind, family, carries, 1 << 22);
+            changes.add("s", &elements);
+            // Again, as if another process had come half-way.
+            changes.create("s", kind, family, carries, 1 << 22);
+            changes.add("s", &elements);
+            changes.execute().unwrap();
+            assert_eq!(saved("s"), printed);
+            let found = headers("s").unwrap();
+            let found = (found[0].type_name.as_str(), found[0].family);
+            assert_eq!(found, (kind.name(), Some(family)));
+
+            let mut changes = Changes::default();
+            let elements: Vec<Element> = elements.into_iter().map(|(element, _)| element).collect();
+            changes.delete("s", &elements);
+            changes.delete("s", &elements);
+            changes.execute().unwrap();
+            assert_eq!(saved("s"), [""; 0]);
+            let mut changes = Changes::default();
+            changes.destroy("s");
+            changes.execute().unwrap();
+            assert_eq!(headers("").unwrap(), []);
+        }
+    });
+}
+
+#[test]
+fn what_is_said_of_an_element_changes() {
+    alone(|| {
+        let element = element("10.0.0.1/32", Behind::Device("br0".to_owned()));
+        let mut changes = Changes::default();
+        changes.create("s", Kind::NetIface, Family::V4, Carries::Mark, 64);
+        changes.add("s", &[(element.clone(), Said::Mark(1))]);
+        changes.add("s", &[(element, Said::Mark(2))]);
+        changes.execute().unwrap();
+        assert_eq!(saved("s"), ["10.0.0.1,br0 skbmark 0x2"]);
+    });
+}
+
+#[test]
+fn as_much_as_can_be_said_is_said_of_many() {
+    alone(|| {
+        let text = "x".repeat(255);
+        let elements = (1..=200).map(|number| {
+            let said = Said::Comment(text.clone());
+            (element("10.0.0.0/8", service(6, number)), said)
+        });
+        let mut changes = Changes::default();
+        let carries = Carries::CountersAndComment;
+        changes.create("s", Kind::NetPort, Family::V4, carries, 1 << 22);
+        changes.add("s", &elements.collect::<Vec<_>>());
+        changes.execute().unwrap();
+        let saved = saved("s");
+        assert_eq!(saved.len(), 200);
+        let end = format!("comment \"{text}\"");
+        assert!(saved.iter().all(|line| line.ends_with(&end)));
+    });
+}
+
+#[test]
+fn sets_are_emptied_and_swapped() {
+    alone(|| {
+        let one = |address: &str| [(element(address, Behind::Nothing), Said::Nothing)];
+        let mut changes = Changes::default();
+        for (name, address) in [("a", "10.0.0.1/32"), ("b", "10.0.0.2/32")] {
+            changes.create(name, Kind::Ip, Family::V4, Carries::Nothing, 64);
+            changes.add(name, &one(address));
+        }
+        changes.swap("a", "b");
+        changes.flush("b");
+        changes.execute().unwrap();
+        assert_eq!(saved("a"), ["10.0.0.2"]);
+        assert_eq!(saved("b"), [""; 0]);
+    });
+}
+
+#[test]
+fn many_elements_go_in_one_call() {
+    alone(|| {
+        let address = |number: u32| Prefix::host(Ipv4Addr::from(0x0a00_0000 + number).into());
+        let elements = (0..50_000).map(|number| Element {
+            net: address(number),
+            behind: Behind::Nothing,
+        });
+        let elements: Vec<_> = elements.map(|element| (element, Said::Nothing)).collect();
+        let mut changes = Changes::default();
+        changes.create("s", Kind::Net, Family::V4, Carries::Nothing, 1 << 22);
+        changes.add("s", &elements);
+        changes.execute().unwrap();
+        assert_eq!(headers("s").unwrap()[0].elements, Some(50_000));
+    });
+}
+
+#[test]
+fn what_the_kernel_refuses_is_told() {
+    alone(|| {
+        let told = |changes: Changes| changes.execute().unwrap_err().to_string();
+        let mut changes = Changes::default();
+        changes.add(
+            "nowhere",
+            &[(element("10.0.0.1/32", Behind::Nothing), Said::Nothing)],
+        );
+        let text = told(changes);
+        assert!(
+            text.starts_with("adding to the address set nowhere: "),
+            "{text}"
+        );
+
+        let mut changes = Changes::default();
+        changes.create("used", Kind::Ip, Family::V4, Carries::Nothing, 64);
+        changes.execute().unwrap();
+        tool("iptables-nft -A FORWARD -m set --match-set used src");
+        let mut changes = Changes::default();
+        changes.destroy("used");
+        assert_eq!(told(changes), "removing the address set used: it is in use");
+
+        let mut changes = Changes::default();
+        changes.create("full", Kind::Ip, Family::V4, Carries::Nothing, 64);
+        let many = (0..200).map(|number| {
+            let net = Prefix::host(Ipv4Addr::from(0x0a00_0000 + number).into());
+            let behind = Behind::Nothing;
+            (Element { net, behind }, Said::Nothing)
+        });
+        changes.add("full", &many.collect::<Vec<_>>());
+        assert_eq!(told(changes), "adding to the address set full: it is full");
     });
 }
