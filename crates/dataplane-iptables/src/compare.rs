@@ -51,11 +51,10 @@ impl Expected {
         let constant = range_that_nft_wrote();
         let come = whole.chains_come.into_iter();
         let come = come.map(|(name, (chain, _))| (name, chain));
-        let protocols = Protocols::read();
         let sets = whole.sets_come.iter().map(|(name, set)| {
             let set = Set {
                 type_and_family: set.type_and_family(),
-                elements: elements::expected(set, &protocols),
+                elements: elements::expected(set),
             };
             (name.clone(), set)
         });

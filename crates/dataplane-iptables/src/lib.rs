@@ -35,6 +35,7 @@ mod plane;
 mod record;
 mod render;
 mod renew;
+mod sets;
 mod skeleton;
 mod snapshot;
 mod stamps;

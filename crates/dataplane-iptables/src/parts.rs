@@ -7,6 +7,7 @@
 
 use crate::element::{Element, Field};
 use model::{Family, Prefix};
+use netfilter::ipset::{self, Behind, Carries, Kind, Said};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -119,83 +120,94 @@ impl Part {
 }
 
 impl Content {
-    pub(crate) fn type_name(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
-            Content::Addresses(_) => "hash:ip",
-            Content::Nets(_) | Content::RuleNets(_) => "hash:net",
-            Content::NetPorts(_) => "hash:net,port",
-            Content::AddressPorts(_) => "hash:ip,port",
-            Content::NetDevices(_) => "hash:net,iface",
+            Content::Addresses(_) => Kind::Ip,
+            Content::Nets(_) | Content::RuleNets(_) => Kind::Net,
+            Content::NetPorts(_) => Kind::NetPort,
+            Content::AddressPorts(_) => Kind::IpPort,
+            Content::NetDevices(_) => Kind::NetIface,
         }
     }
 
-    /// How often it was met is counted for each element; each carries a mark.
-    pub(crate) fn extensions(&self) -> &'static str {
+    /// How often a rule's element was met is counted.
+    pub(crate) fn carries(&self) -> Carries {
         match self {
-            Content::Addresses(_) | Content::Nets(_) | Content::AddressPorts(_) => "",
-            Content::NetPorts(_) | Content::RuleNets(_) => " counters comment",
-            Content::NetDevices(_) => " skbinfo",
+            Content::Addresses(_) | Content::Nets(_) | Content::AddressPorts(_) => Carries::Nothing,
+            Content::NetPorts(_) | Content::RuleNets(_) => Carries::CountersAndComment,
+            Content::NetDevices(_) => Carries::Mark,
         }
     }
 }
 
 impl IpSet {
+    /// As `ipset save` tells them.
     pub(crate) fn type_and_family(&self) -> String {
-        format!("{} {}", self.content.type_name(), self.family_name())
-    }
-
-    pub(crate) fn family_name(&self) -> &'static str {
-        match self.family {
+        let family = match self.family {
             Family::V4 => "inet",
             Family::V6 => "inet6",
-        }
+        };
+        format!("{} {family}", self.content.kind().name())
     }
 
-    /// An element, and what is said of it behind it; in ipset's words, in order.
-    pub(crate) fn elements(&self) -> BTreeMap<String, String> {
+    /// In order, with what is said of each.
+    pub(crate) fn elements(&self) -> BTreeMap<ipset::Element, Said> {
+        let plain = |net| ipset::Element {
+            net,
+            behind: Behind::Nothing,
+        };
         match &self.content {
             Content::Addresses(addresses) => {
-                let each = addresses.iter();
-                each.map(|a| (a.to_string(), String::new())).collect()
+                let each = addresses.iter().map(|a| plain(Prefix::host(*a)));
+                each.map(|element| (element, Said::Nothing)).collect()
             }
             Content::Nets(nets) => {
-                let halves = nets
-                    .iter()
-                    .filter(|n| n.family() == self.family)
-                    .flat_map(halves);
-                halves.map(|net| (net, String::new())).collect()
+                let own = nets.iter().filter(|n| n.family() == self.family);
+                let halves = own.flat_map(halves).map(plain);
+                halves.map(|element| (element, Said::Nothing)).collect()
             }
             Content::RuleNets(rules) => {
-                let mut elements = BTreeMap::new();
-                for (net, rule) in rules {
-                    let each = halves(net).into_iter();
-                    elements.extend(each.map(|net| (net, format!(" comment \"{rule}\""))));
-                }
-                elements
-            }
-            Content::NetPorts(rules) => {
-                let mut elements = BTreeMap::new();
-                for (NetPort { net, service }, rule) in rules {
-                    for net in halves(net) {
-                        let comment = format!(" comment \"{rule}\"");
-                        elements.insert(format!("{net},{service}"), comment);
-                    }
-                }
-                elements
-            }
-            Content::AddressPorts(services) => {
-                let each = services.iter();
-                each.map(|(address, service)| (format!("{address},{service}"), String::new()))
+                let halves = rules
+                    .iter()
+                    .flat_map(|(net, rule)| halves(net).into_iter().map(move |half| (half, rule)));
+                halves
+                    .map(|(net, rule)| (plain(net), Said::Comment(rule.clone())))
                     .collect()
             }
+            Content::NetPorts(rules) => {
+                let halves = rules.iter().flat_map(|(NetPort { net, service }, rule)| {
+                    let halves = halves(net).into_iter();
+                    halves.map(move |net| (net, service, rule))
+                });
+                let element = |net, service: &Service| ipset::Element {
+                    net,
+                    behind: service.behind(),
+                };
+                halves
+                    .map(|(net, service, rule)| {
+                        (element(net, service), Said::Comment(rule.clone()))
+                    })
+                    .collect()
+            }
+            Content::AddressPorts(services) => {
+                let each = services.iter().map(|(address, service)| ipset::Element {
+                    net: Prefix::host(*address),
+                    behind: service.behind(),
+                });
+                each.map(|element| (element, Said::Nothing)).collect()
+            }
             Content::NetDevices(nets) => {
-                let mut elements = BTreeMap::new();
-                for ((net, device), mark) in nets {
-                    for net in halves(net) {
-                        elements.insert(format!("{net},{device}"), format!(" skbmark {mark:#x}"));
-                    }
-                }
-                elements
+                let halves = nets.iter().flat_map(|((net, device), mark)| {
+                    let halves = halves(net).into_iter();
+                    halves.map(move |net| (net, device, mark))
+                });
+                let element = |net, device: &String| ipset::Element {
+                    net,
+                    behind: Behind::Device(device.clone()),
+                };
+                halves
+                    .map(|(net, device, mark)| (element(net, device), Said::Mark(*mark)))
+                    .collect()
             }
         }
     }
@@ -215,47 +227,43 @@ impl IpSet {
 
 /// What one set has to lose and to gain to be the other, of the same type: elements, with what is said of
 /// those that come. One of which something else is said now comes, and goes not.
-pub(crate) fn change(old: &IpSet, new: &IpSet) -> (Vec<String>, Vec<(String, String)>) {
+pub(crate) fn change(
+    old: &IpSet,
+    new: &IpSet,
+) -> (Vec<ipset::Element>, Vec<(ipset::Element, Said)>) {
     if let (Content::Nets(before), Content::Nets(after)) = (&old.content, &new.content) {
         // These can be large.
-        let lines = |of: &BTreeSet<Prefix>, not_of: &BTreeSet<Prefix>| -> Vec<String> {
-            let only = of.difference(not_of).filter(|n| n.family() == old.family);
-            only.flat_map(halves).collect()
+        let only = |of: &BTreeSet<Prefix>, not_of: &BTreeSet<Prefix>| {
+            let nets = Arc::new(of - not_of);
+            let (family, content) = (old.family, Content::Nets(nets));
+            IpSet { family, content }.elements().into_iter()
         };
-        let added = lines(after, before).into_iter();
-        let added = added.map(|element| (element, String::new())).collect();
-        return (lines(before, after), added);
+        let gone = only(before, after).map(|(element, _)| element);
+        return (gone.collect(), only(after, before).collect());
     }
     let (before, after) = (old.elements(), new.elements());
-    let gone = before
-        .keys()
-        .filter(|element| !after.contains_key(*element));
-    let come = after
-        .iter()
-        .filter(|(element, said)| before.get(*element) != Some(*said));
-    (
-        gone.cloned().collect(),
-        come.map(|(element, said)| (element.clone(), said.clone()))
-            .collect(),
-    )
+    let gone = before.keys().filter(|element| !after.contains_key(element));
+    let gone = gone.cloned().collect();
+    let come = after.into_iter();
+    let come = come.filter(|(element, said)| before.get(element) != Some(said));
+    (gone, come.collect())
 }
 
-/// As ipset writes it; it takes no prefix of length 0, so the whole family is two halves.
-fn halves(net: &Prefix) -> Vec<String> {
-    match (net.family(), net.length()) {
-        (Family::V4, 0) => vec!["0.0.0.0/1".to_owned(), "128.0.0.0/1".to_owned()],
-        (Family::V6, 0) => vec!["::/1".to_owned(), "8000::/1".to_owned()],
-        _ => vec![net.to_string()],
+/// Sets take no prefix of length 0, so the whole family is two halves.
+fn halves(net: &Prefix) -> Vec<Prefix> {
+    match net.length() {
+        0 => [net.network(), net.last()]
+            .map(|half| Prefix::containing(half, 1))
+            .to_vec(),
+        _ => vec![*net],
     }
 }
 
-impl std::fmt::Display for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.protocol {
-            6 => write!(f, "tcp:{}", self.l4_port),
-            17 => write!(f, "udp:{}", self.l4_port),
-            132 => write!(f, "sctp:{}", self.l4_port),
-            other => write!(f, "{other}:0"),
+impl Service {
+    fn behind(self) -> Behind {
+        Behind::Service {
+            protocol: self.protocol,
+            l4_port: self.l4_port,
         }
     }
 }

@@ -20,8 +20,10 @@ use crate::found::Found;
 use crate::link::{ForATime, LinkChange};
 use crate::parts::{Chain, ChainName, Content, IpSet, Part, Table};
 use crate::render::{Input, Inputs};
+use crate::sets::SetChange;
 use crate::skeleton::{self, Gates};
 use model::Family;
+use netfilter::ipset::{self, Said};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -39,6 +41,7 @@ pub(crate) enum Work {
     Ipset(String),
     Iptables(Family, String),
     Nft(String),
+    Sets(Vec<SetChange>),
     Link(LinkChange),
 }
 
@@ -49,6 +52,7 @@ impl Step {
             Work::Ipset(script) | Work::Iptables(_, script) | Work::Nft(script) => {
                 script.is_empty()
             }
+            Work::Sets(changes) => changes.is_empty(),
             Work::Link(change) => change.len() == 0,
         };
         (!is_empty).then_some(Self { work, writes })
@@ -74,8 +78,8 @@ pub(crate) struct Change {
 /// By set: what it loses and gains.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SetChanges {
-    gone: BTreeMap<String, Vec<String>>,
-    come: BTreeMap<String, Vec<(String, String)>>,
+    gone: BTreeMap<String, Vec<ipset::Element>>,
+    come: BTreeMap<String, Vec<(ipset::Element, Said)>>,
 }
 
 /// Renders what differs, and nothing else.
@@ -155,86 +159,48 @@ pub(crate) fn plan(change: &Change, table: &str, holds: &BTreeMap<u32, u32>) -> 
         steps.push(chains_that_go(change, family, switches));
     }
     steps.push(sets_that_go(change));
-    let mut steps: Vec<Step> = steps.into_iter().flatten().collect();
-    // Nothing between them: one call.
-    steps.dedup_by(|next, first| match (&mut first.work, &next.work) {
-        (Work::Ipset(script), Work::Ipset(more)) => {
-            script.push_str(more);
-            first.writes += next.writes;
-            true
-        }
-        _ => false,
-    });
-    steps
+    steps.into_iter().flatten().collect()
 }
 
 fn sets_that_come(change: &Change) -> Option<Step> {
-    let mut script = String::new();
-    let mut writes = 0;
-    for (name, set) in &change.sets_come {
-        writes += 1 + set.len() as u64;
-        create(&mut script, name, set);
-    }
-    writes += change.members.add(&mut script);
-    Step::new(Work::Ipset(script), writes)
+    let come = change.sets_come.iter();
+    let come = come.map(|(name, set)| SetChange::Create(name.clone(), set.clone()));
+    sets(come.chain(change.members.additions()))
 }
 
 impl SetChanges {
-    /// How many.
-    fn add(&self, script: &mut String) -> u64 {
-        let mut writes = 0;
-        for (name, members) in &self.come {
-            for (member, said) in members {
-                writes += 1;
-                let _ = writeln!(script, "add {name} {member}{said} -exist");
-            }
-        }
-        writes
+    fn additions(&self) -> impl Iterator<Item = SetChange> {
+        let come = self
+            .come
+            .iter()
+            .filter(|(_, elements)| !elements.is_empty());
+        come.map(|(name, elements)| SetChange::Add(name.clone(), elements.clone()))
     }
 
-    fn delete(&self, script: &mut String) -> u64 {
-        let mut writes = 0;
-        for (name, members) in &self.gone {
-            for member in members {
-                writes += 1;
-                let _ = writeln!(script, "del {name} {member} -exist");
-            }
-        }
-        writes
-    }
-}
-
-/// A set with its elements. One of that name that is there already is emptied first.
-pub(crate) fn create(script: &mut String, name: &str, set: &IpSet) {
-    // The least room; it grows by itself.
-    let _ = writeln!(
-        script,
-        "create {name} {} family {} hashsize 64 maxelem 4194304{} -exist\nflush {name}",
-        set.content.type_name(),
-        set.family_name(),
-        set.content.extensions()
-    );
-    for (element, said) in set.elements() {
-        let _ = writeln!(script, "add {name} {element}{said} -exist");
+    fn deletions(&self) -> impl Iterator<Item = SetChange> {
+        let gone = self
+            .gone
+            .iter()
+            .filter(|(_, elements)| !elements.is_empty());
+        gone.map(|(name, elements)| SetChange::Delete(name.clone(), elements.clone()))
     }
 }
 
 /// As near to the link as can be: before it come the chains that the new marks lead to, behind it go those of
 /// the old.
 fn marks_of_the_hosts_own(change: &Change) -> Option<Step> {
-    let mut script = String::new();
-    let writes = change.marks.add(&mut script) + change.marks.delete(&mut script);
-    Step::new(Work::Ipset(script), writes)
+    sets(change.marks.additions().chain(change.marks.deletions()))
 }
 
 fn sets_that_go(change: &Change) -> Option<Step> {
-    let mut script = String::new();
-    let mut writes = change.members.delete(&mut script);
-    for name in &change.sets_gone {
-        writes += 1;
-        let _ = writeln!(script, "destroy {name}");
-    }
-    Step::new(Work::Ipset(script), writes)
+    let gone = change.sets_gone.iter().cloned().map(SetChange::Destroy);
+    sets(change.members.deletions().chain(gone))
+}
+
+fn sets(changes: impl Iterator<Item = SetChange>) -> Option<Step> {
+    let changes: Vec<SetChange> = changes.collect();
+    let writes = changes.iter().map(SetChange::writes).sum();
+    Step::new(Work::Sets(changes), writes)
 }
 
 /// Before the switch: rules that come beside those that go, or, where nothing is switched, all of it.
@@ -397,26 +363,19 @@ pub(crate) fn rebuild(inputs: &Inputs, gates: &Gates, found: &Found, table: &str
         .sets
         .keys()
         .filter(|name| !whole.sets_come.contains_key(*name));
-    let gone: String = gone.map(|name| format!("destroy {name}\n")).collect();
-    steps.extend(Step::new(Work::Ipset(gone), 1));
+    steps.extend(sets(gone.cloned().map(SetChange::Destroy)));
     steps
 }
 
-fn sets_anew(sets: &[(&String, &IpSet)], found: &Found) -> Option<Step> {
-    let mut script = String::new();
-    let mut writes = 0;
-    for (name, set) in sets {
-        writes += 1 + set.len() as u64;
-        match found.sets.contains_key(*name) {
-            false => create(&mut script, name, set),
-            true => {
-                // Filled beside it, so that it is never empty.
-                create(&mut script, ASIDE, set);
-                let _ = writeln!(script, "swap {ASIDE} {name}\ndestroy {ASIDE}");
-            }
+fn sets_anew(anew: &[(&String, &IpSet)], found: &Found) -> Option<Step> {
+    let anew = anew.iter().map(|(name, set)| {
+        let (name, set) = ((*name).clone(), (*set).clone());
+        match found.sets.contains_key(&name) {
+            true => SetChange::Replace(name, set),
+            false => SetChange::Create(name, set),
         }
-    }
-    Step::new(Work::Ipset(script), writes)
+    });
+    sets(anew)
 }
 
 /// The whole table in one transaction; devices that are held stay so. Where it stands, it is filled anew: of a
@@ -455,8 +414,6 @@ fn link_anew(whole: &Change, found: &Found, table: &str) -> Option<Step> {
     Step::new(Work::Nft(script), writes as u64)
 }
 
-const ASIDE: &str = "pc-aside";
-
 /// Removes all that was found but its sets, which have to be out of use first.
 pub(crate) fn removal(found: &Found, table: &str) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -467,14 +424,9 @@ pub(crate) fn removal(found: &Found, table: &str) -> Vec<Step> {
     steps
 }
 
-pub(crate) fn sets_removal(sets: &BTreeSet<String>) -> Vec<Step> {
-    let script: String = sets
-        .iter()
-        .map(|name| format!("destroy {name}\n"))
-        .collect();
-    Step::new(Work::Ipset(script), sets.len() as u64)
-        .into_iter()
-        .collect()
+pub(crate) fn sets_removal(unused: &BTreeSet<String>) -> Vec<Step> {
+    let gone = unused.iter().cloned().map(SetChange::Destroy);
+    sets(gone).into_iter().collect()
 }
 
 /// Removes what one back end of iptables has of us.

@@ -139,7 +139,7 @@ impl Stamps {
             .map(|step| match (&step.work, self.backend) {
                 (Work::Nft(_) | Work::Link(_), _) => 1,
                 (Work::Iptables(_, script), Backend::Nft) => commits(script),
-                (Work::Iptables(..), Backend::Legacy) | (Work::Ipset(_), _) => 0,
+                (Work::Iptables(..), Backend::Legacy) | (Work::Ipset(_) | Work::Sets(_), _) => 0,
             })
             .sum();
         self.backend == after.backend

@@ -5,6 +5,7 @@
 
 use crate::parts::Table;
 use crate::plan::{Step, Work};
+use crate::sets;
 use dataplane::ApplyError;
 use hurry::Hurry;
 use model::Family;
@@ -177,6 +178,10 @@ impl Tools {
                 let program = &self.restore[*family as usize];
                 self.run(program, &["--noflush", "-w", LOCK_S], script)
             }
+            Work::Sets(changes) => {
+                sets::make(changes).map_err(io::Error::other)?;
+                return Ok(None);
+            }
             Work::Link(change) if !change.is_for_kernel().map_err(io::Error::other)? => {
                 self.run(&self.nft, &["-f", "-"], &change.script())
             }
@@ -269,7 +274,7 @@ fn said(name: &str, stderr: &[u8]) -> String {
 /// What it tried, in as few words as an operator needs.
 fn failed(step: &Step, source: io::Error) -> ApplyError {
     let what = match step.work {
-        Work::Ipset(_) => "changing address sets",
+        Work::Ipset(_) | Work::Sets(_) => "changing address sets",
         Work::Nft(_) | Work::Link(_) => "changing the guard",
         Work::Iptables(Family::V4, _) => "changing the rules of IPv4",
         Work::Iptables(Family::V6, _) => "changing the rules of IPv6",

@@ -50,10 +50,10 @@ pub(crate) fn ours_uncounted(saved: &str) -> String {
 }
 
 /// What a set of ours is to hold.
-pub(crate) fn expected(set: &IpSet, protocols: &Protocols) -> SetElements {
+pub(crate) fn expected(set: &IpSet) -> SetElements {
     let elements = set.elements().into_iter();
     elements
-        .map(|(element, said)| (canonical(&element, protocols), said.trim().to_owned()))
+        .map(|(element, said)| (element.to_string(), said.to_string()))
         .collect()
 }
 

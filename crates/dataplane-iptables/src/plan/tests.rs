@@ -11,7 +11,7 @@ use model::{Inventory, MacAddr};
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     elements: BTreeSet<Element>,
-    sets: BTreeMap<String, BTreeMap<String, String>>,
+    sets: BTreeMap<String, BTreeMap<ipset::Element, Said>>,
     chains: BTreeMap<ChainName, Chain>,
 }
 
