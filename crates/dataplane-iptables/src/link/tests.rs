@@ -42,7 +42,7 @@ fn samples() -> Vec<(&'static str, Vec<Vec<Field>>)> {
     vec![
         (
             "from4 from6 to4 to6 bridge_of members network_of ports closed routers dhcp_servers \
-             listed_only held full dhcp6_any open4_from open6_from",
+             listed_only held full dhcp4_anywhere dhcp6_anywhere dhcp6_any open4_from open6_from",
             vec![vec![device], vec![Field::Device(1)]],
         ),
         ("host_macs", one(&[mac])),
@@ -50,8 +50,8 @@ fn samples() -> Vec<(&'static str, Vec<Vec<Field>>)> {
         ("reserved_somewhere", one(&[six])),
         ("plain4_from own4", one(&[device, mac, four])),
         ("plain6_from own6", one(&[device, mac, six])),
-        ("plain4_to to_own4 broadcasts", one(&[device, four])),
-        ("plain6_to to_own6", one(&[device, six])),
+        ("plain4_to to_own4 dhcp4 broadcasts", one(&[device, four])),
+        ("plain6_to to_own6 dhcp6", one(&[device, six])),
         ("macs", one(&[device, mac])),
         ("arp_own", one(&[device, mac, mac, four])),
         ("nd_own", one(&[device, mac, raw_six])),
@@ -75,8 +75,14 @@ fn samples() -> Vec<(&'static str, Vec<Vec<Field>>)> {
             many(fours, Field::Range, &[device, mac, mac]),
         ),
         ("nd_own_nets", many(sixes, Field::RawRange, &[device, mac])),
-        ("to_own4_nets dhcp4", many(fours, Field::Range, &[device])),
-        ("to_own6_nets dhcp6", many(sixes, Field::Range, &[device])),
+        (
+            "to_own4_nets dhcp4_nets",
+            many(fours, Field::Range, &[device]),
+        ),
+        (
+            "to_own6_nets dhcp6_nets",
+            many(sixes, Field::Range, &[device]),
+        ),
         ("tracked4_nets", many(fours, Field::Range, &[bridge])),
         ("tracked6_nets", many(sixes, Field::Range, &[bridge])),
         (RANGES, Vec::new()),

@@ -159,7 +159,6 @@ impl PortInput {
             part.element("broadcasts", [device, Field::Address(broadcast)]);
         }
         for family in Family::BOTH {
-            let set = by_family(family, "dhcp4", "dhcp6");
             let servers = network.dhcp_servers.iter();
             let listed: Vec<Prefix> = servers
                 .filter(|a| Family::of(**a) == family)
@@ -173,7 +172,22 @@ impl PortInput {
                 listed
             };
             for net in widest(servers) {
-                part.element(set, [device, Field::Range(net)]);
+                let of_family = |four, six| by_family(family, four, six);
+                match (net.length(), net.as_host()) {
+                    // A range would cost each port that comes or goes as much as there are ports.
+                    (0, _) => {
+                        let set = of_family("dhcp4_anywhere", "dhcp6_anywhere");
+                        part.element(set, [device]);
+                    }
+                    (_, Some(host)) => {
+                        let set = of_family("dhcp4", "dhcp6");
+                        part.element(set, [device, Field::Address(host)]);
+                    }
+                    (_, None) => {
+                        let set = of_family("dhcp4_nets", "dhcp6_nets");
+                        part.element(set, [device, Field::Range(net)]);
+                    }
+                }
             }
             if anybody && family == Family::V6 {
                 part.element("dhcp6_any", [device]);
