@@ -81,6 +81,33 @@ pub fn follow(room_bytes: usize, mut tell: impl FnMut(LinkEvent) -> bool) -> Res
     }
 }
 
+/// Tells whether devices came, went or changed.
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    pub fn subscribe() -> Result<Self, LinkError> {
+        let socket = open(RTMGRP_LINK).map_err(|e| LinkError {
+            step: "subscribing to device changes",
+            source: e.into(),
+        })?;
+        Ok(Self(socket))
+    }
+
+    /// Since it was last asked. Perhaps something that is of no interest; but never too little.
+    pub fn any(&mut self) -> bool {
+        let mut buffer = [0; 64];
+        let mut any = false;
+        loop {
+            match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Err(Errno::WOULDBLOCK) => return any,
+                // Some were dropped.
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => any = true,
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
 /// All devices of this network namespace.
 pub fn list() -> Result<Vec<Link>, LinkError> {
     let failed = |e: Errno| LinkError {

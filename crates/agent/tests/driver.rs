@@ -539,3 +539,28 @@ fn devices_are_listed_anew_when_messages_were_lost() {
         .expect("it doesn't panic")
         .expect("it ends when no one listens");
 }
+
+#[test]
+fn whoever_asks_hears_that_devices_changed() {
+    let bed = Bed::new();
+    let mut changes = bed.lab.host().run(devices::Changes::subscribe);
+    let changes = changes.as_mut().expect("the kernel tells");
+    assert!(!changes.any());
+    for line in [
+        "link add pc-a type veth peer name pc-b",
+        "link set pc-a up",
+        "link set pc-a down",
+        "link delete pc-a",
+    ] {
+        bed.ip(line);
+        assert!(changes.any(), "{line}");
+        assert!(!changes.any(), "{line}");
+    }
+    // Far more than there is room for.
+    let lines: String = (0..300)
+        .map(|i| format!("link add pc-a{i} type veth peer name pc-b{i}\n"))
+        .collect();
+    bed.ip(&lines);
+    assert!(changes.any());
+    assert!(!changes.any());
+}

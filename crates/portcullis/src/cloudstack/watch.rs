@@ -10,6 +10,7 @@ use super::release::Leaving;
 use crate::failure::Failure;
 use crate::plane::LivePlane;
 use agent::Link;
+use agent::devices::Changes;
 use cloudstack::State;
 use dataplane::{ApplyError, Drift};
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ struct Watched {
     stamp: Option<SystemTime>,
     state: State,
     links: BTreeMap<u32, Link>,
+    moves: Changes,
     plane: Box<dyn LivePlane>,
     /// Of nft's rules, when the drop for devices that nobody has told of was last looked at.
     generation: Option<u32>,
@@ -76,6 +78,7 @@ fn look(config: &Config, watched: &mut Option<Watched>) -> Result<(), Failure> {
                 plane: host.plane(&state)?,
                 state,
                 links: BTreeMap::new(),
+                moves: Changes::subscribe().map_err(Failure::system)?,
                 generation: None,
                 next_tend: Instant::now(),
             }),
@@ -90,8 +93,7 @@ fn look(config: &Config, watched: &mut Option<Watched>) -> Result<(), Failure> {
 
 impl Watched {
     fn look_after(&mut self, host: &CloudHost) -> Result<(), Failure> {
-        let links = host::links()?;
-        let moved = links != self.links;
+        let moved = self.devices_moved()?;
         let drift = self.plane.audit().map_err(Failure::system)?;
         let changed = drift.iter().any(|drift| match drift {
             Drift::Detached { .. } | Drift::Changed { .. } => true,
@@ -109,13 +111,12 @@ impl Watched {
         }
         let repair = changed || !guarded;
         if moved || repair {
-            let target = host.target(&self.state, &links);
-            let report = host.enforce_target(&mut *self.plane, target, &links)?;
+            let target = host.target(&self.state, &self.links);
+            let report = host.enforce_target(&mut *self.plane, target, &self.links)?;
             let (writes, took_ms) = (report.writes, report.took.as_millis());
             if writes > 0 {
                 tracing::info!(writes, took_ms, repair, "in force");
             }
-            self.links = links;
         }
         if Instant::now() >= self.next_tend {
             self.next_tend = Instant::now() + TEND_EVERY;
@@ -124,6 +125,17 @@ impl Watched {
                 .map_err(|error: ApplyError| Failure::system(error))?;
         }
         Ok(())
+    }
+
+    /// Lists them only if the kernel has told of something.
+    fn devices_moved(&mut self) -> Result<bool, Failure> {
+        if !self.moves.any() && !self.links.is_empty() {
+            return Ok(false);
+        }
+        let links = host::links()?;
+        let moved = links != self.links;
+        self.links = links;
+        Ok(moved)
     }
 
     /// Looks only if somebody has changed any of nft's rules.
