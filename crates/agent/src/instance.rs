@@ -127,6 +127,9 @@ impl Instance {
             .map(|d| format!("{} {}\n", d.ifindex, d.name))
             .collect();
         let path = self.run_dir.join("devices");
+        if fs::read_to_string(&path).is_ok_and(|known| known == lines) {
+            return Ok(());
+        }
         // Replaced as a whole, so that a kill leaves the old list or the new.
         let new = self.run_dir.join("devices.new");
         fs::write(&new, lines)

@@ -42,6 +42,25 @@ impl HostView {
         share(&mut self.address_groups, &other.address_groups);
     }
 
+    /// Takes what one part of an inventory came to out of the view of the whole, and puts in what it comes to now.
+    /// The part has nothing to do with the rest but for networks: these are the same by what they say, and no
+    /// rule names a group.
+    pub fn exchange(&mut self, gone: &HostView, come: HostView) {
+        self.revision = come.revision;
+        self.settings = come.settings;
+        for id in gone.ports.keys() {
+            self.ports.remove(id);
+        }
+        for id in gone.groups.keys() {
+            self.groups.remove(id);
+        }
+        self.ports.extend(come.ports);
+        self.groups.extend(come.groups);
+        self.networks.extend(come.networks);
+        let used: BTreeSet<&NetworkId> = self.ports.values().map(|port| &port.network).collect();
+        self.networks.retain(|id, _| used.contains(id));
+    }
+
     /// A number that is the same for views that enforce the same (the revision isn't enforced), and but for
     /// an accident of 64 bits not for others. Good for comparing within one build of a program.
     pub fn digest(&self) -> u64 {

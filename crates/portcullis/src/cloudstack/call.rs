@@ -17,6 +17,7 @@ use dataplane::ApplyReport;
 use model::MacAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::thread;
 
 /// How a call ends that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,13 +59,19 @@ fn change(host: &CloudHost, command: &Command) -> Result<Answer, Failure> {
     adopt::finish(host)?;
     release::undo(host)?;
     let mut new = old.clone();
-    let links = links()?;
+    // Both take as long as there are VMs.
+    let (view_of_old, links) = thread::scope(|scope| {
+        let view = scope.spawn(|| host.view(&old));
+        let links = links();
+        (view.join().expect("it doesn't panic"), links)
+    });
+    let links = links?;
     let facts = facts(host, command, &old, &links)?;
     let outcome = change::apply(&mut new, command, &facts).map_err(Failure::system)?;
     for note in &outcome.notes {
         tracing::warn!(%note, "noticed");
     }
-    let report = host.enforce(&old, &new, &links)?;
+    let report = host.enforce((&old, &view_of_old), &new, &links)?;
     refused(&report, &outcome.touched, &new)?;
     host.save(&new)?;
     host.write_logs(&new, &outcome.touched)?;

@@ -234,25 +234,45 @@ impl CloudHost {
         policy::compile(&inventory, &self.id).0
     }
 
+    /// The view of a state that comes after another one. VMs have nothing to do with each other, so those alone
+    /// are looked at that differ.
+    fn view_after(&self, old: &State, view_of_old: &HostView, new: &State) -> HostView {
+        let mut parts = [State::default(), State::default()];
+        for (name, before, after) in policy::differing(&old.vms, &new.vms) {
+            for (part, vm) in parts.iter_mut().zip([before, after]) {
+                part.vms.extend(vm.map(|vm| (name.clone(), vm.clone())));
+            }
+        }
+        let [gone, come] = parts.map(|part| self.view(&part));
+        let mut view = view_of_old.clone();
+        view.exchange(&gone, come);
+        view
+    }
+
     /// The plane, with what is in force by the last call.
     pub(crate) fn plane(&self, state: &State) -> Result<Box<dyn LivePlane>, Failure> {
+        self.plane_with(&self.view(state))
+    }
+
+    fn plane_with(&self, in_force: &HostView) -> Result<Box<dyn LivePlane>, Failure> {
         let config = &self.config;
         let mut plane = plane::open(config.plane, &self.instance, config.max_ports, false)?;
         if !plane.ports()?.is_empty() {
-            plane.recognize(&self.view(state))?;
+            plane.recognize(in_force)?;
         }
         Ok(plane)
     }
 
-    /// From one state to another. `Err`: the former is in force.
+    /// From one state, of this view, to another. `Err`: the former is in force.
     pub(crate) fn enforce(
         &self,
-        old: &State,
+        (old, view_of_old): (&State, &HostView),
         new: &State,
         links: &BTreeMap<u32, Link>,
     ) -> Result<ApplyReport, Failure> {
-        let mut plane = self.plane(old)?;
-        let target = self.target(new, links);
+        let mut plane = self.plane_with(view_of_old)?;
+        let view = self.view_after(old, view_of_old, new);
+        let target = self.target_of(view, links);
         self.enforce_target(&mut *plane, target, links)
     }
 
@@ -272,7 +292,10 @@ impl CloudHost {
     }
 
     pub(crate) fn target(&self, state: &State, links: &BTreeMap<u32, Link>) -> Target {
-        let view = self.view(state);
+        self.target_of(self.view(state), links)
+    }
+
+    fn target_of(&self, view: HostView, links: &BTreeMap<u32, Link>) -> Target {
         let matching = agent::match_devices(&view.ports, links);
         let given: BTreeSet<&Device> = matching.devices.values().collect();
         let mut closed = matching.contested;
@@ -409,6 +432,62 @@ fn parse_guard(text: &str) -> Option<GuardState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloudstack::change::{self, Facts};
+
+    /// VMs of two bridges that come, change and go.
+    const COMMANDS: [&str; 14] = [
+        "default_network_rules --vmname i-2-1-VM --vmid 1 --vmip 10.0.0.1 --vmmac 02:00:00:00:00:01 --vif vnet1 \
+         --brname br0 --nicsecips 0; --isFirstNic",
+        "default_network_rules --vmname i-2-2-VM --vmid 2 --vmip 10.0.0.2 --vmmac 02:00:00:00:00:02 --vif vnet2 \
+         --brname br1 --nicsecips 10.0.0.9; --isFirstNic",
+        "add_network_rules --vmname i-2-1-VM --vmid 1 --vmip 10.0.0.1 --vmmac 02:00:00:00:00:01 --vif vnet1 \
+         --brname br0 --nicsecips 0; --sig a --seq 1 --rules=I:tcp;22;22;0.0.0.0/0,NEXT;",
+        "default_network_rules --vmname i-2-2-VM --vmid 2 --vmip 10.0.0.3 --vmmac 02:00:00:00:00:03 --vif vnet3 \
+         --brname br0 --nicsecips 0;",
+        "add_network_rules --vmname i-2-2-VM --vmid 2 --vmip 10.0.0.2 --vmmac 02:00:00:00:00:02 --vif vnet2 \
+         --brname br1 --nicsecips 0; --sig b --seq 1 --rules=E:udp;53;53;8.8.8.8/32,::/0,NEXT;",
+        "network_rules_vmSecondaryIp --vmname i-2-1-VM --vmmac 02:00:00:00:00:01 --nicsecips 10.0.0.7; \
+         --action=-A",
+        "default_network_rules --vmname i-2-4-VM --vmid 4 --vmip 10.0.0.1 --vmmac 02:00:00:00:00:04 --vif vnet1 \
+         --brname br1 --nicsecips 0; --isFirstNic",
+        "destroy_network_rules_for_vm --vmname i-2-2-VM --vif vnet3",
+        "add_network_rules --vmname i-2-4-VM --vmid 4 --vmip 10.0.0.1 --vmmac 02:00:00:00:00:04 --vif vnet1 \
+         --brname br1 --nicsecips 0; --sig c --seq 2 --rules=I:all;0;0;0.0.0.0/0,NEXT;",
+        "destroy_network_rules_for_vm --vmname i-2-2-VM --vif vnet2",
+        "destroy_network_rules_for_vm --vmname i-2-4-VM --vif vnet1",
+        "destroy_network_rules_for_vm --vmname i-2-1-VM --vif vnet1",
+        "default_network_rules --vmname i-2-5-VM --vmid 5 --vmip 10.0.0.5 --vmmac 02:00:00:00:00:05 --vif vnet5 \
+         --brname br1 --nicsecips 0; --isFirstNic",
+        "destroy_network_rules_for_vm --vmname i-2-5-VM --vif vnet5",
+    ];
+
+    #[test]
+    fn a_view_is_the_same_whichever_state_came_before() {
+        let directory = tempfile::tempdir().expect("there is room");
+        let host = CloudHost::enter(Config {
+            run_dir: directory.path().join("run"),
+            lock: directory.path().join("lock"),
+            ..Config::default()
+        });
+        let host = host.unwrap_or_else(|failure| panic!("{}", failure.text()));
+        let mut states = vec![State::default()];
+        for command in COMMANDS {
+            let mut state = states[states.len() - 1].clone();
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let command = cloudstack::arguments::parse(&words).expect("a command");
+            change::apply(&mut state, &command, &Facts::default()).expect("it fits");
+            states.push(state);
+        }
+        for old in &states {
+            let view_of_old = host.view(old);
+            for new in &states {
+                let view = host.view_after(old, &view_of_old, new);
+                assert_eq!(view, host.view(new));
+            }
+        }
+        let most_vms = states.iter().map(|state| state.vms.len()).max();
+        assert_eq!(most_vms, Some(3));
+    }
 
     #[test]
     fn a_guard_comes_back_from_its_file() {
