@@ -12,6 +12,7 @@ use crate::handover::{self, Giving};
 use crate::link::LinkChange;
 use crate::plan::{self, Step, Work};
 use crate::record::{InForce, RecordFile};
+use crate::render::profile::remark;
 use crate::render::{self, Inputs};
 use crate::renew::Stale;
 use crate::skeleton::{self, Gates};
@@ -513,6 +514,9 @@ impl DataPlane for IptablesPlane {
                 .execute()
                 .map_err(|error| failed("ending connections")(io::Error::other(error)))?;
         }
+        let groups = policy::differing(&before.view.groups, &target.view.groups);
+        let groups = groups.filter_map(|(id, _, group)| Some((id, group?)));
+        remarks.extend(groups.filter_map(|(id, group)| remark(id, group)));
         let refused = inputs.refused.clone();
         let ports = target.view.ports.keys();
         let applied = ports.filter(|id| !refused.contains_key(*id));

@@ -187,6 +187,18 @@ fn rules(
         .filter(|r| can_match(r.rule.l4))
 }
 
+/// What an operator should know of a group: rules of it that permit nothing here, though they say that they do.
+pub(crate) fn remark(group: &GroupId, view: &GroupView) -> Option<String> {
+    let unmatched = view.rules.iter().filter(|(_, rule)| !can_match(rule.l4));
+    let named: Vec<String> = unmatched.map(|(id, _)| id.to_string()).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "group {group}: iptables can't match ports of UDP-Lite and DCCP, so these rules permit nothing: {}",
+            named.join(", ")
+        )
+    })
+}
+
 /// The capabilities `udplite-ports` and `dccp-ports` are missing.
 fn can_match(l4: L4Match) -> bool {
     match l4 {

@@ -3,6 +3,7 @@
 use crate::bed::Bed;
 use crate::with_each_backend;
 use conformance::lab::Asked;
+use dataplane::DataPlane;
 use model::{Direction, Family};
 use netfilter::conntrack::Status;
 use portcullis_dataplane_iptables::Backend;
@@ -13,6 +14,7 @@ with_each_backend!(
     between_two_local_vms_a_flow_starts_when_both_gates_pass,
     the_host_itself_is_judged_as_anybody,
     a_removed_permission_ends_the_flow_at_once,
+    rules_that_cant_be_matched_are_told_once,
 );
 
 const POLICY: &str = "
@@ -30,6 +32,29 @@ ports:
   open: { device: open, mac: 52:54:00:00:00:01, addresses: [10.0.0.1, 'fd00::1'], groups: open }
   shut: { device: shut, mac: 52:54:00:00:00:02, addresses: [10.0.0.2, 'fd00::2'], groups: shut }
 ";
+
+/// The capabilities `udplite-ports` and `dccp-ports`.
+fn rules_that_cant_be_matched_are_told_once(backend: Backend) {
+    let mut bed = three(backend);
+    let policy = POLICY.replace(
+        "open: { rules: [",
+        "open: { rules: [{ name: media, from: any, protocol: udplite, ports: 5004 }, \
+         { name: all, from: any, protocol: dccp }, ",
+    );
+    let target = bed.target(&policy);
+    let mut remarks = || {
+        let report = bed.with(|plane| plane.apply(&target));
+        report.unwrap_or_else(|error| panic!("{error}")).remarks
+    };
+    let first = remarks();
+    assert_eq!(first.len(), 1);
+    assert!(first[0].starts_with("group open: "), "{first:?}");
+    assert!(
+        first[0].contains("media") && !first[0].contains("all"),
+        "{first:?}"
+    );
+    assert_eq!(remarks(), [""; 0]);
+}
 
 /// Two ports, and somebody who is none.
 pub(crate) fn three(backend: Backend) -> Bed {
