@@ -170,19 +170,13 @@ fn sets_that_come(change: &Change) -> Option<Step> {
 
 impl SetChanges {
     fn additions(&self) -> impl Iterator<Item = SetChange> {
-        let come = self
-            .come
-            .iter()
-            .filter(|(_, elements)| !elements.is_empty());
-        come.map(|(name, elements)| SetChange::Add(name.clone(), elements.clone()))
+        let come = self.come.iter().filter(|(_, some)| !some.is_empty());
+        come.map(|(name, some)| SetChange::Add(name.clone(), some.clone()))
     }
 
     fn deletions(&self) -> impl Iterator<Item = SetChange> {
-        let gone = self
-            .gone
-            .iter()
-            .filter(|(_, elements)| !elements.is_empty());
-        gone.map(|(name, elements)| SetChange::Delete(name.clone(), elements.clone()))
+        let gone = self.gone.iter().filter(|(_, some)| !some.is_empty());
+        gone.map(|(name, some)| SetChange::Delete(name.clone(), some.clone()))
     }
 }
 
@@ -210,13 +204,11 @@ fn chains_that_come(change: &Change, family: Family, switches: bool) -> Option<S
         .iter()
         .filter(|(name, _)| name.family == family);
     // One that only loses rules loses them behind the switch.
-    let grows = |(chain, old): &(Chain, Option<Chain>)| match old {
-        Some(old) if switches => {
-            chain.iter().any(|rule| !old.contains(rule)) || !shrinks(chain, old)
-        }
-        _ => true,
+    let only_shrinks = |(chain, old): &(Chain, Option<Chain>)| {
+        let old = old.as_ref().filter(|_| switches);
+        old.is_some_and(|old| shrinks(chain, old) && !shrinks(old, chain))
     };
-    let come = come.filter(|(_, change)| grows(change));
+    let come = come.filter(|(_, change)| !only_shrinks(change));
     let come = come.map(|(name, (chain, old))| {
         let mut rules = chain.clone();
         if switches && let Some(old) = old {
@@ -246,6 +238,7 @@ fn chains_that_go(change: &Change, family: Family, switches: bool) -> Option<Ste
     restore(family, final_ones, &gone, &BTreeMap::new())
 }
 
+/// Loses a rule.
 fn shrinks(chain: &Chain, old: &Chain) -> bool {
     old.iter().any(|rule| !chain.contains(rule))
 }

@@ -171,31 +171,26 @@ impl Tools {
 
     /// `None`: it is done.
     fn start(&self, step: &Step) -> io::Result<Option<Running>> {
-        let started = match &step.work {
+        let nft: &[&str] = &["-f", "-"];
+        let done = |()| None;
+        match &step.work {
+            Work::Sets(changes) => sets::make(changes).map(done).map_err(io::Error::other),
+            Work::Link(change) => match change.is_for_kernel().map_err(io::Error::other)? {
+                true => change.commit().map(done).map_err(io::Error::other),
+                false => self.run(&self.nft, nft, &change.script()),
+            },
+            Work::Nft(script) => self.run(&self.nft, nft, script),
             Work::Ipset(script) => self.run(&self.ipset, &["restore"], script),
-            Work::Nft(script) => self.run(&self.nft, &["-f", "-"], script),
             Work::Iptables(family, script) => {
                 let program = &self.restore[*family as usize];
                 self.run(program, &["--noflush", "-w", LOCK_S], script)
             }
-            Work::Sets(changes) => {
-                sets::make(changes).map_err(io::Error::other)?;
-                return Ok(None);
-            }
-            Work::Link(change) if !change.is_for_kernel().map_err(io::Error::other)? => {
-                self.run(&self.nft, &["-f", "-"], &change.script())
-            }
-            Work::Link(change) => {
-                change.commit().map_err(io::Error::other)?;
-                return Ok(None);
-            }
-        };
-        started.map(Some)
+        }
     }
 
-    fn run(&self, program: &Path, arguments: &[&str], script: &str) -> io::Result<Running> {
+    fn run(&self, program: &Path, arguments: &[&str], script: &str) -> io::Result<Option<Running>> {
         self.started.fetch_add(1, Ordering::Relaxed);
-        Running::start(program, arguments, script)
+        Running::start(program, arguments, script).map(Some)
     }
 
     pub(crate) fn started(&self) -> u64 {
