@@ -7,6 +7,7 @@ use crate::parts::Table;
 use crate::plan::{Step, Work};
 use crate::tools::Backend;
 use model::Family;
+use netfilter::legacy::Fingerprint;
 use netfilter::{generation, ipset, legacy};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,11 +177,8 @@ fn legacy_tables() -> io::Result<BTreeMap<(Family, Table), Legacy>> {
 
 /// `None`: it isn't set up.
 fn legacy_table(family: Family, table: Table) -> io::Result<Option<Legacy>> {
-    let size = legacy::size(family, table.name()).map_err(io::Error::other)?;
-    let digest = legacy::fingerprint(family, table.name()).map_err(io::Error::other)?;
-    Ok(size
-        .zip(digest)
-        .map(|(size, digest)| Legacy { size, digest }))
+    let found = legacy::fingerprint(family, table.name()).map_err(io::Error::other)?;
+    Ok(found.map(|Fingerprint { size, digest }| Legacy { size, digest }))
 }
 
 /// How many elements each set of ours has; `None` where the kernel doesn't tell.

@@ -17,10 +17,18 @@ use rustix::fd::OwnedFd;
 use std::fs;
 use std::io;
 
-/// A number that stays the same while the table has the same rules in the same chains, and changes, but
+/// What is known of a table without looking at its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// In bytes: what most changes change.
+    pub size: u32,
+    pub digest: u64,
+}
+
+/// The digest stays the same while the table has the same rules in the same chains, and changes, but
 /// for an accident of 64 bits, with any rule or chain policy; by neither traffic nor reading. Good for
 /// comparing within one process: another version may hash differently. `None`: there is no such table.
-pub fn fingerprint(family: Family, table: &str) -> Result<Option<u64>, Error> {
+pub fn fingerprint(family: Family, table: &str) -> Result<Option<Fingerprint>, Error> {
     let tried = || format!("reading the legacy table {table} of {family}");
     if !tables(family)?.iter().any(|name| name == table) {
         return Ok(None);
@@ -29,8 +37,10 @@ pub fn fingerprint(family: Family, table: &str) -> Result<Option<u64>, Error> {
     for _ in 0..TRIES {
         match fetch(&socket, family, table) {
             Ok((info, entries)) => {
-                return match table::digest(family, &info, &entries) {
-                    Some(digest) => Ok(Some(digest)),
+                let entries = &entries[table::ENTRIES_HEADER..];
+                let size = info.size();
+                return match table::digest(family, &info, entries) {
+                    Some(digest) => Ok(Some(Fingerprint { size, digest })),
                     None => Err(Error::unreadable(tried(), "its entries don't add up")),
                 };
             }
@@ -44,7 +54,7 @@ pub fn fingerprint(family: Family, table: &str) -> Result<Option<u64>, Error> {
     Err(Error::answered(tried(), libc::EAGAIN))
 }
 
-/// The table's size in bytes: what most changes change. `None`: there is no such table.
+/// Of the fingerprint, the part that costs nothing. `None`: there is no such table.
 pub fn size(family: Family, table: &str) -> Result<Option<u32>, Error> {
     let tried = || format!("asking for the size of the legacy table {table} of {family}");
     if !tables(family)?.iter().any(|name| name == table) {
@@ -81,11 +91,11 @@ fn information(socket: &OwnedFd, family: Family, table: &str) -> io::Result<tabl
     Ok(info)
 }
 
+/// The entries stand behind the question's header.
 fn fetch(socket: &OwnedFd, family: Family, table: &str) -> io::Result<(table::Info, Vec<u8>)> {
     let info = information(socket, family, table)?;
     let mut entries =
         table::entries_question(table, info.size()).ok_or(io::ErrorKind::InvalidInput)?;
     ask(socket, family, Question::Entries, &mut entries)?;
-    entries.drain(..table::ENTRIES_HEADER);
     Ok((info, entries))
 }

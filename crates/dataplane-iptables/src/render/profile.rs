@@ -8,7 +8,7 @@
 //! pc-12-in4-tcp1-99   hash:net        prefixes with a wide range of ports, or ICMP: one set for each such
 //! pc-in-12            chain           asks these sets, and has a rule for each rule that names a group
 //! pc-in-12-live       chain           the rules out, turned round: is the first packet of a reply's flow
-//!                                     permitted now?
+//!                                     permitted now? If they are just a few they stand in pc-in-12
 //! ```
 //! `in4s` is of stateless groups: what they alone permit starts no flow. A direction in which a stateful
 //! rule permits everything has no chain: the mark says so.
@@ -127,12 +127,11 @@ fn render(number: u16, groups: &Groups, peers: &Peers, summary: &Summary) -> Par
                     let sets = set_prefix(number, opposite, family, suffix);
                     lane.add_rules(&mut live, &sets, direction, Asked::AboutReply, end);
                 }
-                if !live.is_empty() {
+                if live.len() <= FEW {
+                    chain.extend(live.iter().map(|rule| if_live(rule)));
+                } else {
                     let name = format!("{}-live", names::profile_chain(direction, number));
-                    let live_mark = crate::mark::LIVE;
-                    chain.push(format!(
-                        "-m mark --mark {live_mark:#x}/{live_mark:#x} -j {name}"
-                    ));
+                    chain.push(format!("{} -j {name}", is_live()));
                     part.chain(family, Table::Mangle, name, live);
                 }
             }
@@ -145,6 +144,28 @@ fn render(number: u16, groups: &Groups, peers: &Peers, summary: &Summary) -> Par
         }
     }
     part
+}
+
+/// Each chain is one more that a change's programs have to read and write, and iptables-legacy writes all of
+/// them each time; each rule is one more that packets are asked about that are no replies.
+const FEW: usize = 3;
+
+/// Of replies of flows that may be live.
+pub(crate) fn is_live() -> String {
+    let mark = crate::mark::LIVE;
+    format!("-m mark --mark {mark:#x}/{mark:#x}")
+}
+
+/// The rule for these alone. iptables has the protocol first.
+fn if_live(rule: &str) -> String {
+    let is_live = is_live();
+    let protocol = rule
+        .strip_prefix("-p ")
+        .and_then(|rest| rest.split_once(' '));
+    match protocol {
+        Some((protocol, rest)) => format!("-p {protocol} {is_live} {rest}"),
+        None => format!("{is_live} {rule}"),
+    }
 }
 
 /// The peers that rules of these groups name by sets of their own.

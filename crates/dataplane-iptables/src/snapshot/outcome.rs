@@ -8,7 +8,7 @@
 //! pc-raw       pc-untracked                 nobody tracks it
 //! pc-infrastructure                         whatever the rules say
 //! pc-in, -out  OPEN                         the rules permit everything
-//!              *-live                       by the rules for its flow's first packet
+//!              *-live, or if marked LIVE    by the rules for its flow's first packet
 //!              pc-error                     by the flow that it is about
 //!              rules and elements           by this one
 //! ```
@@ -20,6 +20,7 @@ use crate::found::elements;
 use crate::found::link::Link;
 use crate::parts::Table;
 use crate::render::names;
+use crate::render::profile::is_live;
 use crate::skeleton::{DROPS, PASSED_FROM, drop_set};
 use dataplane::Outcome;
 use model::{
@@ -132,8 +133,9 @@ impl Snapshot<'_> {
         if !met.went_to("pc-pass") {
             return PassReason::Unguarded;
         }
+        let is_live = is_live();
         let live = met.rules.iter();
-        let live = live.filter(|(chain, _)| chain.ends_with("-live"));
+        let live = live.filter(|(chain, rule)| chain.ends_with("-live") || rule.contains(&is_live));
         let live = live.into_iter().any(|(_, rule)| leads_to(rule, "pc-pass"));
         let is_open = match live {
             true => met.went(&format!("{gate}-live"), "pc-pass"),

@@ -4,7 +4,7 @@ use portcullis_netfilter::legacy::{fingerprint, tables};
 
 fn filter(family: Family) -> u64 {
     let found = fingerprint(family, "filter").unwrap();
-    found.expect("the table is there")
+    found.expect("the table is there").digest
 }
 
 fn program(family: Family) -> &'static str {

@@ -59,14 +59,16 @@ fn change(host: &CloudHost, command: &Command) -> Result<Answer, Failure> {
     adopt::finish(host)?;
     release::undo(host)?;
     let mut new = old.clone();
-    // Both take as long as there are VMs.
-    let (view_of_old, links) = thread::scope(|scope| {
+    // All of these take a while.
+    let (view_of_old, facts, links) = thread::scope(|scope| {
         let view = scope.spawn(|| host.view(&old));
+        let facts = scope.spawn(|| asked_of_libvirt(host, command, &old));
         let links = links();
-        (view.join().expect("it doesn't panic"), links)
+        let sound = "it doesn't panic";
+        (view.join().expect(sound), facts.join().expect(sound), links)
     });
-    let links = links?;
-    let facts = facts(host, command, &old, &links)?;
+    let (mut facts, links) = (facts?, links?);
+    facts.interfaces.extend(place(command, &old, &links));
     let outcome = change::apply(&mut new, command, &facts).map_err(Failure::system)?;
     for note in &outcome.notes {
         tracing::warn!(%note, "noticed");
@@ -113,23 +115,14 @@ fn refused(report: &ApplyReport, touched: &BTreeSet<VmName>, state: &State) -> R
     Ok(())
 }
 
-/// What the command needs to know of the host, and no more.
-fn facts(
-    host: &CloudHost,
-    command: &Command,
-    state: &State,
-    links: &BTreeMap<u32, Link>,
-) -> Result<Facts, Failure> {
+/// What the command needs to know of libvirt, and no more.
+fn asked_of_libvirt(host: &CloudHost, command: &Command, state: &State) -> Result<Facts, Failure> {
     let libvirt = Libvirt::by(&host.config.virsh);
     let mut facts = Facts::default();
     match command {
-        Command::DefaultRules(rules) => {
-            facts.domain = libvirt.domain(&rules.vm);
-            facts.interfaces = place(&rules.nic, links).into_iter().collect();
-        }
+        Command::DefaultRules(rules) => facts.domain = libvirt.domain(&rules.vm),
         Command::AddRules(rules) if !state.vms.contains_key(&rules.vm) => {
             facts.domain = libvirt.domain(&rules.vm);
-            facts.interfaces = place(&rules.nic, links).into_iter().collect();
         }
         Command::SystemVmRules { vm, .. } => {
             facts.domain = libvirt.domain(vm);
@@ -149,9 +142,20 @@ fn facts(
     Ok(facts)
 }
 
-/// Where the NIC is: the agent counts interfaces, and is wrong once one was unplugged. libvirt gives a device the
-/// guest's MAC, but for its first byte. `None`: the kernel doesn't tell, so the agent is believed.
-fn place(nic: &NicArguments, links: &BTreeMap<u32, Link>) -> Option<Interface> {
+/// Where the NIC is that a command tells of for the first time.
+fn place(command: &Command, state: &State, links: &BTreeMap<u32, Link>) -> Option<Interface> {
+    match command {
+        Command::DefaultRules(rules) => place_of(&rules.nic, links),
+        Command::AddRules(rules) if !state.vms.contains_key(&rules.vm) => {
+            place_of(&rules.nic, links)
+        }
+        _ => None,
+    }
+}
+
+/// The agent counts interfaces, and is wrong once one was unplugged. libvirt gives a device the guest's MAC, but
+/// for its first byte. `None`: the kernel doesn't tell, so the agent is believed.
+fn place_of(nic: &NicArguments, links: &BTreeMap<u32, Link>) -> Option<Interface> {
     let tap = |mac: MacAddr| MacAddr([0xfe, mac.0[1], mac.0[2], mac.0[3], mac.0[4], mac.0[5]]);
     let is_its = |link: &&Link| link.mac.is_some_and(|m| m == nic.mac || m == tap(nic.mac));
     let fitting: Vec<&Link> = links
