@@ -102,6 +102,9 @@ fn assert_ours(bed: &Bed) {
     assert!(!sets.contains("i-2-"), "{sets}");
 }
 
+/// New flows, of which few may be lost.
+const ENOUGH: u64 = 60;
+
 /// Everything goes on while the host changes hands by these.
 fn under_traffic(bed: &Bed, version: &str, change: impl FnOnce()) -> Passed {
     let mut quiet = Connection::open(bed, "v1", "out", 80, true);
@@ -124,6 +127,7 @@ fn under_traffic(bed: &Bed, version: &str, change: impl FnOnce()) -> Passed {
     traffic.forbid(bed, "v1", "out", 9_997);
     traffic.forbid_spoofed(bed, "v1", "out", 53);
     change();
+    traffic.go_on(ENOUGH);
     let passed = traffic.end();
     drop((ntp, ike));
     for connection in &mut quiet {
@@ -178,7 +182,7 @@ fn assert_small(passed: &Passed, of: &str) {
         passed.longest < Duration::from_millis(1_000),
         "{of}: {passed:?}"
     );
-    assert!(passed.asked > 50 && passed.lost <= 5, "{of}: {passed:?}");
+    assert!(passed.lost <= 5, "{of}: {passed:?}");
 }
 
 fn to_and_from_the_script_of_4_22(on: On) {

@@ -131,6 +131,13 @@ impl Traffic {
         }
     }
 
+    /// Goes on until so many were asked for.
+    pub(crate) fn go_on(&self, asked: u64) {
+        while self.asked.load(Ordering::Relaxed) < asked {
+            thread::sleep(PACE);
+        }
+    }
+
     /// Datagrams that nobody may ever get.
     pub(crate) fn forbid(&mut self, bed: &Bed, from: &str, to: &str, l4_port: u16) {
         let receiver = bed.vm(to).udp(l4_port).expect("a free port");
