@@ -190,6 +190,12 @@ pub(crate) fn set_sizes() -> io::Result<BTreeMap<String, Option<u32>>> {
     Ok(ours.map(|header| (header.name, header.elements)).collect())
 }
 
+/// `None`: there is no such set. `Some(None)`: the kernel doesn't tell.
+pub(crate) fn set_size(name: &str) -> io::Result<Option<Option<u32>>> {
+    let header = ipset::header(name).map_err(io::Error::other)?;
+    Ok(header.map(|header| header.elements))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,8 +33,8 @@ pub struct Header {
 /// The sets whose names begin so, in the kernel's order.
 pub fn headers(prefix: &str) -> Result<Vec<Header>, Error> {
     let mut headers = Vec::new();
-    let listed = list(listing(), |_, attributes| {
-        let Some(header) = header(attributes) else {
+    let listed = list(listing(None), |_, attributes| {
+        let Some(header) = read_header(attributes) else {
             return false;
         };
         if header.name.starts_with(prefix) {
@@ -51,6 +51,23 @@ pub fn headers(prefix: &str) -> Result<Vec<Header>, Error> {
 mod change;
 
 pub use change::{Behind, Carries, Changes, Element, Kind, Said};
+
+/// One set, at about the cost of looking for its name. `None`: there is none.
+pub fn header(name: &str) -> Result<Option<Header>, Error> {
+    let mut found = None;
+    let listed = list(listing(Some(name)), |_, attributes| {
+        found = read_header(attributes);
+        found.is_some()
+    });
+    match listed {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(Error::new(
+            format!("asking for the header of the ipset {name}"),
+            e,
+        )),
+        Ok(()) => Ok(found),
+    }
+}
 
 const IPSET_CMD_LIST: u16 = 6 << 8 | 7;
 
@@ -69,9 +86,13 @@ const IPSET_ATTR_DATA: u16 = 7;
 const IPSET_ATTR_ELEMENTS: u16 = 24;
 const IPSET_ATTR_REFERENCES: u16 = 25;
 
-fn listing() -> Requests {
+/// `None`: of all sets.
+fn listing(name: Option<&str>) -> Requests {
     Requests::one(IPSET_CMD_LIST, NLM_F_DUMP, AF_UNSPEC, |body| {
         body.put(IPSET_ATTR_PROTOCOL, &[PROTOCOL]);
+        if let Some(name) = name {
+            body.put_text(IPSET_ATTR_SETNAME, name);
+        }
         body.put(
             IPSET_ATTR_FLAGS | NLA_F_NET_BYTEORDER,
             &IPSET_FLAG_LIST_HEADER.to_be_bytes(),
@@ -79,7 +100,7 @@ fn listing() -> Requests {
     })
 }
 
-fn header(bytes: &[u8]) -> Option<Header> {
+fn read_header(bytes: &[u8]) -> Option<Header> {
     let data = find(bytes, IPSET_ATTR_DATA)?;
     let elements = match find(data, IPSET_ATTR_ELEMENTS) {
         Some(value) => Some(u32_value(value)?),

@@ -12,7 +12,7 @@ const TOLD: &str = "
     08 00 1a 40 00 00 01 f8 08 00 18 40 00 00 00 01";
 
 fn check(bytes: &[u8], expected: Option<Header>) {
-    assert_eq!(header(bytes), expected);
+    assert_eq!(read_header(bytes), expected);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_header_is_read_past_what_is_not_known() {
 fn a_damaged_header_is_refused_or_another_one() {
     check(&[], None);
     for bytes in damaged(&bytes(TOLD)) {
-        header(&bytes);
+        read_header(&bytes);
     }
 }
 
@@ -51,5 +51,5 @@ fn the_question_is_for_headers_alone() {
     let expected = "
         24 00 00 00 07 06 01 03 00 00 00 00 00 00 00 00 00 00 00 00
         05 00 01 00 06 00 00 00 08 00 06 40 00 00 00 04";
-    assert_eq!(listing().bytes(), bytes(expected));
+    assert_eq!(listing(None).bytes(), bytes(expected));
 }

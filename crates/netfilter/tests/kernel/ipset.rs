@@ -1,6 +1,8 @@
 use crate::support::{alone, tool, tool_fed};
 use model::{Family, Prefix};
-use portcullis_netfilter::ipset::{Behind, Carries, Changes, Element, Header, Kind, Said, headers};
+use portcullis_netfilter::ipset::{
+    Behind, Carries, Changes, Element, Header, Kind, Said, header as one_header, headers,
+};
 use std::net::Ipv4Addr;
 
 fn header(name: &str, type_name: &str, family: Option<Family>, elements: u32) -> Header {
@@ -339,6 +341,19 @@ fn as_much_as_can_be_said_is_said_of_many() {
         assert_eq!(saved.len(), 200);
         let end = format!("comment \"{text}\"");
         assert!(saved.iter().all(|line| line.ends_with(&end)));
+    });
+}
+
+#[test]
+fn one_set_is_asked_for_by_its_name() {
+    alone(|| {
+        assert_eq!(one_header("a").unwrap(), None);
+        tool("ipset create ab hash:ip");
+        assert_eq!(one_header("a").unwrap(), None);
+        tool("ipset create a hash:ip");
+        tool("ipset add a 10.0.0.1");
+        let expected = header("a", "hash:ip", Some(Family::V4), 1);
+        assert_eq!(one_header("a").unwrap(), Some(expected));
     });
 }
 

@@ -79,8 +79,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Passed {
     /// The longest that a connection stood still.
     pub(crate) longest: Duration,
-    /// New flows that are permitted: how many, and how many of these had no answer in time.
-    pub(crate) asked: u64,
+    /// New flows that are permitted and had no answer in time.
     pub(crate) lost: u64,
 }
 
@@ -213,7 +212,6 @@ impl Traffic {
         }
         Passed {
             longest,
-            asked: self.asked.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
         }
     }
