@@ -1,4 +1,5 @@
-//! Who writes to the kernel: each step is one call of a program, or one transaction of our own; all or nothing.
+//! Who writes to the kernel: each step is one call of a program, or of our own. Rules and the link take all of a
+//! step or nothing; of a step about address sets a part may be done when it fails.
 //!
 //! Place on the line: steps -> **execute**.
 //! Knows nothing of: what the scripts mean.

@@ -68,7 +68,8 @@ fn change(host: &CloudHost, command: &Command) -> Result<Answer, Failure> {
         (view.join().expect(sound), facts.join().expect(sound), links)
     });
     let (mut facts, links) = (facts?, links?);
-    facts.interfaces.extend(place(command, &old, &links));
+    let placed = newcomer(command, &old).and_then(|(_, nic)| place(nic, &links));
+    facts.interfaces.extend(placed);
     let outcome = change::apply(&mut new, command, &facts).map_err(Failure::system)?;
     for note in &outcome.notes {
         tracing::warn!(%note, "noticed");
@@ -115,15 +116,26 @@ fn refused(report: &ApplyReport, touched: &BTreeSet<VmName>, state: &State) -> R
     Ok(())
 }
 
+/// The VM and the NIC that a command may tell of for the first time.
+fn newcomer<'a>(command: &'a Command, state: &State) -> Option<(&'a VmName, &'a NicArguments)> {
+    match command {
+        Command::DefaultRules(rules) => Some((&rules.vm, &rules.nic)),
+        Command::AddRules(rules) if !state.vms.contains_key(&rules.vm) => {
+            Some((&rules.vm, &rules.nic))
+        }
+        _ => None,
+    }
+}
+
 /// What the command needs to know of libvirt, and no more.
 fn asked_of_libvirt(host: &CloudHost, command: &Command, state: &State) -> Result<Facts, Failure> {
     let libvirt = Libvirt::by(&host.config.virsh);
     let mut facts = Facts::default();
+    if let Some((vm, _)) = newcomer(command, state) {
+        facts.domain = libvirt.domain(vm);
+        return Ok(facts);
+    }
     match command {
-        Command::DefaultRules(rules) => facts.domain = libvirt.domain(&rules.vm),
-        Command::AddRules(rules) if !state.vms.contains_key(&rules.vm) => {
-            facts.domain = libvirt.domain(&rules.vm);
-        }
         Command::SystemVmRules { vm, .. } => {
             facts.domain = libvirt.domain(vm);
             facts.interfaces = libvirt.interfaces(vm)?;
@@ -131,7 +143,8 @@ fn asked_of_libvirt(host: &CloudHost, command: &Command, state: &State) -> Resul
         Command::CleanupRules => facts.domains = Some(libvirt.domains()?),
         // It is asked at the agent's start, perhaps before libvirt is up.
         Command::CanBridgeFirewall => facts.domains = libvirt.domains().ok(),
-        Command::AddRules(_)
+        Command::DefaultRules(_)
+        | Command::AddRules(_)
         | Command::DestroyVm { .. }
         | Command::UnplugNic { .. }
         | Command::SecondaryAddresses { .. }
@@ -142,20 +155,9 @@ fn asked_of_libvirt(host: &CloudHost, command: &Command, state: &State) -> Resul
     Ok(facts)
 }
 
-/// Where the NIC is that a command tells of for the first time.
-fn place(command: &Command, state: &State, links: &BTreeMap<u32, Link>) -> Option<Interface> {
-    match command {
-        Command::DefaultRules(rules) => place_of(&rules.nic, links),
-        Command::AddRules(rules) if !state.vms.contains_key(&rules.vm) => {
-            place_of(&rules.nic, links)
-        }
-        _ => None,
-    }
-}
-
-/// The agent counts interfaces, and is wrong once one was unplugged. libvirt gives a device the guest's MAC, but
-/// for its first byte. `None`: the kernel doesn't tell, so the agent is believed.
-fn place_of(nic: &NicArguments, links: &BTreeMap<u32, Link>) -> Option<Interface> {
+/// Where the NIC is: the agent counts interfaces, and is wrong once one was unplugged. libvirt gives a device the
+/// guest's MAC, but for its first byte. `None`: the kernel doesn't tell, so the agent is believed.
+fn place(nic: &NicArguments, links: &BTreeMap<u32, Link>) -> Option<Interface> {
     let tap = |mac: MacAddr| MacAddr([0xfe, mac.0[1], mac.0[2], mac.0[3], mac.0[4], mac.0[5]]);
     let is_its = |link: &&Link| link.mac.is_some_and(|m| m == nic.mac || m == tap(nic.mac));
     let fitting: Vec<&Link> = links

@@ -146,12 +146,11 @@ fn a_failing_tool_fails_the_call_and_nothing_else(on: On) {
     bed.start(VM, "v1", SSH);
     let tools = bed.root.path().join("tools");
     fs::create_dir(&tools).expect("there is room");
-    // Of a back end, by where it leads to.
+    // The plain names stand for the back end that they lead to, by its name.
     let broken = tools.join("broken-nft");
     fs::write(&broken, "#!/bin/sh\necho no >&2\nexit 1\n").expect("there is room");
     fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let [four, six] = match on {
-        // Here the plain names stand for it.
         On::Nft | On::Ebpf => ["iptables-restore", "ip6tables-restore"],
         On::Legacy => ["iptables-legacy-restore", "ip6tables-legacy-restore"],
     };

@@ -130,9 +130,10 @@ impl Traffic {
         }
     }
 
-    /// Goes on until so many were asked for.
+    /// Goes on until so many were asked for; whoever stops asking before tells why at the end.
     pub(crate) fn go_on(&self, asked: u64) {
-        while self.asked.load(Ordering::Relaxed) < asked {
+        let ask = || !self.askers.iter().any(JoinHandle::is_finished);
+        while self.asked.load(Ordering::Relaxed) < asked && ask() {
             thread::sleep(PACE);
         }
     }
