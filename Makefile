@@ -10,7 +10,7 @@ RELEASE := target/release/portcullis
 # `make test-vm` runs.
 BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev
 RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack
-TEST_PACKAGES  := procps firewalld dbus-daemon
+TEST_PACKAGES  := procps firewalld dbus-daemon openvswitch-switch
 VM_PACKAGES    := qemu-system-x86 busybox-static
 
 .DEFAULT_GOAL := help
