@@ -18,12 +18,14 @@ pub mod load;
 mod namespace;
 mod packets;
 mod sockets;
+mod switch;
 mod tap;
 
 pub use kept::{Kept, kept, remove_kept};
 pub use namespace::{Namespace, Offload};
 pub use packets::{Arrival, FrameEnd, PacketSocket, probe};
 pub use sockets::{Asked, EchoServer};
+pub use switch::OpenVswitch;
 pub use tap::Tap;
 
 use model::MacAddr;

@@ -119,14 +119,18 @@ impl Namespace {
         format!("/proc/{process}/fd/{}", self.handle.as_raw_fd())
     }
 
-    fn enter(&self) {
+    /// Moves the calling thread into it, for good. Just a system call.
+    pub(super) fn join(&self) -> io::Result<()> {
         // SAFETY: takes no pointers; the descriptor is open as long as `self`.
-        let entered = unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) };
-        let error = io::Error::last_os_error();
-        assert_eq!(
-            entered, 0,
-            "whoever could make the namespace can enter it: {error}"
-        );
+        match unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn enter(&self) {
+        self.join()
+            .expect("whoever could make the namespace can enter it");
     }
 }
 

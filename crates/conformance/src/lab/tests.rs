@@ -227,3 +227,104 @@ fn what_fails_is_named() {
     assert!(error.to_string().contains("link set nothing up"), "{error}");
     assert!(error.source.to_string().contains("nothing"), "{error}");
 }
+
+/// VMs on a bridge of Open vSwitch.
+fn switched(
+    vms: u8,
+    switch: fn(&Namespace) -> Result<OpenVswitch, LabError>,
+) -> (Lab, OpenVswitch, Vec<Vm>) {
+    let mut lab = Lab::new("test").expect("root");
+    let switch = switch(lab.host()).expect("Open vSwitch is installed");
+    switch.add_bridge("br0", false).expect("a bridge");
+    let vms = (1..=vms).map(|i| {
+        let addresses = [(v4(i), 24), (v6(i.into()), 64)];
+        let vm = lab
+            .add_vm(&format!("vm{i}"), mac(i), &addresses, Attach::Nothing)
+            .expect("a VM");
+        vm.offload(Offload::TxChecksum, false).expect("set");
+        let ids = [
+            ("iface-id", vm.name()),
+            ("attached-mac", "52:54:00:00:00:01"),
+        ];
+        let number = switch.add_port("br0", vm.device(), &ids).expect("a port");
+        assert_eq!(number, i.into());
+        vm
+    });
+    let vms = vms.collect();
+    (lab, switch, vms)
+}
+
+#[test]
+fn switched_machines_reach_each_other_and_nothing_is_left_of_the_switch() {
+    let (_lab, switch, vms) = switched(2, OpenVswitch::start);
+    let _tcp = vms[1].serve_tcp(80).expect("a server");
+    let _udp = vms[1].serve_udp(53).expect("a server");
+    check_reach(&vms[0], &vms[1]);
+    let told = switch.vsctl(&format!("get interface {} external_ids", vms[0].device()));
+    let told = told.expect("told");
+    assert_eq!(
+        told.trim(),
+        r#"{attached-mac="52:54:00:00:00:01", iface-id=vm1}"#
+    );
+    let process = switch.vswitchd_process().expect("it runs");
+    let process = format!("/proc/{process}");
+    let directory = switch.run_dir().to_owned();
+    assert!(std::path::Path::new(&process).exists() && directory.exists());
+    drop(switch);
+    assert!(!std::path::Path::new(&process).exists() && !directory.exists());
+}
+
+#[test]
+fn a_killed_switch_forwards_nothing_until_it_is_back() {
+    let (_lab, mut switch, vms) = switched(2, OpenVswitch::start);
+    let reaches = || vms[0].ping(v4(2), SOON).expect("a ping").is_some();
+    let is_cut_off = || {
+        let ping = vms[0].ping(v4(2), Duration::from_millis(50));
+        ping.expect("a ping").is_none()
+    };
+    assert!(reaches());
+    switch.kill_vswitchd().expect("killed");
+    assert!(is_cut_off());
+    switch.start_vswitchd().expect("started");
+    assert!(reaches());
+    // Its main thread, which forwards, now does nothing but look for the database.
+    switch.kill_database().expect("killed");
+    assert!(is_cut_off());
+    switch
+        .appctl("version")
+        .expect("its control socket is answered");
+    switch.start_database().expect("started");
+    assert!(reaches());
+    // The database is the one that was killed before.
+    assert!(switch.vsctl("list-br").expect("told").contains("br0"));
+}
+
+#[test]
+fn the_clock_of_a_switch_can_be_moved() {
+    let (_lab, switch, vms) = switched(2, OpenVswitch::start_with_clock);
+    let _udp = vms[1].serve_udp(53).expect("a server");
+    for flow in [
+        "priority=0,actions=NORMAL",
+        "priority=1,udp,tp_dst=53,actions=ct(commit,zone=5),NORMAL",
+    ] {
+        switch
+            .ofctl(&format!("add-flow br0 {flow}"))
+            .expect("added");
+    }
+    let ask = || {
+        let answered = vms[0].udp_echo((v4(2), 53).into(), SOON);
+        assert!(answered.expect("a datagram"));
+    };
+    let tracked = || {
+        let told = switch.appctl("dpctl/dump-conntrack zone=5").expect("told");
+        told.lines().count()
+    };
+    ask();
+    assert_eq!(tracked(), 1);
+    switch.warp(Duration::from_secs(10)).expect("warped");
+    assert_eq!(tracked(), 1);
+    switch.warp(Duration::from_secs(60)).expect("warped");
+    assert_eq!(tracked(), 0);
+    ask();
+    assert_eq!(tracked(), 1);
+}
