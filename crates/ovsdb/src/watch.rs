@@ -61,8 +61,7 @@ impl AsFd for Watch {
     }
 }
 
-/// What is there already needn't be told. Of a row that comes or goes one column would do, but then its
-/// changes wouldn't be told.
+/// What is there already needn't be told. The uuid of a row is told with it, and can't be asked for.
 fn tables() -> Value {
     let looked_at = rows::LOOKED_AT.into_iter().chain(zones::LOOKED_AT);
     let tables = looked_at.map(|(table, columns)| {

@@ -11,7 +11,7 @@ use crate::DatabaseError;
 use crate::database::{Database, select, selected};
 use crate::value::{Row, as_text, as_u16, as_u32, as_uuid, map, named, set, uuid};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Seconds by what they are for: `tcp_established`, `udp_first`, `udp_single`, `udp_multiple`, ...
 pub type Timeouts = BTreeMap<String, u32>;
@@ -53,8 +53,8 @@ impl Database {
     }
 }
 
-/// Operations after which these zones have these timeouts, and those to be removed have none; others stay.
-/// The rows that it makes have this pair among their external ids.
+/// Operations after which these zones have these timeouts, and those to be removed have none; others stay. None
+/// if it is so already. The rows that it makes have the owner among their external ids.
 pub fn set_timeouts(
     datapath_type: &str,
     found: &Zones,
@@ -64,8 +64,12 @@ pub fn set_timeouts(
 ) -> Vec<Value> {
     let mut operations = Vec::new();
     let mut policies = BTreeMap::new();
-    let mut zones = Vec::new();
-    for (zone, timeouts) in wanted {
+    let mut added = Vec::new();
+    let is_so = |zone: &u16, timeouts: &Timeouts| {
+        let found = found.zones.get(zone);
+        found.is_some_and(|zone| zone.is_of(owner) && zone.timeouts == *timeouts)
+    };
+    for (zone, timeouts) in wanted.iter().filter(|(zone, t)| !is_so(zone, t)) {
         let policy = policies
             .entry(timeouts)
             .or_insert_with(|| policy(&mut operations, found, timeouts, owner))
@@ -75,18 +79,30 @@ pub fn set_timeouts(
             "op": "insert", "table": CT_ZONE, "uuid-name": name,
             "row": {"timeout_policy": policy, "external_ids": map([owner])},
         }));
-        zones.push((*zone, named(&name)));
+        added.push((*zone, named(&name)));
+    }
+    let removed = removed.iter().filter(|zone| found.zones.contains_key(zone));
+    let replaced = added.iter().map(|(zone, _)| zone);
+    let deleted: BTreeSet<u16> = removed.chain(replaced).copied().collect();
+    if deleted.is_empty() {
+        return operations;
     }
     match &found.datapath {
         Some(datapath) => {
             // An insert doesn't touch keys that are there.
-            let keys = set(wanted.keys().chain(removed).map(|zone| json!(zone)));
+            let keys = set(deleted.into_iter().map(|zone| json!(zone)));
             operations.push(mutate(datapath, json!(["ct_zones", "delete", keys])));
-            operations.push(mutate(datapath, json!(["ct_zones", "insert", map(zones)])));
+            operations.push(mutate(datapath, json!(["ct_zones", "insert", map(added)])));
         }
-        None => operations.extend(new_datapath(datapath_type, &map(zones))),
+        None => operations.extend(new_datapath(datapath_type, &map(added))),
     }
     operations
+}
+
+impl Zone {
+    fn is_of(&self, (key, value): (&str, &str)) -> bool {
+        self.external_ids.get(key).is_some_and(|v| v == value)
+    }
 }
 
 /// A row that ovs-vswitchd will find and fill in.
@@ -114,21 +130,18 @@ fn policy(
     operations: &mut Vec<Value>,
     found: &Zones,
     timeouts: &Timeouts,
-    (key, value): (&str, &str),
+    owner: (&str, &str),
 ) -> Value {
-    let ours = |zone: &&Zone| zone.external_ids.get(key).is_some_and(|v| v == value);
-    let mut equal = found
-        .zones
-        .values()
-        .filter(|zone| zone.timeouts == *timeouts);
-    if let Some(policy) = equal.find(ours).and_then(|zone| zone.policy.as_deref()) {
+    let mut ours = found.zones.values().filter(|zone| zone.is_of(owner));
+    let equal = ours.find(|zone| zone.timeouts == *timeouts);
+    if let Some(policy) = equal.and_then(|zone| zone.policy.as_deref()) {
         return uuid(policy);
     }
     let name = format!("policy_{}", operations.len());
     let reference = named(&name);
     operations.push(json!({
         "op": "insert", "table": POLICY, "uuid-name": name,
-        "row": {"timeouts": map(timeouts.clone()), "external_ids": map([(key, value)])},
+        "row": {"timeouts": map(timeouts.clone()), "external_ids": map([owner])},
     }));
     reference
 }
@@ -182,3 +195,6 @@ fn by_uuid<'a>(
     let rows = selected(outcome, table)?;
     rows.into_iter().map(|row| Ok((row.uuid()?, row))).collect()
 }
+
+#[cfg(test)]
+mod tests;
