@@ -11,13 +11,16 @@
 
 use super::here;
 use super::run::{Seen, Subject, arrival};
-use crate::lab::{Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, failed, probe};
+use crate::lab::{
+    Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, OpenVswitch, failed, probe,
+};
 use crate::{Answer, Judge, OracleJudge, START, generate};
 use dataplane::{Bridge, Capabilities, DataPlane, Device, Target};
-use model::{Direction, Inventory, MacAddr, PortId};
+use model::{Direction, Inventory, MacAddr, NetworkId, PortId};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// A plane of this kernel, and what tests need of it beyond its trade.
@@ -37,6 +40,8 @@ pub trait RealPlane {
 pub struct WirePlane {
     plane: Box<dyn RealPlane>,
     kind: DeviceKind,
+    /// The bridges are its, if there is one; else the kernel's.
+    switch: Option<OpenVswitch>,
     lab: Lab,
     rigs: BTreeMap<PortId, Rig>,
     /// The MACs of the ports as they are now.
@@ -58,6 +63,8 @@ pub enum DeviceKind {
 struct Rig {
     device: Device,
     bridge: Device,
+    /// Which one the outside is in, as far as a switch was told.
+    network: Option<NetworkId>,
     other: Device,
     inside: Box<dyn FrameEnd>,
     outside: Box<dyn FrameEnd>,
@@ -76,6 +83,28 @@ impl WirePlane {
         work: impl FnOnce(&mut WirePlane) -> T + Send,
     ) -> Result<T, LabError> {
         let lab = Lab::new("scenarios")?;
+        Self::run_in(lab, kind, None, make, work)
+    }
+
+    /// The same on bridges of an Open vSwitch, whose clock can be moved; `make` gets its run directory.
+    pub fn run_on_switch<T: Send>(
+        kind: DeviceKind,
+        make: impl FnOnce(&Path) -> io::Result<Box<dyn RealPlane>> + Send,
+        work: impl FnOnce(&mut WirePlane) -> T + Send,
+    ) -> Result<T, LabError> {
+        let lab = Lab::new("scenarios")?;
+        let switch = OpenVswitch::start_with_clock(lab.host())?;
+        let run_dir = switch.run_dir().to_owned();
+        Self::run_in(lab, kind, Some(switch), move || make(&run_dir), work)
+    }
+
+    fn run_in<T: Send>(
+        lab: Lab,
+        kind: DeviceKind,
+        switch: Option<OpenVswitch>,
+        make: impl FnOnce() -> io::Result<Box<dyn RealPlane>> + Send,
+        work: impl FnOnce(&mut WirePlane) -> T + Send,
+    ) -> Result<T, LabError> {
         let host = lab.host().clone();
         host.run(move || {
             let mut plane = make().map_err(failed("making the plane"))?;
@@ -83,6 +112,7 @@ impl WirePlane {
             let mut wire = WirePlane {
                 plane,
                 kind,
+                switch,
                 lab,
                 rigs: BTreeMap::new(),
                 macs: BTreeMap::new(),
@@ -99,24 +129,38 @@ impl WirePlane {
             return Ok(());
         }
         let bridge = format!("br{}", self.rigs.len());
-        self.lab.add_bridge(&bridge)?;
-        let attach = Attach::Bridge(&bridge);
+        let attach = match &self.switch {
+            Some(switch) => {
+                switch.add_bridge(&bridge, true)?;
+                Attach::Nothing
+            }
+            None => {
+                self.lab.add_bridge(&bridge)?;
+                Attach::Bridge(&bridge)
+            }
+        };
         let (device, inside): (String, Box<dyn FrameEnd>) = match self.kind {
             DeviceKind::Veth => {
                 let vm = self.lab.add_vm(port.as_str(), SILENT, &[], attach)?;
                 (vm.device().to_owned(), Box::new(vm.open_packets()?))
             }
             DeviceKind::Tap => {
-                let tap = self.lab.add_tap(port.as_str(), Some(&bridge))?;
+                let on = self.switch.is_none().then_some(bridge.as_str());
+                let tap = self.lab.add_tap(port.as_str(), on)?;
                 (tap.device().to_owned(), Box::new(tap))
             }
         };
         let name = format!("o{}", self.rigs.len());
         let outside = self.lab.add_vm(&name, SILENT_OUTSIDE, &[], attach)?;
-        // A bridge that learns would keep to itself what seems to come from where it is.
         let host = self.lab.host();
-        for device in [&device, outside.device()] {
-            host.ip(&format!("link set {device} type bridge_slave learning off"))?;
+        match &self.switch {
+            Some(switch) => connect(switch, &bridge, &device, outside.device())?,
+            // A bridge that learns would keep to itself what seems to come from where it is.
+            None => {
+                for device in [&device, outside.device()] {
+                    host.ip(&format!("link set {device} type bridge_slave learning off"))?;
+                }
+            }
         }
         let named = |name: String| -> Result<Device, LabError> {
             let ifindex = host.ifindex(&name)?;
@@ -125,6 +169,7 @@ impl WirePlane {
         let rig = Rig {
             device: named(device)?,
             bridge: named(bridge)?,
+            network: None,
             other: named(outside.device().to_owned())?,
             inside,
             outside: Box::new(outside.open_packets()?),
@@ -150,8 +195,33 @@ impl WirePlane {
         Ok(arrivals == [Arrival::Arrived])
     }
 
+    /// A switch that is driven whole has to know which network the outside is in.
+    fn tell_networks(&mut self, view: &HostView) -> Result<(), LabError> {
+        let Some(switch) = &self.switch else {
+            return Ok(());
+        };
+        let mut told = Vec::new();
+        for (port, rig) in &mut self.rigs {
+            let network = view.ports.get(port).map(|port| port.network.clone());
+            if let Some(network) = network.filter(|network| rig.network.as_ref() != Some(network)) {
+                let device = &rig.other.name;
+                told.push(format!(
+                    "set interface {device} external_ids:portcullis-network={network}"
+                ));
+                rig.network = Some(network);
+            }
+        }
+        match told.is_empty() {
+            true => Ok(()),
+            false => switch.vsctl(&told.join(" -- ")).map(drop),
+        }
+    }
+
     /// On the ports' devices; those of ports that the view doesn't have are closed.
     fn enforce(&mut self, view: HostView) {
+        if let Err(error) = self.tell_networks(&view) {
+            return self.fail(error.to_string());
+        }
         let rigs = self.rigs.iter();
         let devices = rigs.map(|(port, rig)| (port.clone(), rig.device.clone()));
         let (known, gone): (Vec<_>, Vec<_>) =
@@ -206,6 +276,22 @@ impl WirePlane {
             panic!("{trouble}");
         }
     }
+}
+
+/// What is sent outside is for the port, whatever its address says: the bridge's pipeline hands it over to the
+/// port's gate.
+fn connect(
+    switch: &OpenVswitch,
+    bridge: &str,
+    device: &str,
+    outside: &str,
+) -> Result<(), LabError> {
+    let port = switch.add_port(bridge, device, &[])?;
+    let from = switch.add_port(bridge, outside, &[])?;
+    let hand_over = format!("load:{port}->NXM_NX_REG4[16..31],resubmit(,200)");
+    let flow = format!("priority=65535,in_port={from},actions={hand_over}");
+    switch.ofctl(&format!("add-flow {bridge} {flow}"))?;
+    Ok(())
 }
 
 /// Also after a failure nothing stays behind.

@@ -1,0 +1,117 @@
+//! What a list of groups keeps no state for, in a form that flows can ask: by this side's or the other's L4 port.
+//!
+//! Of all elidable flows these: everything, where the rules permit everything both ways; and services that
+//! anybody may ask for, of ports that may send everything, where ICMP errors come in by rule. Tracking the rest
+//! is allowed. Mode `strict`, as OpenFlow can't look into ICMP errors.
+//! Source: docs/semantics.md "Elision".
+
+use model::{Direction, Elision, Family, GroupId, L4Match, L4PortRange, PortedProtocol};
+use openflow::Field;
+use policy::{HostView, PeerView, RuleView};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Class {
+    pub(crate) family: Family,
+    /// `None`: every flow.
+    pub(crate) service: Option<(PortedProtocol, u16)>,
+}
+
+/// More services than this of one list are tracked: each is a flow of OpenFlow for both gates.
+const MOST: usize = 16;
+
+pub(crate) fn classes(view: &HostView, groups: &[GroupId]) -> Vec<Class> {
+    let elides = match view.settings.elision {
+        Elision::On | Elision::Strict => true,
+        Elision::Off => false,
+    };
+    let families = Family::BOTH.into_iter().filter(|_| elides);
+    families
+        .flat_map(|family| of_family(view, groups, family))
+        .collect()
+}
+
+fn of_family(view: &HostView, groups: &[GroupId], family: Family) -> Vec<Class> {
+    let rules = |direction| {
+        let groups = groups.iter().filter_map(|id| view.groups.get(id));
+        let rules = groups.flat_map(|group| group.rules.values());
+        rules.filter(move |r| {
+            r.family == family && r.direction == direction && r.peer == PeerView::Any
+        })
+    };
+    let all = |direction| rules(direction).any(|rule| rule.l4 == L4Match::Any);
+    if !all(Direction::Egress) {
+        return Vec::new();
+    }
+    if all(Direction::Ingress) {
+        return vec![Class {
+            family,
+            service: None,
+        }];
+    }
+    let errors: &[u8] = match family {
+        Family::V4 => &[3, 11, 12],
+        Family::V6 => &[1, 2, 3, 4],
+    };
+    let covered = |icmp_type| rules(Direction::Ingress).any(|rule| covers_error(rule, icmp_type));
+    if !errors.iter().all(|icmp_type| covered(*icmp_type)) {
+        return Vec::new();
+    }
+    let services = rules(Direction::Ingress).filter_map(service);
+    let classes: Vec<Class> = services
+        .map(|service| Class {
+            family,
+            service: Some(service),
+        })
+        .collect();
+    if classes.len() > MOST {
+        Vec::new()
+    } else {
+        classes
+    }
+}
+
+fn covers_error(rule: &RuleView, icmp_type: u8) -> bool {
+    match rule.l4 {
+        L4Match::Any | L4Match::Icmp { kind: None } => true,
+        L4Match::Icmp { kind: Some(kind) } => kind.icmp_type == icmp_type && kind.code.is_none(),
+        L4Match::Ported { .. } | L4Match::Other(_) => false,
+    }
+}
+
+fn service(rule: &RuleView) -> Option<(PortedProtocol, u16)> {
+    match rule.l4 {
+        L4Match::Ported { protocol, dst } => match protocol {
+            PortedProtocol::Tcp | PortedProtocol::Udp | PortedProtocol::Sctp => {
+                single(dst).map(|l4_port| (protocol, l4_port))
+            }
+            PortedProtocol::UdpLite | PortedProtocol::Dccp => None,
+        },
+        L4Match::Any | L4Match::Icmp { .. } | L4Match::Other(_) => None,
+    }
+}
+
+fn single(range: L4PortRange) -> Option<u16> {
+    (range.first() == range.last()).then_some(range.first())
+}
+
+impl Class {
+    /// What a packet that goes this way has to have: the port's own side is the service's.
+    pub(crate) fn fields(self, direction: Direction) -> Vec<(Field, u128)> {
+        let Some((protocol, l4_port)) = self.service else {
+            return Vec::new();
+        };
+        let [src, dst] = match protocol {
+            PortedProtocol::Tcp => [Field::TcpSrc, Field::TcpDst],
+            PortedProtocol::Udp => [Field::UdpSrc, Field::UdpDst],
+            PortedProtocol::Sctp => [Field::SctpSrc, Field::SctpDst],
+            // No class is of these.
+            PortedProtocol::UdpLite | PortedProtocol::Dccp => return Vec::new(),
+        };
+        let field = match direction {
+            Direction::Ingress => dst,
+            Direction::Egress => src,
+        };
+        let protocol = (Field::IpProto, protocol.number().into());
+        vec![protocol, (field, l4_port.into())]
+    }
+}

@@ -1,0 +1,22 @@
+//! The Open vSwitch data plane: security groups as OpenFlow, on hosts whose VMs hang on an OVS bridge.
+
+mod books;
+mod cookie;
+mod draft;
+mod elide;
+mod flows;
+mod names;
+mod numbers;
+mod place;
+mod plan;
+mod plane;
+mod ranges;
+mod registers;
+mod render;
+mod switch;
+mod tables;
+mod timeouts;
+
+pub use plane::{CAPABILITIES, OvsConfig, OvsPlane};
+pub use render::Forwarding;
+pub use tables::Table;

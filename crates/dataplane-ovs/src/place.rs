@@ -1,0 +1,157 @@
+//! Which port of the view hangs on which bridge.
+//!
+//! Place on the line: target + what the switch's database says -> **switchboards** -> render. Pure.
+//! Knows nothing of: flows.
+
+use crate::books::Books;
+use crate::render::{Attached, Forwarding, Switchboard};
+use dataplane::{Device, Target};
+use model::{NetworkId, PortId};
+use ovsdb::{Bridge, Interface, SwitchPort};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A bridge's own word on how it forwards; without it `secure` is [`Forwarding::Whole`].
+pub(crate) const FORWARDING: &str = "portcullis-forwarding";
+/// Of an interface that isn't a port's: in which network what it brings is, on a bridge that we drive whole.
+pub(crate) const NETWORK: &str = "portcullis-network";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) boards: BTreeMap<String, Switchboard>,
+    /// Ports that nothing can be enforced for, and why.
+    pub(crate) refused: BTreeMap<PortId, String>,
+}
+
+pub(crate) fn place(
+    target: &Target,
+    bridges: &[Bridge],
+    books: &Books,
+    now: SystemTime,
+) -> Placement {
+    let mut placement = Placement::default();
+    let interfaces = by_name(bridges);
+    for (id, device) in &target.devices {
+        let Some(view) = target.view.ports.get(id) else {
+            continue;
+        };
+        let found = match interfaces.get(device.name.as_str()) {
+            Some(found) => found,
+            None => {
+                let why = format!("device {} is on no bridge of Open vSwitch", device.name);
+                placement.refused.insert(id.clone(), why);
+                continue;
+            }
+        };
+        let of_port = match of_port(found.interface) {
+            Ok(of_port) => of_port,
+            Err(why) => {
+                placement.refused.insert(id.clone(), why);
+                continue;
+            }
+        };
+        let Some(number) = books.zones.get(id) else {
+            let why = "no conntrack zone is left".to_owned();
+            placement.refused.insert(id.clone(), why);
+            continue;
+        };
+        let attached = Attached {
+            view: Arc::clone(view),
+            of_port,
+            number: *number,
+            vlan: found.port.tag.filter(|tag| *tag != 0),
+            held: books.held.get(id).is_some_and(|until| *until > now),
+        };
+        let board = placement.board(found.bridge);
+        board.ports.insert(id.clone(), attached);
+    }
+    for device in &target.closed {
+        if let Some(found) = interfaces.get(device.name.as_str())
+            && let Ok(of_port) = of_port(found.interface)
+        {
+            placement.board(found.bridge).closed.insert(of_port);
+        }
+    }
+    for found in interfaces.values() {
+        let Some(network) = found.interface.external_ids.get(NETWORK) else {
+            continue;
+        };
+        let Ok(of_port) = of_port(found.interface) else {
+            continue;
+        };
+        if let Some(board) = placement.boards.get_mut(&found.bridge.name)
+            && board.ports.values().all(|port| port.of_port != of_port)
+        {
+            let network = NetworkId::from(network.as_str());
+            board.outside.entry(network).or_default().insert(of_port);
+        }
+    }
+    placement
+}
+
+/// The ports of the view that can have a zone: those whose device is on a bridge.
+pub(crate) fn on_bridges<'a>(target: &'a Target, bridges: &[Bridge]) -> BTreeSet<&'a PortId> {
+    let interfaces = by_name(bridges);
+    let there = |device: &Device| interfaces.contains_key(device.name.as_str());
+    let devices = target.devices.iter().filter(|(_, device)| there(device));
+    devices.map(|(id, _)| id).collect()
+}
+
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    bridge: &'a Bridge,
+    port: &'a SwitchPort,
+    interface: &'a Interface,
+}
+
+fn by_name(bridges: &[Bridge]) -> BTreeMap<&str, Found<'_>> {
+    let ports = bridges
+        .iter()
+        .flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
+    let interfaces = ports.flat_map(|(bridge, port)| {
+        port.interfaces.iter().map(move |interface| {
+            let found = Found {
+                bridge,
+                port,
+                interface,
+            };
+            (interface.name.as_str(), found)
+        })
+    });
+    interfaces.collect()
+}
+
+fn of_port(interface: &Interface) -> Result<u16, String> {
+    match (interface.ofport, &interface.error) {
+        (Some(number), _) => u16::try_from(number)
+            .map_err(|_| format!("device {} has OpenFlow port {number}", interface.name)),
+        (None, Some(error)) => Err(format!(
+            "Open vSwitch can't use device {}: {error}",
+            interface.name
+        )),
+        (None, None) => Err(format!(
+            "Open vSwitch hasn't taken device {} yet",
+            interface.name
+        )),
+    }
+}
+
+impl Placement {
+    fn board(&mut self, bridge: &Bridge) -> &mut Switchboard {
+        let board = self.boards.entry(bridge.name.clone());
+        board.or_insert_with(|| Switchboard {
+            forwarding: forwarding(bridge),
+            ..Switchboard::default()
+        })
+    }
+}
+
+pub(crate) fn forwarding(bridge: &Bridge) -> Forwarding {
+    let said = bridge.external_ids.get(FORWARDING).map(String::as_str);
+    match (said, bridge.fail_mode.as_deref()) {
+        (Some("normal"), _) => Forwarding::Normal,
+        (Some("whole"), _) | (None, Some("secure")) => Forwarding::Whole,
+        (_, _) => Forwarding::Normal,
+    }
+}

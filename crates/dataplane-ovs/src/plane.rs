@@ -1,0 +1,658 @@
+//! The plane: place, render, plan and execute in a row, and what one can ask of it.
+
+use crate::books::Books;
+use crate::cookie::Cookie;
+use crate::names::Names;
+use crate::place::{self, Placement};
+use crate::render::{self, Flows, Forwarding, Switchboard, rules::remark};
+use crate::switch::Held;
+use crate::timeouts;
+use dataplane::{ApplyError, ApplyReport, Capabilities, Count, Counters, DataPlane, Drift, Target};
+use model::{DropReason, Elision, Narrowing, PortId, RuleRef};
+use openflow::Field;
+use ovsdb::{Bridge, Control, Database, change, conntrack};
+use policy::ElisionChange;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OvsConfig {
+    pub instance: String,
+    /// Where the switch has its sockets.
+    pub run_dir: PathBuf,
+}
+
+/// What Open vSwitch can do with the userspace datapath (docs/semantics.md, Capabilities).
+pub const CAPABILITIES: Capabilities = Capabilities {
+    own_flows: false,
+    quote_match: false,
+    fragment_verdict: false,
+    per_end_start: true,
+    nd_options: false,
+    lenient_ip: false,
+    ipv4_options: false,
+    extension_chain: false,
+    udplite_ports: false,
+    dccp_ports: false,
+};
+
+/// The Open vSwitch data plane of one instance.
+///
+/// Dropping it changes no verdict: flows stay.
+pub struct OvsPlane {
+    config: OvsConfig,
+    /// `None`: not connected, or no more.
+    database: Option<Database>,
+    control: Option<Control>,
+    switches: BTreeMap<String, Held>,
+    /// What an earlier process left; read at the first apply.
+    books: Option<Books>,
+    in_force: Option<Enforced>,
+    /// For tests: how far its clock is ahead.
+    ahead: Duration,
+}
+
+struct Enforced {
+    target: Target,
+    placement: Placement,
+    names: Names,
+}
+
+impl OvsPlane {
+    /// Connects; changes nothing.
+    pub fn open(config: OvsConfig) -> io::Result<Self> {
+        let mut plane = Self {
+            config,
+            database: None,
+            control: None,
+            switches: BTreeMap::new(),
+            books: None,
+            in_force: None,
+            ahead: Duration::ZERO,
+        };
+        plane.database()?;
+        Ok(plane)
+    }
+
+    /// For tests: its clock goes on from there, and the switch's.
+    pub fn advance(&mut self, by: Duration) -> io::Result<()> {
+        self.ahead += by;
+        let warped = self
+            .control()?
+            .call("time/warp", &[&by.as_millis().to_string()]);
+        warped.map_err(io::Error::other)?;
+        self.tend().map_err(io::Error::other)
+    }
+
+    /// For tests: no connection is remembered.
+    pub fn forget_state(&mut self) -> io::Result<()> {
+        match self.control()?.call("dpctl/flush-conntrack", &[]) {
+            // Before the first bridge.
+            Err(error) if !error.to_string().contains("no datapaths exist") => {
+                Err(io::Error::other(error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + self.ahead
+    }
+
+    fn database(&mut self) -> io::Result<&mut Database> {
+        let socket = self.config.run_dir.join("db.sock");
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::connect(&socket)
+                .map_err(|error| at("connecting to Open vSwitch's database", &socket, error))?,
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn control(&mut self) -> io::Result<&mut Control> {
+        let control = match self.control.take() {
+            Some(control) => control,
+            None => {
+                let socket = ovsdb::vswitchd_socket(&self.config.run_dir)?;
+                Control::connect(&socket)?
+            }
+        };
+        Ok(self.control.insert(control))
+    }
+
+    fn bridges(&mut self) -> io::Result<Vec<Bridge>> {
+        let bridges = self.database()?.bridges();
+        bridges.map_err(|error| {
+            self.database = None;
+            io::Error::other(error)
+        })
+    }
+
+    fn switch(&mut self, bridge: &str) -> io::Result<&mut Held> {
+        let held = match self.switches.remove(bridge) {
+            Some(held) => held,
+            None => Held::connect(&self.config.run_dir, bridge)?,
+        };
+        Ok(self.switches.entry(bridge.to_owned()).or_insert(held))
+    }
+
+    /// After a failure nothing that was known about the switch counts.
+    fn disconnect(&mut self) {
+        self.database = None;
+        self.control = None;
+        self.switches.clear();
+    }
+
+    /// A switch drops connections on which nothing was said for long. What it holds is asked for anew.
+    fn drop_lost_connections(&mut self) {
+        self.switches.retain(|_, switch| switch.is_alive());
+    }
+
+    fn enforce(&mut self, target: &Target) -> Result<Applied, ApplyError> {
+        self.drop_lost_connections();
+        let bridges = self
+            .bridges()
+            .map_err(failed("asking Open vSwitch for its bridges"))?;
+        let mut books = self.books.take().unwrap_or_else(|| Books::read(&bridges));
+        let gone = self.account(target, &bridges, &mut books);
+        let names = Names::of(&target.view);
+        let placement = place::place(target, &bridges, &books, self.now());
+        let kept = self.keep_books(&bridges, &placement, &books);
+        self.books = Some(books);
+        kept?;
+        let mut applied = Applied {
+            placement,
+            names,
+            writes: 0,
+        };
+        self.prepare(target, &bridges, &applied.placement)?;
+        applied.writes = self.write(target, &bridges, &applied)?;
+        self.release(&bridges, &gone)?;
+        self.forget_elidable(target)?;
+        Ok(applied)
+    }
+
+    /// Zones for those that come, holds for those whose flows may be open without state. Returns the zones of
+    /// those that are gone.
+    fn account(&mut self, target: &Target, bridges: &[Bridge], books: &mut Books) -> Vec<u16> {
+        let present = place::on_bridges(target, bridges);
+        books.give(present);
+        let gone: Vec<PortId> = books
+            .zones
+            .keys()
+            .filter(|id| !target.view.ports.contains_key(*id))
+            .cloned()
+            .collect();
+        if let Some(known) = &self.in_force {
+            let settings = &target.view.settings;
+            let hold = Duration::from_secs(settings.timeouts.tcp_established_s.into());
+            let mut change = ElisionChange::between(&known.target.view, &target.view);
+            match settings.narrowing {
+                Narrowing::Keep => {}
+                Narrowing::Cut => {
+                    let narrowed = target.view.ports.keys().filter(|id| change.stops(id));
+                    let until = self.now() + hold;
+                    books.held.extend(narrowed.map(|id| (id.clone(), until)));
+                }
+            }
+        }
+        books
+            .held
+            .retain(|id, _| target.view.ports.contains_key(id));
+        gone.iter()
+            .filter_map(|id| books.zones.remove(id))
+            .collect()
+    }
+
+    /// Zones are written down before anything is tracked in them.
+    fn keep_books(
+        &mut self,
+        bridges: &[Bridge],
+        placement: &Placement,
+        books: &Books,
+    ) -> Result<(), ApplyError> {
+        let mut operations = Vec::new();
+        for bridge in bridges {
+            let board = placement.boards.get(&bridge.name);
+            let ports = board.into_iter().flat_map(|board| board.ports.keys());
+            let wanted = books.external_ids(ports);
+            let stale = Books::keys(bridge).filter(|key| !wanted.contains_key(*key));
+            let stale: Vec<&str> = stale.map(String::as_str).collect();
+            if !stale.is_empty() {
+                operations.extend(change::remove_external_ids(&bridge.name, &stale));
+            }
+            let new = wanted
+                .iter()
+                .filter(|(key, value)| bridge.external_ids.get(*key) != Some(value));
+            let new: Vec<(&str, &str)> = new.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            if !new.is_empty() {
+                operations.extend(change::set_external_ids(&bridge.name, &new));
+            }
+        }
+        self.transact(operations)
+            .map_err(failed("writing down the ports' conntrack zones"))
+    }
+
+    fn transact(&mut self, operations: Vec<serde_json::Value>) -> io::Result<()> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let done = self.database()?.transact(&operations);
+        done.map(|_| ()).map_err(|error| {
+            self.database = None;
+            io::Error::other(error)
+        })
+    }
+
+    /// What has to be so before the first packet is tracked.
+    fn prepare(
+        &mut self,
+        target: &Target,
+        bridges: &[Bridge],
+        placement: &Placement,
+    ) -> Result<(), ApplyError> {
+        let ports = placement
+            .boards
+            .values()
+            .flat_map(|board| board.ports.values());
+        let zones: BTreeSet<u16> = ports.map(|port| port.number).collect();
+        let datapaths = bridges
+            .iter()
+            .filter(|bridge| placement.boards.contains_key(&bridge.name));
+        let datapaths: BTreeSet<&str> = datapaths.map(datapath_type).collect();
+        for datapath in datapaths {
+            let found = self
+                .database()
+                .and_then(|database| database.zones(datapath).map_err(io::Error::other));
+            let found = found.map_err(failed("asking for the zones' timeouts"))?;
+            let timeouts = &target.view.settings.timeouts;
+            let operations = timeouts::operations(datapath, &found, &zones, timeouts);
+            self.transact(operations)
+                .map_err(failed("setting the zones' timeouts"))?;
+            if datapath == "netdev" {
+                self.no_sequence_check()
+                    .map_err(failed("turning off TCP sequence checks"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn no_sequence_check(&mut self) -> io::Result<()> {
+        let control = self.control()?;
+        let done = conntrack::tcp_sequence_check(control, None).and_then(|on| match on {
+            true => conntrack::disable_tcp_sequence_check(control, None),
+            false => Ok(()),
+        });
+        done.map_err(|error| {
+            self.control = None;
+            io::Error::other(error)
+        })
+    }
+
+    /// The flows of all bridges, also those that have no port any more.
+    fn write(
+        &mut self,
+        target: &Target,
+        bridges: &[Bridge],
+        applied: &Applied,
+    ) -> Result<u64, ApplyError> {
+        let mut writes = 0;
+        let nothing = Switchboard::default();
+        for bridge in bridges {
+            let board = applied.placement.boards.get(&bridge.name);
+            let had = self.in_force.as_ref().map(|known| &known.placement.boards);
+            let had = had.is_none_or(|boards| boards.contains_key(&bridge.name));
+            if board.is_none() && !had {
+                continue;
+            }
+            let wanted = match board {
+                Some(board) => render::render(&target.view, board, &applied.names),
+                None => Flows::new(),
+            };
+            let step = format!("writing the flows of bridge {}", bridge.name);
+            writes += self
+                .write_bridge(&bridge.name, &wanted)
+                .map_err(failed(&step))?;
+            self.mind_floods(bridge, board.unwrap_or(&nothing))
+                .map_err(failed("keeping floods from the ports"))?;
+        }
+        let there: BTreeSet<&String> = bridges.iter().map(|bridge| &bridge.name).collect();
+        self.switches.retain(|bridge, _| there.contains(bridge));
+        Ok(writes)
+    }
+
+    fn write_bridge(&mut self, bridge: &str, wanted: &Flows) -> io::Result<u64> {
+        let switch = self.switch(bridge)?;
+        let plan = switch.plan(wanted)?;
+        if plan.is_empty() {
+            return Ok(0);
+        }
+        switch.change(&plan.switch)?;
+        self.settle(bridge)?;
+        self.switch(bridge)?.change(&plan.clear)?;
+        self.switch(bridge)?.keep(wanted);
+        Ok(plan.len())
+    }
+
+    /// Waits until the switch has forgotten decisions that it made by earlier flows: it looks through them after
+    /// each change, but doesn't say when it is done. It may be doing so just now, so it is made to twice.
+    fn settle(&mut self, bridge: &str) -> io::Result<()> {
+        for _ in 0..2 {
+            self.switch(bridge)?
+                .change(&[openflow::Change::Add(render::nudge())])?;
+            let waited = self.control()?.call("revalidator/wait", &[]);
+            waited.map(|_| ()).map_err(|error| {
+                self.control = None;
+                io::Error::other(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A bridge that forwards by itself floods; ports of ours get their copies by their gates.
+    fn mind_floods(&mut self, bridge: &Bridge, board: &Switchboard) -> io::Result<()> {
+        if board.forwarding != Forwarding::Normal || board.ports.is_empty() {
+            return Ok(());
+        }
+        let guarded = board.ports.values().filter(|port| port.view.port_security);
+        let guarded: BTreeSet<u16> = guarded.map(|port| port.of_port).collect();
+        let switch = self.switch(&bridge.name)?;
+        let socket = switch.socket().to_owned();
+        let known = openflow::no_flood_ports(&socket)?;
+        let missing: Vec<u16> = guarded.difference(&known).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let described = switch.ports()?;
+        for port in described
+            .iter()
+            .filter(|p| u16::try_from(p.number).is_ok_and(|n| missing.contains(&n)))
+        {
+            openflow::set_no_flood(&socket, port.number as u16, port.mac, true)?;
+        }
+        // What it has learned so far would lead past a gate.
+        let flushed = self.control()?.call("fdb/flush", &[&bridge.name]);
+        flushed.map(|_| ()).map_err(io::Error::other)
+    }
+
+    /// The zones of ports that are gone: whoever gets one finds nothing in it.
+    fn release(&mut self, _bridges: &[Bridge], gone: &[u16]) -> Result<(), ApplyError> {
+        for zone in gone {
+            let flushed = self.control().and_then(|control| {
+                conntrack::flush_zone(control, None, *zone).map_err(io::Error::other)
+            });
+            flushed.map_err(failed("ending the connections of a port that is gone"))?;
+        }
+        Ok(())
+    }
+
+    /// Connections that are kept no state for from now on.
+    fn forget_elidable(&mut self, target: &Target) -> Result<(), ApplyError> {
+        let Some(known) = &self.in_force else {
+            return Ok(());
+        };
+        let mut change = ElisionChange::between(&known.target.view, &target.view);
+        let becomes: Vec<&PortId> = target
+            .view
+            .ports
+            .keys()
+            .filter(|id| change.becomes(id))
+            .collect();
+        let zones: Vec<(PortId, u16)> = becomes
+            .into_iter()
+            .filter_map(|id| Some((id.clone(), *self.books.as_ref()?.zones.get(id)?)))
+            .collect();
+        for (port, zone) in zones {
+            let done = self.control().and_then(|control| {
+                crate::flows::forget_elidable(control, &target.view, &port, zone)
+            });
+            done.map_err(failed("ending connections that need no tracking any more"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What an apply has come to.
+struct Applied {
+    placement: Placement,
+    names: Names,
+    writes: u64,
+}
+
+impl DataPlane for OvsPlane {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
+        let began = Instant::now();
+        let target = strict(target);
+        let applied = self.enforce(&target).inspect_err(|_| self.disconnect());
+        let Applied {
+            placement,
+            names,
+            writes,
+        } = applied?;
+        let groups = target.view.groups.iter();
+        let remarks = groups.filter_map(|(id, group)| remark(id, group)).collect();
+        let refused = placement.refused.clone();
+        let ports = target.view.ports.keys();
+        let applied = ports
+            .filter(|id| !refused.contains_key(*id))
+            .cloned()
+            .collect();
+        let revision = target.view.revision;
+        self.in_force = Some(Enforced {
+            target,
+            placement,
+            names,
+        });
+        Ok(ApplyReport {
+            revision,
+            applied,
+            refused,
+            remarks,
+            writes,
+            took: began.elapsed(),
+        })
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, ApplyError> {
+        let Some(known) = self.in_force.take() else {
+            return Ok(Vec::new());
+        };
+        let drift = self.differences(&known);
+        self.in_force = Some(known);
+        drift.inspect_err(|_| self.disconnect())
+    }
+
+    fn audit_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// Holds end by their time.
+    fn tend(&mut self) -> Result<(), ApplyError> {
+        let now = self.now();
+        let over = |books: &Books| books.held.values().any(|until| *until <= now);
+        if !self.books.as_ref().is_some_and(over) {
+            return Ok(());
+        }
+        if let Some(books) = &mut self.books {
+            books.held.retain(|_, until| *until > now);
+        }
+        match &self.in_force {
+            Some(known) => {
+                let target = known.target.clone();
+                self.apply(&target).map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn counters(&mut self) -> Result<Counters, ApplyError> {
+        let Some(known) = self.in_force.take() else {
+            return Ok(Counters::default());
+        };
+        let counters = self.count(&known);
+        self.in_force = Some(known);
+        counters.map_err(failed("reading counters"))
+    }
+
+    fn detach(&mut self) -> Result<(), ApplyError> {
+        let bridges = self
+            .bridges()
+            .map_err(failed("asking Open vSwitch for its bridges"))?;
+        for bridge in &bridges {
+            let step = format!("removing the flows of bridge {}", bridge.name);
+            let emptied = self.switch(&bridge.name).and_then(|switch| {
+                switch.change(&[openflow::Change::DeleteAll {
+                    cookie: Cookie::OURS,
+                    mask: crate::cookie::OURS_MASK,
+                    table: None,
+                }])
+            });
+            emptied.map_err(failed(&step))?;
+        }
+        let mut operations = Vec::new();
+        for bridge in &bridges {
+            let keys: Vec<&str> = Books::keys(bridge).map(String::as_str).collect();
+            if !keys.is_empty() {
+                operations.extend(change::remove_external_ids(&bridge.name, &keys));
+            }
+        }
+        self.transact(operations)
+            .map_err(failed("removing the ports' conntrack zones"))?;
+        let zones: Vec<u16> = match self.books.take() {
+            Some(books) => books.zones.into_values().collect(),
+            None => Vec::new(),
+        };
+        self.release(&bridges, &zones)?;
+        self.in_force = None;
+        Ok(())
+    }
+}
+
+impl OvsPlane {
+    fn differences(&mut self, known: &Enforced) -> Result<Vec<Drift>, ApplyError> {
+        self.drop_lost_connections();
+        let bridges = self
+            .bridges()
+            .map_err(failed("asking Open vSwitch for its bridges"))?;
+        let books = self.books.clone().unwrap_or_default();
+        let placement = place::place(&known.target, &bridges, &books, self.now());
+        let mut drift = Vec::new();
+        for (bridge, board) in &known.placement.boards {
+            let changed = |what: String| Drift::Changed { what };
+            if placement.boards.get(bridge) != Some(board) {
+                drift.push(changed(format!("what hangs on bridge {bridge}")));
+                continue;
+            }
+            let wanted = render::render(&known.target.view, board, &known.names);
+            let found = self.switch(bridge).and_then(|switch| {
+                switch.forget();
+                switch.plan(&wanted)
+            });
+            let plan = found.map_err(failed(&format!("reading the flows of bridge {bridge}")))?;
+            if !plan.is_empty() {
+                drift.push(changed(format!("{} flows of bridge {bridge}", plan.len())));
+            }
+        }
+        Ok(drift)
+    }
+
+    fn count(&mut self, known: &Enforced) -> io::Result<Counters> {
+        let mut counters = Counters::default();
+        let rules: BTreeMap<u32, &RuleRef> = known
+            .names
+            .rules
+            .iter()
+            .map(|(rule, number)| (*number, rule))
+            .collect();
+        for (bridge, board) in &known.placement.boards {
+            let ports: BTreeMap<u16, &PortId> = board
+                .ports
+                .iter()
+                .map(|(id, port)| (port.number, id))
+                .collect();
+            for id in board.ports.keys() {
+                counters.ports.entry(id.clone()).or_default();
+            }
+            for told in self.switch(bridge)?.told()? {
+                let count = Count {
+                    packets: told.packets,
+                    bytes: told.bytes,
+                };
+                let add = |sum: &mut Count| {
+                    sum.packets += count.packets;
+                    sum.bytes += count.bytes;
+                };
+                match Cookie::from_number(told.flow.cookie) {
+                    Some(Cookie::Rule(number)) => {
+                        if let Some(rule) = rules.get(&number) {
+                            add(counters.rules.entry((*rule).clone()).or_default());
+                        }
+                    }
+                    Some(Cookie::Port(number))
+                        if told.flow.table == crate::Table::Deliver.number() =>
+                    {
+                        if let Some(id) = ports.get(&number) {
+                            let of_port = counters.ports.entry((*id).clone()).or_default();
+                            add(&mut of_port.passed_ingress);
+                        }
+                    }
+                    Some(Cookie::Count) => {
+                        let Some((number, reason)) = dropped(&told.flow.matching) else {
+                            continue;
+                        };
+                        if let Some(id) = ports.get(&number) {
+                            let of_port = counters.ports.entry((*id).clone()).or_default();
+                            add(of_port.drops.entry(reason).or_default());
+                        }
+                    }
+                    Some(Cookie::Shared | Cookie::Port(_) | Cookie::Learned) | None => {}
+                }
+            }
+        }
+        Ok(counters)
+    }
+}
+
+/// Whose, and why, by the match of a flow that counts drops.
+fn dropped(matching: &openflow::Match) -> Option<(u16, DropReason)> {
+    let gate = matching.get(Field::Reg(0))?.value.u128()?;
+    let reason = matching.get(Field::Reg(7))?.value.u128()?;
+    let reason = DropReason::from_number(u8::try_from(reason).ok()?)?;
+    Some((gate as u16, reason))
+}
+
+/// What is asked for as `on` is enforced as `strict`: OpenFlow can't look into ICMP errors.
+fn strict(target: &Target) -> Target {
+    let mut target = target.clone();
+    let mode = &mut target.view.settings.elision;
+    *mode = match *mode {
+        Elision::On | Elision::Strict => Elision::Strict,
+        Elision::Off => Elision::Off,
+    };
+    target
+}
+
+pub(crate) fn datapath_type(bridge: &Bridge) -> &str {
+    match bridge.datapath_type.as_str() {
+        "" => "system",
+        other => other,
+    }
+}
+
+fn at(step: &str, place: &std::path::Path, error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("{step} at {}: {error}", place.display()),
+    )
+}
+
+fn failed(step: &str) -> impl FnOnce(io::Error) -> ApplyError {
+    let step = step.to_owned();
+    move |source| ApplyError { step, source }
+}

@@ -1,0 +1,153 @@
+//! What a bridge has to hold: a view and who hangs on the bridge, as flows.
+//!
+//! Place on the line: view -> **render** -> plan -> execute. Pure.
+//! ```text
+//! classify.rs   what comes in: of whom, and for whom
+//! from_port.rs  the guard of what a port sends
+//! to_port.rs    the guard of what a port receives
+//! own.rs        whose addresses are whose, for both
+//! track.rs      what is tracked, and what passes: both gates alike
+//! rules.rs      the rules, and how groups are walked through
+//! identity.rs   of which groups an address is
+//! forward.rs    from one gate to the other
+//! ```
+//! Knows nothing of: what the switch holds now, sockets.
+
+mod classify;
+mod forward;
+mod from_port;
+mod identity;
+mod own;
+pub(crate) mod rules;
+mod to_port;
+mod track;
+
+use crate::draft::Draft;
+use crate::names::Names;
+use crate::registers;
+use crate::tables::Table;
+use model::{Direction, NetworkId, PortId, ScopeId};
+use openflow::{Flow, Match};
+use policy::{HostView, NetworkView, PortView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What hangs on a bridge, and how it forwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Switchboard {
+    pub(crate) forwarding: Forwarding,
+    pub(crate) ports: BTreeMap<PortId, Attached>,
+    /// They pass nothing.
+    pub(crate) closed: BTreeSet<u16>,
+    /// Other ports of the bridge that are in a network, for a bridge that we drive whole.
+    pub(crate) outside: BTreeMap<NetworkId, BTreeSet<u16>>,
+}
+
+/// Who decides where a frame goes that no port of ours gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The bridge, as a learning switch does.
+    #[default]
+    Normal,
+    /// We do.
+    Whole,
+}
+
+/// A port of the view on the bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) view: Arc<PortView>,
+    pub(crate) of_port: u16,
+    /// Its number, and its zone.
+    pub(crate) number: u16,
+    /// The VLAN that the bridge has it in.
+    pub(crate) vlan: Option<u16>,
+    /// TCP flows start by SYN only.
+    pub(crate) held: bool,
+}
+
+/// By table, priority and match: what a switch tells two flows apart by.
+pub(crate) type Flows = BTreeMap<(u8, u16, Match), Flow>;
+
+/// Everything that the renderers look at.
+pub(crate) struct Scene<'a> {
+    pub(crate) view: &'a HostView,
+    pub(crate) board: &'a Switchboard,
+    pub(crate) names: &'a Names,
+    flows: Flows,
+}
+
+pub(crate) fn render(view: &HostView, board: &Switchboard, names: &Names) -> Flows {
+    let mut scene = Scene {
+        view,
+        board,
+        names,
+        flows: Flows::new(),
+    };
+    classify::render(&mut scene);
+    from_port::render(&mut scene);
+    to_port::render(&mut scene);
+    own::render(&mut scene);
+    track::render(&mut scene);
+    rules::render(&mut scene);
+    identity::render(&mut scene);
+    forward::render(&mut scene);
+    let nudge = nudge();
+    let key = (nudge.table, nudge.priority, nudge.matching.clone());
+    scene.flows.insert(key, nudge);
+    scene.flows
+}
+
+/// A flow that no packet meets. To write it again makes the switch look through its decisions.
+pub(crate) fn nudge() -> Flow {
+    let nowhere = Draft::new(Table::Drop, 1).on(registers::REASON, u32::from(u8::MAX));
+    nowhere.flow()
+}
+
+impl<'a> Scene<'a> {
+    /// Of two that ask the same the first stays.
+    pub(crate) fn add(&mut self, draft: Draft) {
+        let flow = draft.flow();
+        let key = (flow.table, flow.priority, flow.matching.clone());
+        self.flows.entry(key).or_insert(flow);
+    }
+
+    /// Ports whose packets are judged.
+    pub(crate) fn guarded(&self) -> impl Iterator<Item = (&'a PortId, &'a Attached)> + use<'a> {
+        let ports = self.board.ports.iter();
+        ports.filter(|(_, port)| port.view.port_security)
+    }
+
+    /// The networks of the bridge's ports.
+    pub(crate) fn networks(&self) -> BTreeMap<&'a NetworkId, &'a NetworkView> {
+        let ports = self.board.ports.values().map(|port| &port.view.network);
+        let networks = ports.filter_map(|id| self.view.networks.get_key_value(id));
+        networks.collect()
+    }
+
+    pub(crate) fn scope(&self, port: &Attached) -> &'a ScopeId {
+        let network = self.view.networks.get(&port.view.network);
+        &network.expect("a view has the networks of its ports").scope
+    }
+
+    pub(crate) fn network_number(&self, network: &NetworkId) -> u16 {
+        self.names.networks[network] as u16
+    }
+
+    /// What a frame must have in common with a port to reach it.
+    pub(crate) fn segment(&self, port: &Attached) -> Segment {
+        match self.board.forwarding {
+            Forwarding::Normal => Segment(port.vlan.map_or(0, |vlan| 0x1000 | u32::from(vlan))),
+            Forwarding::Whole => Segment(self.names.networks[&port.view.network]),
+        }
+    }
+}
+
+/// By its number in the metadata. On a bridge that forwards by itself: a VLAN, with bit 12 set, or 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Segment(pub(crate) u32);
+
+/// At which gate, seen from the port.
+pub(crate) fn is_ingress(direction: Direction) -> bool {
+    direction == Direction::Ingress
+}

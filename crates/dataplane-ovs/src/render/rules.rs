@@ -1,0 +1,294 @@
+//! The rules of groups, one flow each, and how a port's groups are walked through.
+//!
+//! ```text
+//! Walk      by profile and direction: each of its groups in turn into a register
+//! Remotes   each tag of the other side in turn into the other register
+//! Rules     group, tag or prefix, protocol, ports -> permitted
+//! ```
+//! Which register is whose turns with the direction: reg6 is the source's, reg5 the destination's. Of a flow's
+//! first packet the tracker's fields are asked, else the packet's.
+
+use super::from_port::{ICMP, ICMPV6};
+use super::own::ethertype;
+use super::{Scene, is_ingress};
+use crate::cookie::Cookie;
+use crate::draft::{Draft, ones};
+use crate::ranges;
+use crate::registers::{
+    FROM_GROUP, Flag, PROFILE, RULE, SCOPE, TAGS, TAGS_IN_PLACE, TO_GROUP, WIDE,
+};
+use crate::tables::Table;
+use model::{
+    Direction, Family, GroupId, IcmpKind, L4Match, PortedProtocol, Prefix, RuleRef, ScopeId,
+};
+use openflow::{Action, Bits, Field};
+use policy::{GroupView, PeerView, RuleView};
+use std::collections::BTreeSet;
+
+/// What of a packet is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Packet,
+    /// The first of its flow.
+    First,
+}
+
+pub(super) fn render(scene: &mut Scene<'_>) {
+    walks(scene);
+    remotes(scene);
+    for (id, group) in &scene.view.groups {
+        for direction in Direction::BOTH {
+            rules(scene, id, group, direction);
+        }
+    }
+    scene.add(Draft::new(Table::Rules, 0));
+    scene.add(Draft::new(Table::Walk, 0));
+}
+
+/// The register of the port whose rules are asked, and that of the other side.
+fn registers(direction: Direction) -> [Field; 2] {
+    match direction {
+        Direction::Ingress => [TO_GROUP, FROM_GROUP],
+        Direction::Egress => [FROM_GROUP, TO_GROUP],
+    }
+}
+
+/// Which direction the rules are of that are asked.
+fn asked(table: Table, priority: u16, direction: Direction, subject: Subject) -> Draft {
+    let draft = Draft::new(table, priority);
+    let towards = is_ingress(direction);
+    match subject {
+        Subject::Packet => draft
+            .without(Flag::ABOUT_FIRST)
+            .flag_is(Flag::TO_PORT, towards),
+        Subject::First => draft
+            .with(Flag::ABOUT_FIRST)
+            .flag_is(Flag::TOWARDS, towards),
+    }
+}
+
+const SUBJECTS: [Subject; 2] = [Subject::Packet, Subject::First];
+
+fn walks(scene: &mut Scene<'_>) {
+    let profiles: BTreeSet<_> = scene.guarded().map(|(_, port)| &port.view.groups).collect();
+    for profile in profiles {
+        let number = scene.names.profiles[profile];
+        for direction in Direction::BOTH {
+            let [own, _] = registers(direction);
+            for subject in SUBJECTS {
+                let mut draft = asked(Table::Walk, 10, direction, subject).on(PROFILE, number);
+                // What the last one says stays: the least group's.
+                for group in profile.iter().rev() {
+                    let number = scene.names.groups[group];
+                    draft = draft
+                        .act(Action::set(own, number.into()))
+                        .ask(Table::Remotes);
+                }
+                scene.add(draft);
+            }
+        }
+    }
+}
+
+fn remotes(scene: &mut Scene<'_>) {
+    for direction in Direction::BOTH {
+        let [_, other] = registers(direction);
+        for subject in SUBJECTS {
+            let begin = |priority| asked(Table::Remotes, priority, direction, subject);
+            for count in 0..=TAGS_IN_PLACE {
+                let draft = begin(10 * (TAGS_IN_PLACE - count + 1) as u16);
+                let draft = match count {
+                    TAGS_IN_PLACE => draft,
+                    // The first place that is free.
+                    free => draft.on_masked(TAGS, 0, 0xffff << (16 * free)),
+                };
+                scene.add(each_tag(draft, count, other));
+            }
+            for (number, tags) in super::identity::long_lists(scene) {
+                let value = u128::from(WIDE) | u128::from(number) << 16;
+                let draft = begin(200).on_masked(TAGS, value, ones(48));
+                let draft = tags.iter().fold(draft, |draft, tag| {
+                    draft
+                        .act(Action::set(other, (*tag).into()))
+                        .ask(Table::Rules)
+                });
+                scene.add(draft);
+            }
+            // A list that nobody knows is none.
+            let unknown = begin(150).on_masked(TAGS, WIDE.into(), 0xffff);
+            scene.add(each_tag(unknown, 0, other));
+        }
+    }
+}
+
+fn each_tag(draft: Draft, count: usize, other: Field) -> Draft {
+    if count == 0 {
+        return draft.act(Action::set(other, 0)).ask(Table::Rules);
+    }
+    let draft = draft.act(Action::set(other, 0));
+    (0..count).fold(draft, |draft, place| {
+        let from = Bits::new(TAGS, 16 * place as u16, 16);
+        let to = Bits::new(other, 0, 16);
+        draft.act(Action::Move { from, to }).ask(Table::Rules)
+    })
+}
+
+fn rules(scene: &mut Scene<'_>, id: &GroupId, group: &GroupView, direction: Direction) {
+    let rules = group.rules.iter();
+    for (rule_id, rule) in rules.filter(|(_, rule)| rule.direction == direction) {
+        let name = RuleRef {
+            group: id.clone(),
+            rule: rule_id.clone(),
+        };
+        let number = scene.names.rules[&name];
+        for subject in SUBJECTS {
+            let [own, _] = registers(direction);
+            let begin = asked(Table::Rules, 10, direction, subject)
+                .cookie(Cookie::Rule(number))
+                .on(own, scene.names.groups[id]);
+            let drafts = peers(scene, id, begin, rule, subject);
+            for draft in drafts
+                .into_iter()
+                .flat_map(|draft| l4(draft, rule, subject))
+            {
+                let flags: &[Flag] = match (subject, group.stateful) {
+                    (Subject::First, true) => &[Flag::LIVE, Flag::STATEFUL],
+                    (Subject::First, false) => &[Flag::LIVE],
+                    (Subject::Packet, true) => &[Flag::PERMITTED, Flag::STATEFUL],
+                    (Subject::Packet, false) => &[Flag::PERMITTED],
+                };
+                scene.add(draft.set(RULE, number).raise(flags));
+            }
+        }
+    }
+}
+
+/// With what the rule asks of the other side: nothing, a prefix, or a tag in a scope.
+fn peers(
+    scene: &Scene<'_>,
+    group: &GroupId,
+    begin: Draft,
+    rule: &RuleView,
+    subject: Subject,
+) -> Vec<Draft> {
+    let draft = begin.eth(ethertype(rule.family));
+    let prefix = |prefix: Prefix| {
+        draft
+            .clone()
+            .on_prefix(remote_fields(rule.direction, subject), prefix)
+    };
+    match &rule.peer {
+        PeerView::Any => vec![draft],
+        PeerView::Prefix(p) => vec![prefix(*p)],
+        PeerView::AddressGroup(id) => {
+            let prefixes = scene.view.address_groups.get(id).into_iter();
+            let prefixes = prefixes.flat_map(|set| set.iter().copied());
+            prefixes
+                .filter(|p| p.family() == rule.family)
+                .map(prefix)
+                .collect()
+        }
+        PeerView::Group(named) => {
+            let [_, other] = registers(rule.direction);
+            let tag = scene.names.tags[named];
+            let scopes = scopes_of(scene, group).into_iter();
+            let tagged = scopes.map(|scope| {
+                let number = scene.names.scopes[scope] as u16;
+                draft.clone().on_part(SCOPE, number).on(other, tag)
+            });
+            tagged.collect()
+        }
+    }
+}
+
+fn scopes_of<'a>(scene: &Scene<'a>, group: &GroupId) -> BTreeSet<&'a ScopeId> {
+    let ports = scene
+        .guarded()
+        .filter(|(_, port)| port.view.groups.contains(group));
+    ports.map(|(_, port)| scene.scope(port)).collect()
+}
+
+fn remote_fields(direction: Direction, subject: Subject) -> [Field; 2] {
+    match (direction, subject) {
+        (Direction::Ingress, Subject::Packet) => [Field::IpSrc, Field::Ipv6Src],
+        (Direction::Egress, Subject::Packet) => [Field::IpDst, Field::Ipv6Dst],
+        (Direction::Ingress, Subject::First) => [Field::CtNwSrc, Field::CtIpv6Src],
+        (Direction::Egress, Subject::First) => [Field::CtNwDst, Field::CtIpv6Dst],
+    }
+}
+
+/// Of what the tracker remembers, a match has to say that there is something.
+const TRACKED: u128 = 1 << 5;
+const INVALID: u128 = 1 << 4;
+
+fn l4(draft: Draft, rule: &RuleView, subject: Subject) -> Vec<Draft> {
+    let (draft, protocol_field) = match subject {
+        Subject::Packet => (draft, Field::IpProto),
+        Subject::First => (
+            draft.on_masked(Field::CtState, TRACKED, TRACKED | INVALID),
+            Field::CtNwProto,
+        ),
+    };
+    let of_protocol = |number: u8| draft.clone().on(protocol_field, number);
+    match rule.l4 {
+        L4Match::Any => vec![draft],
+        L4Match::Other(protocol) => vec![of_protocol(protocol.number())],
+        L4Match::Ported { protocol, dst } => {
+            let draft = of_protocol(protocol.number());
+            let whole = dst == model::L4PortRange::ALL;
+            let field = match (subject, protocol) {
+                (_, _) if whole => return vec![draft],
+                (_, PortedProtocol::Dccp | PortedProtocol::UdpLite) => return Vec::new(),
+                (Subject::First, _) => Field::CtTpDst,
+                (Subject::Packet, PortedProtocol::Tcp) => Field::TcpDst,
+                (Subject::Packet, PortedProtocol::Udp) => Field::UdpDst,
+                (Subject::Packet, PortedProtocol::Sctp) => Field::SctpDst,
+            };
+            let masks = ranges::masks(dst).into_iter();
+            let masked = masks
+                .map(|(value, mask)| draft.clone().on_masked(field, value.into(), mask.into()));
+            masked.collect()
+        }
+        L4Match::Icmp { kind } => {
+            let draft = of_protocol(match rule.family {
+                Family::V4 => ICMP,
+                Family::V6 => ICMPV6,
+            });
+            vec![icmp(draft, kind, rule.family, subject)]
+        }
+    }
+}
+
+fn icmp(draft: Draft, kind: Option<IcmpKind>, family: Family, subject: Subject) -> Draft {
+    let [of_type, of_code] = match (subject, family) {
+        (Subject::Packet, Family::V4) => [Field::IcmpType, Field::IcmpCode],
+        (Subject::Packet, Family::V6) => [Field::Icmpv6Type, Field::Icmpv6Code],
+        (Subject::First, _) => [Field::CtTpSrc, Field::CtTpDst],
+    };
+    let Some(IcmpKind { icmp_type, code }) = kind else {
+        return draft;
+    };
+    let draft = draft.on(of_type, icmp_type);
+    match code {
+        Some(code) => draft.on(of_code, code),
+        None => draft,
+    }
+}
+
+/// Rules of a group that permit nothing here, though they say that they do.
+pub(crate) fn remark(group: &GroupId, view: &GroupView) -> Option<String> {
+    let unmatched = view.rules.iter().filter(|(_, rule)| match rule.l4 {
+        L4Match::Ported { protocol, dst } => match protocol {
+            PortedProtocol::Tcp | PortedProtocol::Udp | PortedProtocol::Sctp => false,
+            PortedProtocol::UdpLite | PortedProtocol::Dccp => dst != model::L4PortRange::ALL,
+        },
+        L4Match::Any | L4Match::Icmp { .. } | L4Match::Other(_) => false,
+    });
+    let named: Vec<String> = unmatched.map(|(id, _)| id.to_string()).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "group {group}: OpenFlow can't match ports of UDP-Lite and DCCP, so these rules permit nothing: {}",
+            named.join(", ")
+        )
+    })
+}

@@ -1,0 +1,267 @@
+//! What is tracked, what is live, and what passes: the same at both gates.
+//!
+//! ```text
+//! OutMany -> OutIdentity -> OutElide --(what needs no state)--> rules -> OutVerdict
+//!                              \-- ct(zone of the port) -> OutState -> rules -> OutVerdict
+//! ```
+//! The rules are asked about the packet, and of a reply also about the first packet of its flow, as the tracker
+//! remembers it. So a rule that is gone ends the replies that it let through, without any change of entries.
+//! Only OutVerdict and InVerdict write entries, last of all: a commit forgets what the tracker has said.
+
+use super::classify::GROUP_BIT;
+use super::from_port::{FRAGMENT, ICMP, ICMPV6, TCP, UDP};
+use super::own::ethertype;
+use super::to_port::for_many;
+use super::{Scene, identity, is_ingress};
+use crate::draft::Draft;
+use crate::elide;
+use crate::registers::{Flag, PORT, PROFILE};
+use crate::tables::Table;
+use model::{Direction, DropReason, Family};
+use openflow::{Action, Field, Zone};
+
+/// The tables of a gate.
+#[derive(Clone, Copy)]
+struct Gate {
+    direction: Direction,
+    elide: Table,
+    state: Table,
+    verdict: Table,
+    passed: Table,
+}
+
+const GATES: [Gate; 2] = [
+    Gate {
+        direction: Direction::Egress,
+        elide: Table::OutElide,
+        state: Table::OutState,
+        verdict: Table::OutVerdict,
+        passed: Table::Destination,
+    },
+    Gate {
+        direction: Direction::Ingress,
+        elide: Table::InElide,
+        state: Table::InState,
+        verdict: Table::InVerdict,
+        passed: Table::Deliver,
+    },
+];
+
+const TRACKED: u128 = 1 << 5;
+const NEW: u128 = 1;
+const ESTABLISHED: u128 = 1 << 1;
+const RELATED: u128 = 1 << 2;
+const REPLY: u128 = 1 << 3;
+const INVALID: u128 = 1 << 4;
+
+const FIN: u128 = 1;
+const SYN: u128 = 1 << 1;
+const RST: u128 = 1 << 2;
+const ACK: u128 = 1 << 4;
+
+pub(super) fn render(scene: &mut Scene<'_>) {
+    many(scene);
+    for gate in GATES {
+        elidable(scene, gate);
+        states(scene, gate);
+        verdicts(scene, gate);
+    }
+}
+
+/// What goes to many starts no flow.
+fn many(scene: &mut Scene<'_>) {
+    let (table, next) = (Table::OutMany, Table::OutIdentity);
+    let by_mac = Draft::new(table, 60).on_masked(Field::EthDst, GROUP_BIT, GROUP_BIT);
+    scene.add(by_mac.raise(&[Flag::MANY]).goto(next));
+    for draft in for_many(scene, table, 50, [Field::IpDst, Field::Ipv6Dst]) {
+        scene.add(draft.raise(&[Flag::MANY]).goto(next));
+    }
+    scene.add(Draft::new(table, 0).goto(next));
+}
+
+/// What is judged without a look at the tracker. Fragments never are: it puts them together.
+fn elidable(scene: &mut Scene<'_>, gate: Gate) {
+    let untracked = |priority, family| {
+        let draft = Draft::new(gate.elide, priority).eth(ethertype(family));
+        draft.on_masked(Field::IpFrag, 0, FRAGMENT)
+    };
+    for (profile, number) in &scene.names.profiles {
+        for class in elide::classes(scene.view, profile) {
+            let draft = untracked(30, class.family).on(PROFILE, *number);
+            let fields = class.fields(gate.direction).into_iter();
+            let draft = fields.fold(draft, |draft, (field, value)| draft.on(field, value));
+            let draft = draft.raise(&[Flag::ELIDED]).ask(Table::Walk);
+            scene.add(draft.goto(gate.verdict));
+        }
+    }
+    for family in Family::BOTH {
+        let many = untracked(20, family).with(Flag::MANY).ask(Table::Walk);
+        scene.add(many.goto(gate.verdict));
+        scene.add(
+            Draft::new(gate.elide, 10)
+                .eth(ethertype(family))
+                .act(Action::Ct {
+                    commit: false,
+                    force: false,
+                    zone: Zone::Field(PORT.bits()),
+                    table: Some(gate.state.number()),
+                    exec: Vec::new(),
+                }),
+        );
+    }
+}
+
+fn states(scene: &mut Scene<'_>, gate: Gate) {
+    let table = gate.state;
+    // A flow that a reply of the port belongs to came to it.
+    let opposite = !is_ingress(gate.direction);
+    for family in Family::BOTH {
+        let begin = |priority| Draft::new(table, priority).eth(ethertype(family));
+        let state = |priority, value: u128, mask: u128| {
+            begin(priority).on_masked(Field::CtState, value, mask)
+        };
+        let mut drafts = Vec::new();
+        // Of a fragment only the tracker knows the ports: what it knows is asked alone.
+        let fragment = |draft: Draft| draft.on_masked(Field::IpFrag, FRAGMENT, FRAGMENT);
+        for (reply, towards) in [(0, !opposite), (REPLY, opposite)] {
+            let tracked = state(70, TRACKED | reply, TRACKED | INVALID | REPLY);
+            drafts.push(about_first(scene, fragment(tracked), family, towards));
+        }
+        drafts.push(fragment(begin(60)));
+
+        let reply = TRACKED | ESTABLISHED | REPLY;
+        // Against the direction, a SYN without ACK is nobody's reply.
+        let syn = state(50, reply, reply | INVALID).on(Field::IpProto, TCP);
+        let syn = syn.on_masked(Field::TcpFlags, SYN, SYN | ACK);
+        drafts.push(syn.ask(Table::Walk));
+        let reply = state(40, reply, reply | INVALID).ask(Table::Walk);
+        drafts.push(about_first(scene, reply, family, opposite));
+        for (icmp_type, field, protocol) in errors(family) {
+            for (reply, towards) in [(REPLY, opposite), (0, !opposite)] {
+                let mask = TRACKED | RELATED | REPLY | INVALID;
+                let error = state(40, TRACKED | RELATED | reply, mask);
+                let error = error.on(Field::IpProto, protocol).on(field, icmp_type);
+                drafts.push(about_first(scene, error.ask(Table::Walk), family, towards));
+            }
+        }
+        drafts.push(begin(0).ask(Table::Walk));
+        for draft in drafts {
+            scene.add(draft.goto(gate.verdict));
+        }
+        if !is_ingress(gate.direction) {
+            let tracked = |reply| state(80, TRACKED | reply, TRACKED | INVALID | REPLY);
+            let [(server, client), (asked, by)] = dhcp_ports(family).map(|p| (p[0], p[1]));
+            // As the tracker sees it: from the end that spoke first.
+            for (reply, src, dst) in [(0, server, client), (REPLY, asked, by)] {
+                let rogue = fragment(tracked(reply)).without(Flag::DHCP_SERVER);
+                let rogue = rogue.on(Field::CtNwProto, UDP).on(Field::CtTpSrc, src);
+                scene.add(rogue.on(Field::CtTpDst, dst).drop(DropReason::RogueDhcp));
+            }
+        }
+    }
+}
+
+/// Of an answer, its ports; of the question, its own.
+fn dhcp_ports(family: Family) -> [[u16; 2]; 2] {
+    match family {
+        Family::V4 => [[67, 68], [68, 67]],
+        Family::V6 => [[547, 546], [546, 547]],
+    }
+}
+
+/// Types that tell of a flow.
+fn errors(family: Family) -> Vec<(u8, Field, u8)> {
+    match family {
+        Family::V4 => [3, 11, 12].map(|t| (t, Field::IcmpType, ICMP)).to_vec(),
+        Family::V6 => [1, 2, 3, 4]
+            .map(|t| (t, Field::Icmpv6Type, ICMPV6))
+            .to_vec(),
+    }
+}
+
+/// Asks the rules about the first packet of the flow, as they are now.
+fn about_first(scene: &Scene<'_>, draft: Draft, family: Family, towards: bool) -> Draft {
+    let (src, dst) = match family {
+        Family::V4 => (Field::CtNwSrc, Field::CtNwDst),
+        Family::V6 => (Field::CtIpv6Src, Field::CtIpv6Dst),
+    };
+    let draft = match towards {
+        true => draft.raise(&[Flag::ABOUT_FIRST, Flag::TOWARDS]),
+        false => draft.clear(&[Flag::TOWARDS]).raise(&[Flag::ABOUT_FIRST]),
+    };
+    let remote = if towards { src } else { dst };
+    identity::ask(scene, draft, remote, family).ask(Table::Walk)
+}
+
+fn verdicts(scene: &mut Scene<'_>, gate: Gate) {
+    let table = gate.verdict;
+    scene.add(Draft::new(table, 90).with(Flag::LIVE).goto(gate.passed));
+    // Of the first packet of a flow that comes in pieces the rules are asked in the way of replies.
+    for family in Family::BOTH {
+        let pieces = |priority| {
+            let draft = Draft::new(table, priority).eth(ethertype(family));
+            let draft = draft
+                .with(Flag::LIVE)
+                .with(Flag::STATEFUL)
+                .without(Flag::MANY);
+            let draft = draft.on_masked(Field::IpFrag, FRAGMENT, FRAGMENT);
+            let asked = TRACKED | NEW | REPLY | INVALID;
+            draft.on_masked(Field::CtState, TRACKED | NEW, asked)
+        };
+        for protocol in [TCP, DCCP, UDP_LITE] {
+            let draft = pieces(97).on(Field::IpProto, protocol);
+            scene.add(draft.goto(gate.passed));
+        }
+        scene.add(pieces(95).act(commit(scene)).goto(gate.passed));
+    }
+    let permitted = |priority| Draft::new(table, priority).with(Flag::PERMITTED);
+    let begins = |priority, ethertype| {
+        let draft = permitted(priority).eth(ethertype).with(Flag::STATEFUL);
+        let draft = draft.without(Flag::MANY).without(Flag::ELIDED);
+        let asked = TRACKED | NEW | REPLY | INVALID;
+        draft.on_masked(Field::CtState, TRACKED | NEW, asked)
+    };
+    let commit = |draft: Draft| draft.act(commit(scene)).goto(gate.passed);
+    let mut drafts = Vec::new();
+    for (family, own_icmp, icmp_field, requests) in [
+        (Family::V4, ICMP, Field::IcmpType, [8u8, 13].as_slice()),
+        (Family::V6, ICMPV6, Field::Icmpv6Type, &[128]),
+    ] {
+        let ethertype = ethertype(family);
+        let tcp = || begins(70, ethertype).on(Field::IpProto, TCP);
+        let syn = tcp().on_masked(Field::TcpFlags, SYN, SYN | ACK | FIN | RST);
+        drafts.push(commit(syn));
+        let mid_stream = tcp().on_masked(Field::TcpFlags, ACK, SYN | ACK | FIN | RST);
+        drafts.push(commit(mid_stream.without(Flag::HELD)));
+        for icmp_type in requests {
+            let request = begins(70, ethertype).on(Field::IpProto, own_icmp);
+            drafts.push(commit(request.on(icmp_field, *icmp_type)));
+        }
+        // No flow comes of these.
+        for protocol in [TCP, ICMP, ICMPV6, DCCP, UDP_LITE, NOTHING] {
+            let draft = begins(60, ethertype).on(Field::IpProto, protocol);
+            drafts.push(draft.goto(gate.passed));
+        }
+        drafts.push(commit(begins(50, ethertype)));
+    }
+    drafts.push(permitted(40).goto(gate.passed));
+    for draft in drafts {
+        scene.add(draft);
+    }
+    scene.add(Draft::new(table, 0).drop(DropReason::NoRule));
+}
+
+const DCCP: u8 = 33;
+const UDP_LITE: u8 = 136;
+/// In IPv6: no next header.
+const NOTHING: u8 = 59;
+
+fn commit(scene: &Scene<'_>) -> Action {
+    Action::Ct {
+        commit: true,
+        force: false,
+        zone: Zone::Field(PORT.bits()),
+        table: None,
+        exec: identity::remember(scene),
+    }
+}
