@@ -10,8 +10,8 @@ mod faults {
 
 use faults::{frame, policy};
 use model::{
-    Budgets, Capabilities, Direction, DropReason, Elision, Inventory, Narrowing, PassReason, Port,
-    PortId, Settings, Timeouts, Verdict,
+    Budgets, Capabilities, Direction, DropReason, Elision, Inventory, Narrowing, NdOptions,
+    PassReason, Port, PortId, Settings, Timeouts, Verdict,
 };
 use oracle::Oracle;
 use portcullis_conformance::{Answer, Judge, OracleJudge, generate, selftest};
@@ -332,6 +332,15 @@ fn every_fault_in_policy_is_found() {
         ("joint start", Lacks(|c| c.per_end_start = false)),
         ("no ports of UDP-Lite", Lacks(|c| c.udplite_ports = false)),
         ("no ports of DCCP", Lacks(|c| c.dccp_ports = false)),
+        ("IGMP is IGMP", Lacks(|c| c.igmp_types = false)),
+        (
+            "what a MAC derives is taken",
+            Lacks(|c| c.link_local_list = false),
+        ),
+        (
+            "neighbour discovery has fields alone",
+            Lacks(|c| c.nd_options = NdOptions::Fields),
+        ),
         ("live is not told from a rule", Fault::Verdict(live_as_rule)),
     ]);
 }

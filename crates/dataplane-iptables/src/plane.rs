@@ -24,7 +24,7 @@ use crate::tools::{Backend, Tools};
 use crate::watch::Watch;
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
-    FlowRecord, Target,
+    FlowRecord, Flows, NdOptions, Target,
 };
 use model::{Direction, Elision, PortId};
 use policy::HostView;
@@ -74,11 +74,14 @@ struct Enforced {
 
 /// What netfilter can do (docs/semantics.md, Capabilities).
 pub const CAPABILITIES: Capabilities = Capabilities {
-    own_flows: false,
+    flows: Flows::Netfilter,
     quote_match: false,
     fragment_verdict: false,
     per_end_start: false,
-    nd_options: false,
+    nd_options: NdOptions::Few,
+    igmp_types: true,
+    link_local_list: true,
+    whole_headers: true,
     lenient_ip: false,
     ipv4_options: false,
     extension_chain: false,

@@ -5,7 +5,7 @@
 
 mod model_plane;
 
-pub use model::Capabilities;
+pub use model::{Capabilities, Flows, NdOptions};
 use model::{
     Direction, DropReason, FlowKey, FlowState, MacAddr, PortId, Revision, RuleRef, Verdict,
 };

@@ -14,7 +14,7 @@ mod settings;
 mod verdict;
 
 pub use address::{Family, MacAddr, Prefix, PrefixError};
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, Flows, NdOptions};
 pub use flow::{FlowKey, FlowState, IcmpRequest};
 pub use id::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, ScopeId,

@@ -5,13 +5,13 @@
 
 use crate::limit;
 use crate::tracker::Tracker;
-use model::{Direction, FlowKey, FlowState, IcmpRequest, Timeouts};
+use model::{Direction, FlowKey, FlowState, Flows, IcmpRequest, Timeouts};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 use wire::{Fragment, L4, PROTOCOL_TCP, PROTOCOL_UDP, Packet, TcpFlags};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connections {
     flows: HashMap<FlowKey, Flow>,
     /// Who holds which place for half-open flows.
@@ -154,6 +154,23 @@ pub(crate) fn timeout(key: &FlowKey, state: FlowState, timeouts: &Timeouts) -> D
     Duration::from_secs(seconds.into())
 }
 
+impl Connections {
+    /// Nothing is remembered yet.
+    pub(crate) fn new(whose: Flows) -> Self {
+        Self {
+            flows: HashMap::new(),
+            places: HashMap::new(),
+            next_place: 0,
+            datagrams: VecDeque::new(),
+            errors: [(0, 0); 2],
+            held_since: None,
+            tracker: Tracker::new(whose),
+            fading: HashMap::new(),
+            next_expiry: Duration::ZERO,
+        }
+    }
+}
+
 /// Flows.
 impl Connections {
     pub(crate) fn flow(&self, key: &FlowKey) -> Option<Flow> {
@@ -248,6 +265,13 @@ impl Connections {
             self.places.insert(place, key);
         }
         self.flows.insert(key, flow);
+    }
+
+    /// The tracker's entry, if there is one, may be the first to expire.
+    pub(crate) fn note_entry(&mut self, key: &FlowKey, timeouts: &Timeouts) {
+        if let Some(expiry) = self.tracker.expiry(key, timeouts) {
+            self.next_expiry = self.next_expiry.min(expiry);
+        }
     }
 
     fn remove(&mut self, key: &FlowKey) {

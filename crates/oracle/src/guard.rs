@@ -3,9 +3,12 @@
 //! The order of the checks is that of docs/semantics.md "Guard", to the letter.
 
 use crate::rules::is_link_local;
-use model::{Capabilities, Direction, DropReason, Inventory, MacAddr, Network, Port, Prefix};
+use crate::{Notes, Open, unlike};
+use model::{
+    Capabilities, Direction, DropReason, Inventory, MacAddr, NdOptions, Network, Port, Prefix,
+};
 use std::collections::{BTreeSet, HashSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use wire::{
     Arp, Body, ETHERTYPE_RARP, Fragment, Frame, L4, PROTOCOL_IGMP, PROTOCOL_UDP, Packet, nd,
@@ -23,6 +26,8 @@ pub(crate) struct Guard {
     eui64_only: bool,
     /// Link-local addresses of the network's routers and ports, this one included.
     reserved: Arc<HashSet<Ipv6Addr>>,
+    /// So is every other that a MAC derives, of a network's port or not.
+    derived_reserved: bool,
     subnets: Vec<Prefix>,
     dhcp_servers: BTreeSet<IpAddr>,
 }
@@ -38,7 +43,12 @@ use DropReason as Drop;
 use Guarded::{GoesOn, Infrastructure};
 
 impl Guard {
-    pub(crate) fn new(port: &Port, network: &Network, reserved: Arc<HashSet<Ipv6Addr>>) -> Self {
+    pub(crate) fn new(
+        port: &Port,
+        network: &Network,
+        reserved: Arc<HashSet<Ipv6Addr>>,
+        can: Capabilities,
+    ) -> Self {
         let pairs = port.address_pairs.iter();
         Self {
             mac: port.mac,
@@ -50,6 +60,7 @@ impl Guard {
             router: port.router,
             eui64_only: network.eui64_only,
             reserved,
+            derived_reserved: !can.link_local_list,
             subnets: network.subnets.iter().copied().collect(),
             dhcp_servers: network.dhcp_servers.clone(),
         }
@@ -61,6 +72,7 @@ impl Guard {
         direction: Direction,
         frame: &Frame<'_>,
         can: Capabilities,
+        notes: &mut Notes,
     ) -> Result<Guarded, Drop> {
         if direction == Direction::Egress && !self.has_mac(frame.src) {
             return Err(Drop::SpoofedMac);
@@ -69,8 +81,10 @@ impl Guard {
             (Body::Arp(None), _) => Err(Drop::BadHeader),
             (Body::Arp(Some(_)), Direction::Ingress) => Ok(Infrastructure),
             (Body::Arp(Some(arp)), Direction::Egress) => self.arp_from_port(frame, arp),
-            (Body::Ip(Ok(packet)), Direction::Egress) => self.ip_from_port(frame.src, packet, can),
-            (Body::Ip(Ok(packet)), Direction::Ingress) => self.ip_to_port(packet),
+            (Body::Ip(Ok(packet)), Direction::Egress) => {
+                self.ip_from_port(frame.src, packet, can, notes)
+            }
+            (Body::Ip(Ok(packet)), Direction::Ingress) => self.ip_to_port(packet, can),
             (Body::Tagged | Body::Other | Body::Ip(Err(_)), _) => Ok(Infrastructure),
         }
     }
@@ -103,11 +117,12 @@ impl Guard {
         mac: MacAddr,
         packet: &Packet<'_>,
         can: Capabilities,
+        notes: &mut Notes,
     ) -> Result<Guarded, Drop> {
         let steps = [
-            self.neighbour_discovery_from_port(mac, packet, can)?,
+            self.neighbour_discovery_from_port(mac, packet, can, notes)?,
             self.listener_from_port(mac, packet, can)?,
-            self.igmp_from_port(mac, packet)?,
+            self.igmp_from_port(mac, packet, can)?,
             self.dhcp_from_port(mac, packet)?,
         ];
         if steps.contains(&Infrastructure) {
@@ -124,37 +139,71 @@ impl Guard {
         mac: MacAddr,
         packet: &Packet<'_>,
         can: Capabilities,
+        notes: &mut Notes,
     ) -> Result<Guarded, Drop> {
         let Some((icmp_type @ 133..=137, code)) = icmpv6(packet) else {
             return Ok(GoesOn);
         };
-        if matches!(icmp_type, nd::ROUTER_ADVERTISEMENT | nd::REDIRECT) && !self.router {
+        let by_router = matches!(icmp_type, nd::ROUTER_ADVERTISEMENT | nd::REDIRECT);
+        if by_router && !self.router {
             return Err(Drop::RogueRa);
         }
         if packet.fragment != Fragment::Whole || packet.hops != 255 || code != 0 {
             return Err(Drop::SpoofedNd);
         }
-        if !can.nd_options {
-            let own = self.may_send_from(packet.src, mac);
-            match icmp_type {
-                nd::ROUTER_ADVERTISEMENT | nd::REDIRECT if own => return Ok(Infrastructure),
-                nd::ROUTER_ADVERTISEMENT | nd::REDIRECT => return Err(Drop::SpoofedNd),
-                _ if !has_few_options(icmp_type, packet.payload) => return Err(Drop::SpoofedNd),
-                _ => {}
+        let own = || {
+            let message = nd::message(icmp_type, packet.payload);
+            message.is_some_and(|message| {
+                message.speaks_for(mac)
+                    && self.is_own_nd(mac, packet.src, icmp_type, message.target)
+            })
+        };
+        let passes = match can.nd_options {
+            NdOptions::Walked => own(),
+            NdOptions::Few | NdOptions::Fields if by_router => self.may_send_from(packet.src, mac),
+            NdOptions::Few => has_few_options(icmp_type, packet.payload) && own(),
+            NdOptions::Fields => {
+                let seen = self.is_own_by_fields(mac, packet, icmp_type);
+                if seen && !own() {
+                    // What it is dropped for is not among the fields.
+                    notes.leave(Open::Either);
+                }
+                seen && own()
             }
-        }
-        let message = nd::message(icmp_type, packet.payload).ok_or(Drop::SpoofedNd)?;
-        let own_target = message
-            .target
-            .is_some_and(|t| self.may_send_from(t.into(), mac));
-        let solicitation = icmp_type == nd::NEIGHBOUR_SOLICITATION;
-        let own_source = self.may_send_from(packet.src, mac)
-            || (packet.src.is_unspecified() && solicitation && own_target);
-        let own_answer = icmp_type != nd::NEIGHBOUR_ADVERTISEMENT || own_target;
-        match message.speaks_for(mac) && own_source && own_answer {
+        };
+        match passes {
             true => Ok(Infrastructure),
             false => Err(Drop::SpoofedNd),
         }
+    }
+
+    /// Do source and target of a neighbour discovery message belong to the port?
+    fn is_own_nd(
+        &self,
+        mac: MacAddr,
+        source: IpAddr,
+        icmp_type: u8,
+        target: Option<Ipv6Addr>,
+    ) -> bool {
+        let own_target = target.is_some_and(|t| self.may_send_from(t.into(), mac));
+        let solicitation = icmp_type == nd::NEIGHBOUR_SOLICITATION;
+        let own_source = self.may_send_from(source, mac)
+            || (source.is_unspecified() && solicitation && own_target);
+        own_source && (icmp_type != nd::NEIGHBOUR_ADVERTISEMENT || own_target)
+    }
+
+    /// The same, of what a switch sees of the message: of a solicitation or an advertisement the target and the
+    /// link-layer option that fits it, of others neither.
+    fn is_own_by_fields(&self, mac: MacAddr, packet: &Packet<'_>, icmp_type: u8) -> bool {
+        let fitting = match icmp_type {
+            nd::NEIGHBOUR_SOLICITATION => |fields: &unlike::NdFields| fields.source_mac,
+            nd::NEIGHBOUR_ADVERTISEMENT => |fields: &unlike::NdFields| fields.target_mac,
+            _ => return self.is_own_nd(mac, packet.src, icmp_type, None),
+        };
+        unlike::nd_fields(packet.payload).is_some_and(|fields| {
+            fitting(&fields).is_none_or(|named| named == mac)
+                && self.is_own_nd(mac, packet.src, icmp_type, Some(fields.target))
+        })
     }
 
     fn listener_from_port(
@@ -172,7 +221,7 @@ impl Guard {
         let IpAddr::V6(destination) = packet.dst else {
             return Ok(GoesOn);
         };
-        let to_the_group = can.nd_options
+        let to_the_group = can.nd_options == NdOptions::Walked
             && icmp_type != nd::LISTENER_REPORT_V2
             && destination.is_multicast()
             && nd::listener_group(packet.payload) == Some(destination);
@@ -185,17 +234,24 @@ impl Guard {
         Ok(if passes { Infrastructure } else { GoesOn })
     }
 
-    fn igmp_from_port(&self, mac: MacAddr, packet: &Packet<'_>) -> Result<Guarded, Drop> {
-        let passes = match igmp_type(packet) {
-            Some(0x11) => return Err(Drop::RogueQuery),
-            Some(0x12 | 0x16 | 0x17 | 0x22) => {
-                packet.fragment == Fragment::Whole
-                    && packet.hops == 1
-                    && packet.dst.is_multicast()
-                    && (packet.src.is_unspecified() || self.may_send_from(packet.src, mac))
-            }
-            Some(_) | None => false,
+    fn igmp_from_port(
+        &self,
+        mac: MacAddr,
+        packet: &Packet<'_>,
+        can: Capabilities,
+    ) -> Result<Guarded, Drop> {
+        if is_igmp_query(packet, can) {
+            return Err(Drop::RogueQuery);
+        }
+        let answers = match can.igmp_types {
+            true => matches!(igmp_type(packet), Some(0x12 | 0x16 | 0x17 | 0x22)),
+            false => is_igmp(packet),
         };
+        let passes = answers
+            && packet.fragment == Fragment::Whole
+            && packet.hops == 1
+            && packet.dst.is_multicast()
+            && (packet.src.is_unspecified() || self.may_send_from(packet.src, mac));
         Ok(if passes { Infrastructure } else { GoesOn })
     }
 
@@ -218,7 +274,7 @@ impl Guard {
         Ok(if passes { Infrastructure } else { GoesOn })
     }
 
-    fn ip_to_port(&self, packet: &Packet<'_>) -> Result<Guarded, Drop> {
+    fn ip_to_port(&self, packet: &Packet<'_>, can: Capabilities) -> Result<Guarded, Drop> {
         let for_many = packet.dst.is_multicast() || self.is_broadcast(packet.dst);
         if !for_many && !self.receives_at(packet.dst) {
             return Err(Drop::ForeignDestination);
@@ -239,7 +295,7 @@ impl Guard {
                     || (is_link_local(packet.src) && !self.lists_dhcp_servers_like(packet.src))
             }
             None if is_dhcp_request(packet) => self.dhcp_server,
-            None => igmp_type(packet) == Some(0x11),
+            None => is_igmp_query(packet, can),
         };
         Ok(if passes { Infrastructure } else { GoesOn })
     }
@@ -284,8 +340,9 @@ impl Guard {
         let IpAddr::V6(a) = address else {
             return false;
         };
+        let reserved = self.reserved.contains(&a) || (self.derived_reserved && is_derived(a));
         a == self.mac.eui64_link_local()
-            || (a.is_unicast_link_local() && !self.eui64_only && !self.reserved.contains(&a))
+            || (a.is_unicast_link_local() && !self.eui64_only && !reserved)
     }
 
     /// 255.255.255.255, or the last address of a subnet that has a broadcast address.
@@ -352,10 +409,27 @@ fn icmpv6(packet: &Packet<'_>) -> Option<(u8, u8)> {
     }
 }
 
+/// Has it the shape of what a MAC derives?
+fn is_derived(address: Ipv6Addr) -> bool {
+    address.octets()[11..13] == [0xff, 0xfe]
+}
+
+/// Who can't see the type knows a query by whom it asks: all systems.
+fn is_igmp_query(packet: &Packet<'_>, can: Capabilities) -> bool {
+    const ALL_SYSTEMS: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
+    match can.igmp_types {
+        true => igmp_type(packet) == Some(0x11),
+        false => is_igmp(packet) && packet.dst == ALL_SYSTEMS,
+    }
+}
+
 fn igmp_type(packet: &Packet<'_>) -> Option<u8> {
-    let is_igmp = packet.protocol == PROTOCOL_IGMP && packet.src.is_ipv4();
-    let here = packet.l4 == L4::Opaque;
-    packet.payload.first().copied().filter(|_| is_igmp && here)
+    packet.payload.first().copied().filter(|_| is_igmp(packet))
+}
+
+/// False for later fragments.
+fn is_igmp(packet: &Packet<'_>) -> bool {
+    packet.protocol == PROTOCOL_IGMP && packet.src.is_ipv4() && packet.l4 == L4::Opaque
 }
 
 fn is_dhcp_request(packet: &Packet<'_>) -> bool {

@@ -4,10 +4,10 @@ use crate::connections::{
     DatagramName, Flow, LaterFragment, flags, flow_key, is_plain_ack, is_syn,
 };
 use crate::rules::{Permission, Question, Remote};
-use crate::tracker::Seen;
+use crate::tracker::{Seen, userspace};
 use crate::{Judgement, Notes, Policy, Port, Surroundings, guard, limit};
 use model::{
-    Direction, DropReason, Elision, Family, FlowKey, FlowState, PassReason, RuleRef, Stage,
+    Direction, DropReason, Elision, Family, FlowKey, FlowState, Flows, PassReason, RuleRef, Stage,
 };
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ impl Port {
         let by_rule = permission.map(|p| PassReason::Rule(p.rule.clone()));
         let for_many = guard::is_for_many(&policy.guard, frame, packet);
         // To a kernel's tracker, what many receive is of no flow.
-        let untracked = for_many && !around.capabilities.own_flows;
+        let untracked = for_many && around.capabilities.flows == Flows::Netfilter;
         let Some(key) = flow_key(packet, direction) else {
             return match by_rule {
                 Some(rule) => Ok(rule),
@@ -61,8 +61,9 @@ impl Port {
             .connections
             .is_doubtful_flow(&key, around.now, timeouts);
         // What is known for certain is that a rule permits it, if one does.
-        notes.leave_if(doubtful && (around.capabilities.own_flows || by_rule.is_none()));
-        if doubtful && !around.capabilities.own_flows {
+        let own_flows = around.capabilities.own_flows();
+        notes.leave_if(doubtful && (own_flows || by_rule.is_none()));
+        if doubtful && !own_flows {
             self.connections.tracker.doubt(&key, around.now);
         }
         let flags = flags(packet);
@@ -70,10 +71,16 @@ impl Port {
             && !around.other_gate_refuses
             && !for_many
             && self.can_be_first(&key, flags, direction, around, notes);
-        if !around.capabilities.own_flows && !untracked {
+        if !own_flows && !untracked {
             let by_rule = permission.map(|p| p.rule.clone());
-            return self
-                .judge_by_tracker(direction, packet, &key, by_rule, may_start, around, notes);
+            let judgement =
+                self.judge_by_tracker(direction, packet, &key, by_rule, may_start, around, notes);
+            // Of a kernel's entries that are past their time it is open whether they are gone, until all that
+            // expires is looked through.
+            if around.capabilities.flows == Flows::Userspace {
+                self.connections.note_entry(&key, timeouts);
+            }
+            return judgement;
         }
         let flow = self.connections.flow(&key);
         let first = flow.and_then(|f| self.permits_first(&key, f.original));
@@ -107,7 +114,7 @@ impl Port {
         Ok(by_rule)
     }
 
-    /// The same, of a plane whose flows are entries of the kernel's tracker.
+    /// The same, of a plane whose flows are entries of a tracker.
     #[expect(
         clippy::too_many_arguments,
         reason = "what the stages before have found out"
@@ -126,7 +133,8 @@ impl Port {
         let verdict = by_rule
             .clone()
             .map_or_else(denied, |rule| Ok(PassReason::Rule(rule)));
-        if !is_trackable(key) {
+        let whose = around.capabilities.flows;
+        if !is_trackable(key, whose) {
             return verdict;
         }
         if around.may_be_lost {
@@ -137,19 +145,25 @@ impl Port {
             let live = reply.and_then(|entry| self.permits_first(key, entry.original));
             return live.map_or(verdict, |rule| Ok(PassReason::Live(rule)));
         }
-        let (flags, now) = (flags(packet), around.now);
+        let now = around.now;
         let tracker = &mut self.connections.tracker;
-        // Of SCTP it wants to see sound chunks, GRE it reads more closely, and what an address sends to
-        // itself has no direction.
-        if matches!(key.protocol, PROTOCOL_SCTP | PROTOCOL_GRE) || key.local == key.remote {
+        // Of SCTP Linux wants to see sound chunks, GRE it reads more closely.
+        let reads_closely =
+            whose == Flows::Netfilter && matches!(key.protocol, PROTOCOL_SCTP | PROTOCOL_GRE);
+        // What an address sends to itself has no direction.
+        if reads_closely || key.local == key.remote {
             tracker.doubt(key, now);
             notes.leave_if(verdict.is_err());
         }
-        let seen = tracker.see(key, flags, direction, now);
+        let seen = tracker.see(key, packet, direction, now);
         notes.say(Stage::Conntrack, || format!("the tracker: {seen:?}"));
+        let confirms = match whose {
+            Flows::Own | Flows::Netfilter => by_rule.is_some() && !around.other_gate_refuses,
+            Flows::Userspace => may_start,
+        };
         match seen {
-            Seen::First if by_rule.is_some() && !around.other_gate_refuses => {
-                tracker.confirm(key, flags, direction, now);
+            Seen::First if confirms => {
+                tracker.confirm(key, packet, direction, now);
                 if may_start {
                     tracker.start(key);
                 }
@@ -160,7 +174,7 @@ impl Port {
                     return Ok(PassReason::Live(rule));
                 }
             }
-            Seen::First | Seen::Original(_) | Seen::Reply(_) | Seen::Invalid => {}
+            Seen::First | Seen::Original(_) | Seen::Reply(_) | Seen::Attempt | Seen::Invalid => {}
         }
         verdict
     }
@@ -227,16 +241,20 @@ impl Port {
         let quoted = wire::parse_quoted(quoted, Family::of(packet.src));
         // Who can't look into the quote relies on who reads it less strictly.
         notes.leave_if(quoted.is_none() && !around.capabilities.quote_match);
-        let key = quoted
+        let quoted = quoted
             .filter(|quoted| quoted.src == packet.dst)
-            .and_then(|quoted| flow_key(&quoted, direction.opposite()))
             .ok_or(DropReason::NoRule)?;
+        let key = flow_key(&quoted, direction.opposite()).ok_or(DropReason::NoRule)?;
         notes.leave_if(
             self.connections
                 .is_doubtful_flow(&key, around.now, timeouts),
         );
-        if !around.capabilities.own_flows {
-            return self.judge_error_by_tracker(&key, notes);
+        match around.capabilities.flows {
+            Flows::Own => {}
+            Flows::Netfilter => return self.judge_error_by_netfilter(&key, notes),
+            Flows::Userspace => {
+                return self.judge_error_in_userspace(packet, &quoted, &key, notes);
+            }
         }
         let flow = self.connections.flow(&key);
         let first = flow.and_then(|f| self.permits_first(&key, f.original));
@@ -271,15 +289,32 @@ impl Port {
     }
 
     /// The tracker relates it to an entry, or doesn't; whether that is still live it can't be asked.
-    fn judge_error_by_tracker(&self, key: &FlowKey, notes: &mut Notes) -> Judgement {
+    fn judge_error_by_netfilter(&self, key: &FlowKey, notes: &mut Notes) -> Judgement {
         let entry = self.connections.tracker.entry(key);
         notes.say(Stage::Conntrack, || format!("quotes {key:?}: {entry:?}"));
-        let entry = entry.filter(|entry| entry.started && is_trackable(key));
+        let entry = entry.filter(|entry| entry.started && is_trackable(key, Flows::Netfilter));
         let entry = entry.ok_or(DropReason::NoRule)?;
         Ok(match self.permits_first(key, entry.original) {
             Some(rule) => PassReason::Live(rule),
             None => PassReason::ElidedError,
         })
+    }
+
+    /// What it relates to an entry shows the tuple of the entry's first packet, so it can be asked.
+    fn judge_error_in_userspace(
+        &self,
+        packet: &Packet<'_>,
+        quoted: &Packet<'_>,
+        key: &FlowKey,
+        notes: &mut Notes,
+    ) -> Judgement {
+        let entry = self.connections.tracker.entry(key);
+        notes.say(Stage::Conntrack, || format!("quotes {key:?}: {entry:?}"));
+        let related = userspace::reads(packet) && userspace::reads_quote(quoted);
+        let entry = entry.filter(|entry| related && entry.started);
+        let first = entry.and_then(|entry| self.permits_first(key, entry.original));
+        notes.leave_if(first.is_some() && userspace::may_be_short_quote(quoted));
+        first.map_or(Err(DropReason::NoRule), |rule| Ok(PassReason::Live(rule)))
     }
 
     fn judge_later_fragment(
@@ -337,12 +372,14 @@ const PROTOCOL_GRE: u8 = 47;
 /// In IPv6: no next header.
 const PROTOCOL_NONE: u8 = 59;
 
-/// Linux tracks neither DCCP nor UDP-Lite by ports any more, and ICMP in its own family alone.
-fn is_trackable(key: &FlowKey) -> bool {
+/// Linux tracks neither DCCP nor UDP-Lite by ports any more, and ICMP in its own family alone. So does Open
+/// vSwitch, which doesn't track SCTP by ports either: one entry would be a reply's for all of them.
+fn is_trackable(key: &FlowKey, whose: Flows) -> bool {
     let foreign_icmp =
         key.icmp.is_none() && matches!(key.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
     let nothing_in_it = key.protocol == PROTOCOL_NONE && key.remote.is_ipv6();
-    let ported = matches!(key.protocol, PROTOCOL_DCCP | PROTOCOL_UDPLITE);
+    let ported = matches!(key.protocol, PROTOCOL_DCCP | PROTOCOL_UDPLITE)
+        || (key.protocol == PROTOCOL_SCTP && whose == Flows::Userspace);
     !foreign_icmp && !nothing_in_it && !ported
 }
 

@@ -11,7 +11,8 @@
 //! judge.rs        a packet behind the guard
 //! rules.rs        static: what the rules say
 //! connections.rs  what is remembered of packets
-//! tracker.rs      what a kernel's tracker remembers in a plane's stead
+//! tracker.rs      what a tracker remembers in a plane's stead; whose it may be: tracker/*.rs
+//! unlike.rs       what a plane reads unlike the contract, as far as it may
 //! elision.rs      what needs no state
 //! ```
 #![forbid(unsafe_code)]
@@ -22,18 +23,18 @@ mod guard;
 mod judge;
 mod rules;
 mod tracker;
+mod unlike;
 
 pub use connections::Flow;
 
 use connections::Connections;
 use guard::{Guard, Guarded};
 use model::{
-    Capabilities, Direction, DropReason, Elision, FlowKey, HostId, Inventory, Narrowing, NetworkId,
-    PassReason, PortId, ScopeId, Settings, Stage, Verdict,
+    Capabilities, Direction, DropReason, Elision, FlowKey, Flows, HostId, Inventory, Narrowing,
+    NetworkId, PassReason, PortId, ScopeId, Settings, Stage, Verdict,
 };
 use rules::{Identities, Question, Rules};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::{BadPacket, Body, Fragment, Frame, Packet, TooShort};
@@ -143,11 +144,11 @@ impl Oracle {
                 port_security: port.port_security,
                 network: network.id.clone(),
                 scope: network.scope.clone(),
-                guard: Guard::new(port, network, Arc::clone(reserved)),
+                guard: Guard::new(port, network, Arc::clone(reserved), self.capabilities),
                 rules: identities.rules(port, &network.scope),
                 elision,
             };
-            let mut connections = Connections::default();
+            let mut connections = Connections::new(self.capabilities.flows);
             if let Some(old) = before.remove(&port.id) {
                 connections = old.connections;
                 policy.take_over(&old.policy, &mut connections, self.settings.narrowing, now);
@@ -213,7 +214,7 @@ impl Oracle {
         let Some(port) = self.ports.get_mut(port) else {
             return;
         };
-        match self.capabilities.own_flows {
+        match self.capabilities.own_flows() {
             true => port.connections.put(key, flow, &self.settings.timeouts),
             false => port.connections.tracker.put(key, &flow),
         }
@@ -224,7 +225,7 @@ impl Oracle {
     /// The port's device is gone, and its state with it.
     pub fn remove_device(&mut self, port: &PortId) {
         if let Some(port) = self.ports.get_mut(port) {
-            port.connections = Connections::default();
+            port.connections = Connections::new(self.capabilities.flows);
         }
     }
 
@@ -239,17 +240,12 @@ impl Oracle {
         self.expire(now);
         notes.say(Stage::Hook, || format!("{direction} at port {port}"));
         let judgement = self.judge(port, direction, frame, now, &mut notes);
-        // What a plane doesn't see of a header it can't drop it for.
-        let headers =
-            judgement == Err(DropReason::BadHeader) || judgement == Err(DropReason::BadFragment);
-        let unseen = (!self.capabilities.ipv4_options && has_options(frame))
-            || (!self.capabilities.extension_chain && has_extensions(frame));
-        let reassembles = !self.capabilities.fragment_verdict;
-        let in_pieces = reassembles && judgement == Err(DropReason::BadFragment);
-        notes.leave_if((headers && unseen) || in_pieces);
         let verdict = match judgement {
             Ok(reason) => Verdict::Pass(reason),
-            Err(reason) => Verdict::Drop(reason),
+            Err(reason) => {
+                notes.leave_if(unlike::is_unseen(self.capabilities, frame, reason));
+                Verdict::Drop(reason)
+            }
         };
         notes.say(Stage::Verdict, || format!("{verdict:?}"));
         Decision {
@@ -271,7 +267,7 @@ impl Oracle {
             Some(port) => Arc::clone(&port.policy),
             None => return Err(DropReason::NotReady),
         };
-        let may_be_lost = may_be_lost(self.capabilities, bytes);
+        let may_be_lost = unlike::may_be_lost(self.capabilities, bytes);
         if may_be_lost {
             notes.leave(Open::MayDrop);
         }
@@ -285,7 +281,9 @@ impl Oracle {
                 return Err(reason);
             }
         };
-        let guarded = policy.guard.check(direction, &frame, self.capabilities);
+        let guarded = policy
+            .guard
+            .check(direction, &frame, self.capabilities, notes);
         notes.say(Stage::Guard, || match guarded {
             Ok(Guarded::Infrastructure) => "infrastructure".to_owned(),
             Ok(Guarded::GoesOn) => "passes".to_owned(),
@@ -294,7 +292,7 @@ impl Oracle {
         let guarded = match guarded {
             Ok(guarded) => guarded,
             Err(reason) => {
-                if direction == Direction::Ingress {
+                if direction == Direction::Ingress && self.capabilities.flows == Flows::Netfilter {
                     self.note_unread(id, direction, bytes, now);
                 }
                 let later = matches!(&frame.body, Body::Ip(Ok(p)) if matches!(p.fragment, Fragment::Later { .. }));
@@ -344,14 +342,15 @@ impl Oracle {
         others.any(|other| other.rules.permits(&question).is_none())
     }
 
-    /// A kernel's tracker sees what is for a port before the port's guard drops it, and reads it its own way:
-    /// what it knows of these addresses is not certain any more.
+    /// A tracker reads what the contract doesn't in its own way, and a kernel's sees what is for a port before
+    /// the port's guard drops it: what it knows of these addresses is not certain any more.
     fn note_unread(&mut self, id: &PortId, direction: Direction, bytes: &[u8], now: Duration) {
-        let port = self
-            .ports
-            .get_mut(id)
-            .filter(|_| !self.capabilities.own_flows);
-        let (Some(port), Some((src, dst))) = (port, ends(bytes)) else {
+        let ends = match self.capabilities.flows {
+            Flows::Own => None,
+            Flows::Netfilter => unlike::ends(bytes),
+            Flows::Userspace => unlike::ends(&unlike::unwrapped(bytes)),
+        };
+        let (Some(port), Some((src, dst))) = (self.ports.get_mut(id), ends) else {
             return;
         };
         match direction {
@@ -423,77 +422,6 @@ fn host_share(settings: &Settings, ports: usize) -> usize {
 
 fn limit(budget: u32) -> usize {
     usize::try_from(budget).unwrap_or(usize::MAX)
-}
-
-/// Does the plane lack what such a packet needs? It may then drop it; what the rules deny it drops anyway.
-fn may_be_lost(can: Capabilities, bytes: &[u8]) -> bool {
-    let reassembled = || match wire::parse(bytes).map(|frame| frame.body) {
-        Ok(Body::Ip(Ok(packet))) => packet.fragment != Fragment::Whole,
-        Ok(Body::Ip(Err(_))) => true,
-        Ok(Body::Arp(_) | Body::Tagged | Body::Other) | Err(TooShort) => false,
-    };
-    (!can.lenient_ip && is_odd(bytes))
-        || (!can.fragment_verdict && reassembled())
-        || (!can.ipv4_options && has_options(bytes))
-        || (!can.extension_chain && has_extensions(bytes))
-}
-
-fn has_options(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(14).is_some_and(|b| b & 0xf > 5)
-}
-
-fn has_extensions(frame: &[u8]) -> bool {
-    let extensions = |next: &u8| matches!(next, 0 | 43 | 44 | 51 | 60);
-    frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20).is_some_and(extensions)
-}
-
-/// Does the kernel's IP code drop it, if a plane leaves it to that?
-fn is_odd(frame: &[u8]) -> bool {
-    let (header, length) = match frame.get(12..14) {
-        Some([0x08, 0x00]) => (0, frame.get(16..18)),
-        Some([0x86, 0xdd]) => (40, frame.get(18..20)),
-        _ => return false,
-    };
-    let length = length.map(|bytes| usize::from(u16::from_be_bytes([bytes[0], bytes[1]])));
-    let is_off = |length| length == 0 || 14 + header + length > frame.len();
-    let bad = || matches!(wire::parse(frame), Ok(f) if matches!(f.body, Body::Ip(Err(_))));
-    length.is_none_or(is_off) || bad() || !checksum_fits(frame)
-}
-
-/// Source and destination, where they always are.
-fn ends(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let four = |at: usize| {
-        frame
-            .get(at..at + 4)?
-            .first_chunk::<4>()
-            .map(|b| IpAddr::from(*b))
-    };
-    let six = |at: usize| {
-        frame
-            .get(at..at + 16)?
-            .first_chunk::<16>()
-            .map(|b| IpAddr::from(*b))
-    };
-    match frame.get(12..14)? {
-        [0x08, 0x00] => Some((four(26)?, four(30)?)),
-        [0x86, 0xdd] => Some((six(22)?, six(38)?)),
-        _ => None,
-    }
-}
-
-/// Of an IPv4 header.
-fn checksum_fits(frame: &[u8]) -> bool {
-    let (Some([0x08, 0x00]), Some(first)) = (frame.get(12..14), frame.get(14)) else {
-        return true;
-    };
-    let header = frame
-        .get(14..14 + usize::from(first & 0xf) * 4)
-        .unwrap_or_default();
-    let words = header
-        .chunks_exact(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let sum: u32 = words.sum();
-    (sum & 0xffff) + (sum >> 16) == 0xffff
 }
 
 impl Notes {

@@ -3,7 +3,9 @@
 
 use crate::output::{Columns, Tone, text};
 use agent::{Instance, PortState, Snapshot, Source};
-use dataplane::{Capabilities, Count, Counters, Device, DevicesInForce, Drift, PortCounters};
+use dataplane::{
+    Capabilities, Count, Counters, Device, DevicesInForce, Drift, Flows, NdOptions, PortCounters,
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -256,11 +258,14 @@ fn rules(counters: &Counters) -> Vec<Value> {
 
 fn capabilities(can: Capabilities) -> Value {
     let Capabilities {
-        own_flows,
+        flows,
         quote_match,
         fragment_verdict,
         per_end_start,
         nd_options,
+        igmp_types,
+        link_local_list,
+        whole_headers,
         lenient_ip,
         ipv4_options,
         extension_chain,
@@ -268,11 +273,14 @@ fn capabilities(can: Capabilities) -> Value {
         dccp_ports,
     } = can;
     json!({
-        "own-flows": own_flows,
+        "own-flows": flows == Flows::Own,
         "quote-match": quote_match,
         "fragment-verdict": fragment_verdict,
         "per-end-start": per_end_start,
-        "nd-options": nd_options,
+        "nd-options": nd_options == NdOptions::Walked,
+        "igmp-types": igmp_types,
+        "link-local-list": link_local_list,
+        "whole-headers": whole_headers,
         "lenient-ip": lenient_ip,
         "ipv4-options": ipv4_options,
         "extension-chain": extension_chain,

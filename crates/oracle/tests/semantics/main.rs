@@ -6,3 +6,5 @@ mod fragments;
 mod guard;
 mod policy;
 mod support;
+mod switch;
+mod userspace;

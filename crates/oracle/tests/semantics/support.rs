@@ -4,10 +4,10 @@
 //! `out 47 addresses office`; rules are named r0, r1, ... in their order.
 
 use model::{
-    AddressGroup, AddressGroupId, Capabilities, DeviceMatch, Direction, Elision, Family, GroupId,
-    Host, HostId, IcmpKind, Inventory, L4Match, L4PortRange, MacAddr, Network, NetworkId,
-    PassReason, Peer, PeerTrust, Port, PortId, PortedProtocol, PortlessProtocol, Rule, RuleId,
-    ScopeId, SecurityGroup, Settings, Verdict,
+    AddressGroup, AddressGroupId, Capabilities, DeviceMatch, Direction, Elision, Family, Flows,
+    GroupId, Host, HostId, IcmpKind, Inventory, L4Match, L4PortRange, MacAddr, NdOptions, Network,
+    NetworkId, PassReason, Peer, PeerTrust, Port, PortId, PortedProtocol, PortlessProtocol, Rule,
+    RuleId, ScopeId, SecurityGroup, Settings, Verdict,
 };
 use portcullis_oracle::{Decision, Oracle};
 use std::collections::BTreeSet;
@@ -28,6 +28,23 @@ pub(crate) const SYN_ACK: u8 = 0x12;
 pub(crate) const ACK: u8 = 0x10;
 pub(crate) const FIN_ACK: u8 = 0x11;
 pub(crate) const RST: u8 = 4;
+
+/// Open vSwitch with its userspace datapath.
+pub(crate) const OPEN_VSWITCH: Capabilities = Capabilities {
+    flows: Flows::Userspace,
+    quote_match: false,
+    fragment_verdict: false,
+    per_end_start: true,
+    nd_options: NdOptions::Fields,
+    igmp_types: false,
+    link_local_list: false,
+    whole_headers: false,
+    lenient_ip: false,
+    ipv4_options: false,
+    extension_chain: false,
+    udplite_ports: false,
+    dccp_ports: false,
+};
 
 pub(crate) struct World {
     pub(crate) inventory: Inventory,
@@ -129,6 +146,24 @@ impl World {
         let trace = &explained.trace;
         assert_eq!(text(&seen.verdict), expected, "{direction} {trace:#?}");
         assert_eq!(explained.verdict, seen.verdict, "explain answers as decide");
+    }
+
+    /// What is said, as `expected` has it, and how far it is open.
+    #[track_caller]
+    pub(crate) fn leaves(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        expected: &str,
+        open: portcullis_oracle::Open,
+    ) {
+        let seen = self.decide(direction, frame);
+        assert_eq!(
+            (text(&seen.verdict).as_str(), seen.open),
+            (expected, open),
+            "{direction} {}",
+            wire::words::describe(frame)
+        );
     }
 
     pub(crate) fn flows(&mut self) -> usize {

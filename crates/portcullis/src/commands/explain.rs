@@ -224,7 +224,7 @@ impl Model<'_> {
         oracle.apply(inventory, now);
         for (place, flow) in (0..).zip(self.flows) {
             // What the kernel's tracker lists is there, however long ago it was seen.
-            let idle = match self.can.own_flows {
+            let idle = match self.can.own_flows() {
                 true => flow.idle,
                 false => Duration::ZERO,
             };
@@ -259,7 +259,7 @@ impl Model<'_> {
         match (named(expected), named(seen), seen) {
             (Some(_), Some(rule), _) if lacks => !self.permits_alone(rule),
             // Its budget is looked after once a second, and nothing that the model knows of.
-            (Some(_), None, Verdict::Drop(DropReason::FlowBudget)) => self.can.own_flows,
+            (Some(_), None, Verdict::Drop(DropReason::FlowBudget)) => self.can.own_flows(),
             _ => true,
         }
     }
