@@ -23,7 +23,7 @@ mod tap;
 
 pub use kept::{Kept, kept, remove_kept};
 pub use namespace::{Namespace, Offload};
-pub use packets::{Arrival, FrameEnd, PacketSocket, probe};
+pub use packets::{Arrival, FrameEnd, PacketSocket, probe, probe_by};
 pub use sockets::{Asked, EchoServer};
 pub use switch::OpenVswitch;
 pub use tap::Tap;

@@ -8,7 +8,7 @@ use crate::render::{self, Flows, Forwarding, Switchboard, rules::remark};
 use crate::switch::Held;
 use crate::timeouts;
 use dataplane::{ApplyError, ApplyReport, Capabilities, Count, Counters, DataPlane, Drift, Target};
-use model::{DropReason, Elision, Narrowing, PortId, RuleRef};
+use model::{DropReason, Elision, Flows as FlowKeeper, Narrowing, NdOptions, PortId, RuleRef};
 use openflow::Field;
 use ovsdb::{Bridge, Control, Database, change, conntrack};
 use policy::ElisionChange;
@@ -26,11 +26,14 @@ pub struct OvsConfig {
 
 /// What Open vSwitch can do with the userspace datapath (docs/semantics.md, Capabilities).
 pub const CAPABILITIES: Capabilities = Capabilities {
-    own_flows: false,
+    flows: FlowKeeper::Userspace,
     quote_match: false,
     fragment_verdict: false,
     per_end_start: true,
-    nd_options: false,
+    nd_options: NdOptions::Fields,
+    igmp_types: false,
+    link_local_list: false,
+    whole_headers: false,
     lenient_ip: false,
     ipv4_options: false,
     extension_chain: false,
@@ -272,18 +275,23 @@ impl OvsPlane {
             self.transact(operations)
                 .map_err(failed("setting the zones' timeouts"))?;
             if datapath == "netdev" {
-                self.no_sequence_check()
-                    .map_err(failed("turning off TCP sequence checks"))?;
+                self.set_tracker()
+                    .map_err(failed("setting up the tracker"))?;
             }
         }
         Ok(())
     }
 
-    fn no_sequence_check(&mut self) -> io::Result<()> {
+    fn set_tracker(&mut self) -> io::Result<()> {
         let control = self.control()?;
         let done = conntrack::tcp_sequence_check(control, None).and_then(|on| match on {
             true => conntrack::disable_tcp_sequence_check(control, None),
             false => Ok(()),
+        });
+        // Smaller pieces than this it doesn't put together; it takes no smaller number.
+        let done = done.and_then(|()| {
+            let mut set = |family| control.call("dpctl/ipf-set-min-frag", &[family, "400"]);
+            set("v4").and_then(|_| set("v6")).map(drop)
         });
         done.map_err(|error| {
             self.control = None;

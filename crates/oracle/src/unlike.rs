@@ -5,7 +5,7 @@
 use model::{Capabilities, DropReason, MacAddr};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
-use wire::{Body, Fragment, L4, PROTOCOL_SCTP, PROTOCOL_UDP, TcpFlags, TooShort};
+use wire::{Body, Fragment, L4, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, TcpFlags, TooShort};
 
 /// Does the plane lack what such a packet needs? It may then drop it; what the rules deny it drops anyway.
 pub(crate) fn may_be_lost(can: Capabilities, bytes: &[u8]) -> bool {
@@ -61,7 +61,14 @@ fn looks_cut(frame: &[u8]) -> bool {
         }
         L4::Icmp { .. } | L4::Opaque | L4::Absent => false,
     };
-    empty && packet.fragment == Fragment::Whole
+    let whole = packet.fragment == Fragment::Whole;
+    whole && (empty || (packet.protocol == PROTOCOL_TCP && !tcp_offset_fits(packet.payload)))
+}
+
+/// A switch sees no header of TCP that says it is shorter than it can be, or longer than the packet.
+fn tcp_offset_fits(segment: &[u8]) -> bool {
+    let offset = segment.get(12).map(|byte| usize::from(byte >> 4) * 4);
+    offset.is_some_and(|offset| (20..=segment.len()).contains(&offset))
 }
 
 /// A 802.3 frame whose SNAP header names an ethertype.

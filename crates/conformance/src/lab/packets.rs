@@ -48,33 +48,55 @@ pub fn probe(
     frames: &[Vec<u8>],
     marker_mac: MacAddr,
 ) -> Result<Vec<Arrival>, LabError> {
+    probe_by(1, sender, receiver, frames, marker_mac)
+}
+
+/// The same where a packet of a kind that has just been seen can be overtaken by one of a new kind, as in an Open
+/// vSwitch: another marker goes behind the first if something is missing then, and is of no new kind any more.
+pub fn probe_by(
+    markers: u32,
+    sender: &dyn FrameEnd,
+    receiver: &dyn FrameEnd,
+    frames: &[Vec<u8>],
+    marker_mac: MacAddr,
+) -> Result<Vec<Arrival>, LabError> {
     static MARKERS: AtomicU64 = AtomicU64::new(0);
-    let number = MARKERS.fetch_add(1, Ordering::Relaxed);
-    let nonce = [&number.to_be_bytes()[..], &std::process::id().to_be_bytes()].concat();
-    let marker = build::rarp(marker_mac).trailer(&nonce).bytes();
     // A frame waits in the queue of the processor that sent it: one processor keeps the order.
     let _pinned = Pinned::here();
-    for frame in frames.iter().chain([&marker]) {
+    for frame in frames {
         sender.send(frame)?;
     }
     let mut arrivals = vec![Arrival::Missing; frames.len()];
     let deadline = Instant::now() + PATIENCE;
     let left = || deadline.saturating_duration_since(Instant::now());
-    while let Some(seen) = receiver.receive(left())? {
-        if seen == marker {
-            return Ok(arrivals);
+    for _ in 0..markers {
+        let number = MARKERS.fetch_add(1, Ordering::Relaxed);
+        let nonce = [&number.to_be_bytes()[..], &std::process::id().to_be_bytes()].concat();
+        let marker = build::rarp(marker_mac).trailer(&nonce).bytes();
+        sender.send(&marker)?;
+        loop {
+            let Some(seen) = receiver.receive(left())? else {
+                let step = format!(
+                    "the marker from {} to {}: nothing arrives at all",
+                    sender.device(),
+                    receiver.device()
+                );
+                return Err(failed(step)(io::ErrorKind::TimedOut.into()));
+            };
+            if seen == marker {
+                break;
+            }
+            let missing =
+                |i: &usize| arrivals[*i] == Arrival::Missing && is_same(&frames[*i], &seen);
+            if let Some(i) = (0..frames.len()).find(missing) {
+                arrivals[i] = Arrival::Arrived;
+            }
         }
-        let missing = |i: &usize| arrivals[*i] == Arrival::Missing && is_same(&frames[*i], &seen);
-        if let Some(i) = (0..frames.len()).find(missing) {
-            arrivals[i] = Arrival::Arrived;
+        if !arrivals.contains(&Arrival::Missing) {
+            break;
         }
     }
-    let step = format!(
-        "the marker from {} to {}: nothing arrives at all",
-        sender.device(),
-        receiver.device()
-    );
-    Err(failed(step)(io::ErrorKind::TimedOut.into()))
+    Ok(arrivals)
 }
 
 /// The kernel's IP code cuts off what stands behind a packet's end.

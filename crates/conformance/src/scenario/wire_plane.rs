@@ -12,7 +12,7 @@
 use super::here;
 use super::run::{Seen, Subject, arrival};
 use crate::lab::{
-    Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, OpenVswitch, failed, probe,
+    Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, OpenVswitch, failed, probe_by,
 };
 use crate::{Answer, Judge, OracleJudge, START, generate};
 use dataplane::{Bridge, Capabilities, DataPlane, Device, Target};
@@ -191,7 +191,9 @@ impl WirePlane {
             Direction::Egress => (&rig.inside, &rig.outside),
             Direction::Ingress => (&rig.outside, &rig.inside),
         };
-        let arrivals = probe(&**sender, &**receiver, &[frame.to_vec()], *mac)?;
+        let markers = if self.switch.is_some() { 2 } else { 1 };
+        let frames = [frame.to_vec()];
+        let arrivals = probe_by(markers, &**sender, &**receiver, &frames, *mac)?;
         Ok(arrivals == [Arrival::Arrived])
     }
 

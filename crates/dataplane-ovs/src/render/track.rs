@@ -9,7 +9,7 @@
 //! Only OutVerdict and InVerdict write entries, last of all: a commit forgets what the tracker has said.
 
 use super::classify::GROUP_BIT;
-use super::from_port::{FRAGMENT, ICMP, ICMPV6, TCP, UDP};
+use super::from_port::{FRAGMENT, ICMP, ICMPV6, SCTP, TCP, UDP};
 use super::own::ethertype;
 use super::to_port::for_many;
 use super::{Scene, identity, is_ingress};
@@ -95,8 +95,6 @@ fn elidable(scene: &mut Scene<'_>, gate: Gate) {
         }
     }
     for family in Family::BOTH {
-        let many = untracked(20, family).with(Flag::MANY).ask(Table::Walk);
-        scene.add(many.goto(gate.verdict));
         scene.add(
             Draft::new(gate.elide, 10)
                 .eth(ethertype(family))
@@ -208,7 +206,7 @@ fn verdicts(scene: &mut Scene<'_>, gate: Gate) {
             let asked = TRACKED | NEW | REPLY | INVALID;
             draft.on_masked(Field::CtState, TRACKED | NEW, asked)
         };
-        for protocol in [TCP, DCCP, UDP_LITE] {
+        for protocol in [TCP].into_iter().chain(unkept(family)) {
             let draft = pieces(97).on(Field::IpProto, protocol);
             scene.add(draft.goto(gate.passed));
         }
@@ -238,7 +236,7 @@ fn verdicts(scene: &mut Scene<'_>, gate: Gate) {
             drafts.push(commit(request.on(icmp_field, *icmp_type)));
         }
         // No flow comes of these.
-        for protocol in [TCP, ICMP, ICMPV6, DCCP, UDP_LITE, NOTHING] {
+        for protocol in [TCP, own_icmp].into_iter().chain(unkept(family)) {
             let draft = begins(60, ethertype).on(Field::IpProto, protocol);
             drafts.push(draft.goto(gate.passed));
         }
@@ -251,10 +249,18 @@ fn verdicts(scene: &mut Scene<'_>, gate: Gate) {
     scene.add(Draft::new(table, 0).drop(DropReason::NoRule));
 }
 
-const DCCP: u8 = 33;
-const UDP_LITE: u8 = 136;
-/// In IPv6: no next header.
-const NOTHING: u8 = 59;
+/// Protocols that no flow comes of: the tracker knows no ports of them, or there is nothing in them.
+fn unkept(family: Family) -> Vec<u8> {
+    const DCCP: u8 = 33;
+    const UDP_LITE: u8 = 136;
+    /// In IPv6: no next header.
+    const NOTHING: u8 = 59;
+    let of_family: &[u8] = match family {
+        Family::V4 => &[ICMPV6],
+        Family::V6 => &[ICMP, NOTHING],
+    };
+    [&[SCTP, DCCP, UDP_LITE], of_family].concat()
+}
 
 fn commit(scene: &Scene<'_>) -> Action {
     Action::Ct {

@@ -145,8 +145,11 @@ impl Tcp {
     }
 }
 
-/// A connection is over for it once both ends sent FIN, and by RST; it has one timer for these. Of the other
-/// protocols it knows ICMP from the rest, whose timers are UDP's.
+/// Seconds, of protocols that timeout policies aren't for: before an answer and after it.
+const OTHER: (u32, u32) = (60, 30);
+
+/// A connection is over for it once both ends sent FIN, and by RST; it has one timer for these. It asks policies
+/// about TCP, UDP and ICMP alone.
 pub(super) fn life(key: &FlowKey, tcp: &Tcp, replied: bool, t: &Timeouts) -> Life {
     let earlier = tcp.opener.min(tcp.other);
     let seconds = match key.protocol {
@@ -154,8 +157,10 @@ pub(super) fn life(key: &FlowKey, tcp: &Tcp, replied: bool, t: &Timeouts) -> Lif
         PROTOCOL_TCP if earlier >= End::Established => t.tcp_established_s,
         PROTOCOL_TCP => t.tcp_opening_s,
         _ if key.icmp.is_some() => t.icmp_s,
-        _ if replied => t.udp_replied_s,
-        _ => t.udp_s,
+        PROTOCOL_UDP if replied => t.udp_replied_s,
+        PROTOCOL_UDP => t.udp_s,
+        _ if replied => OTHER.1,
+        _ => OTHER.0,
     };
     Life {
         sure: seconds,
