@@ -395,6 +395,7 @@ fn same_policy(a: &HostView, b: &HostView) -> bool {
         groups,
         members,
         address_groups,
+        overlay,
     } = a;
     *settings == b.settings
         && *networks == b.networks
@@ -402,6 +403,7 @@ fn same_policy(a: &HostView, b: &HostView) -> bool {
         && *groups == b.groups
         && *members == b.members
         && *address_groups == b.address_groups
+        && *overlay == b.overlay
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub struct Host {
 }
 
 /// How hosts learn the groups of a packet that another host sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub enum PeerTrust {
     /// From the option that the sending host puts into the tunnel header.
     Tag,

@@ -26,5 +26,5 @@ pub use inventory::{
 pub use rule::{
     Direction, IcmpKind, L4Match, L4PortRange, Peer, PortedProtocol, PortlessProtocol, Rule,
 };
-pub use settings::{Budgets, Elision, Narrowing, Settings, Timeouts};
+pub use settings::{Budgets, Elision, Inspection, Narrowing, Settings, Timeouts};
 pub use verdict::{DropReason, PassReason, RuleRef, Stage, Verdict};

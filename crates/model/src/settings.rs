@@ -8,6 +8,7 @@ pub struct Settings {
     pub narrowing: Narrowing,
     pub timeouts: Timeouts,
     pub budgets: Budgets,
+    pub inspection: Inspection,
     /// Ethertypes that pass besides IPv4, IPv6, ARP and RARP, in host order.
     pub ethertypes: BTreeSet<u16>,
 }
@@ -22,6 +23,18 @@ pub enum Elision {
     Strict,
     /// None.
     Off,
+}
+
+/// Where the policy of a packet's receiver on another host is asked, by planes that build tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Inspection {
+    /// At the receiver's host, which learns the sender's groups.
+    #[default]
+    Destination,
+    /// At the sender's host, as far as it can know the answer.
+    Source,
+    /// At both: what the receiver's host would drop isn't sent.
+    Both,
 }
 
 /// What becomes of open TCP flows that had no state when their class starts to need it.

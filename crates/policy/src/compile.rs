@@ -6,6 +6,7 @@
 //! Cost: a few passes over ports and one over rules; a member set is built once and shared.
 
 use crate::finding::Finding;
+use crate::overlay::overlay;
 use crate::view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};
 use model::{
     AddressGroupId, DeviceMatch, Family, GroupId, HostId, Inventory, L4Match, MacAddr, Network,
@@ -41,6 +42,7 @@ pub fn compile(inventory: &Inventory, host: &HostId) -> (HostView, Vec<Finding>)
     let groups = groups(inventory, &mut interest, &mut findings);
     findings.sort();
     findings.dedup();
+    let overlay = overlay(inventory, host, &ports);
     let view = HostView {
         revision: inventory.revision,
         settings,
@@ -48,6 +50,7 @@ pub fn compile(inventory: &Inventory, host: &HostId) -> (HostView, Vec<Finding>)
         ports,
         groups,
         members: members(inventory, &interest),
+        overlay,
         address_groups: address_groups(inventory, &interest),
     };
     (view, findings)
@@ -81,7 +84,7 @@ fn local_ports<'a>(
 }
 
 /// Groups in force: none with port security off, and none of a list too long.
-fn joined_groups(port: &Port) -> impl Iterator<Item = &GroupId> {
+pub(crate) fn joined_groups(port: &Port) -> impl Iterator<Item = &GroupId> {
     let in_force = port.port_security && port.groups.len() <= Port::MAX_GROUPS;
     port.groups.iter().filter(move |_| in_force)
 }
@@ -254,7 +257,7 @@ fn members(
         .collect()
 }
 
-fn is_link_local(prefix: &Prefix) -> bool {
+pub(crate) fn is_link_local(prefix: &Prefix) -> bool {
     match prefix.network() {
         IpAddr::V4(_) => false,
         IpAddr::V6(address) => prefix.length() >= 10 && address.is_unicast_link_local(),

@@ -43,6 +43,9 @@ fn write(out: &mut String, view: &HostView) -> fmt::Result {
     for (id, prefixes) in &view.address_groups {
         writeln!(out, "address-group {id}:{}", list(prefixes.iter()))?;
     }
+    if let Some(overlay) = &view.overlay {
+        writeln!(out, "overlay {overlay:#?}")?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod differing;
 mod dump;
 mod elision;
 mod finding;
+mod overlay;
 mod prefix_set;
 mod view;
 
@@ -16,5 +17,6 @@ pub use compile::compile;
 pub use differing::{differing, touched_groups};
 pub use elision::{ElisionChange, becomes_elidable, elidable, permitting, stops_being_elidable};
 pub use finding::Finding;
+pub use overlay::{OverlayNetwork, OverlayView, PeerHost, RemotePort, SHORT};
 pub use prefix_set::{contains, covers};
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

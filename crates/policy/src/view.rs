@@ -7,6 +7,7 @@
 //! Knows nothing of: maps, flows of OpenFlow, sets, chains; devices that exist; connections.
 
 use crate::differing;
+use crate::overlay::OverlayView;
 use model::{
     AddressGroupId, DeviceMatch, Direction, Family, GroupId, L4Match, MacAddr, NetworkId, PortId,
     Prefix, Revision, RuleId, ScopeId, Settings,
@@ -30,6 +31,8 @@ pub struct HostView {
     pub members: BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>,
     /// Address groups that local rules name. An absent entry has no prefixes.
     pub address_groups: BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>>,
+    /// `None`: the host builds no tunnels.
+    pub overlay: Option<Arc<OverlayView>>,
 }
 
 impl HostView {
@@ -78,10 +81,13 @@ impl HostView {
             groups,
             members,
             address_groups,
+            overlay,
         } = self;
         let settings = number(settings).wrapping_sub(number(&other.settings));
+        let overlay = number(overlay).wrapping_sub(number(&other.overlay));
         [
             settings,
+            overlay,
             change("network", &other.networks, networks),
             change("port", &other.ports, ports),
             change("group", &other.groups, groups),

@@ -9,8 +9,8 @@ use crate::protocols::{Protocol, protocol};
 use crate::reader::{Reader, Shape, Text};
 use crate::words;
 use model::{
-    AddressPair, Direction, Elision, Family, L4PortRange, MacAddr, Narrowing, PeerTrust, Prefix,
-    Settings,
+    AddressPair, Direction, Elision, Family, Inspection, L4PortRange, MacAddr, Narrowing,
+    PeerTrust, Prefix, Settings,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,8 +24,14 @@ pub(crate) const FILE_FIELDS: &[&str] = &[
     "groups",
     "ports",
 ];
-pub(crate) const SETTINGS_FIELDS: &[&str] =
-    &["elision", "narrowing", "timeouts", "budgets", "ethertypes"];
+pub(crate) const SETTINGS_FIELDS: &[&str] = &[
+    "elision",
+    "narrowing",
+    "inspection",
+    "timeouts",
+    "budgets",
+    "ethertypes",
+];
 pub(crate) const TIMEOUT_FIELDS: &[&str] = &[
     "tcp-opening",
     "tcp-established",
@@ -91,6 +97,7 @@ pub(crate) struct Draft<'a> {
 pub(crate) struct SettingsDraft {
     elision: Option<Elision>,
     narrowing: Option<Narrowing>,
+    inspection: Option<Inspection>,
     timeouts: Vec<(&'static str, u32)>,
     budgets: Vec<(&'static str, u32)>,
     ethertypes: Option<BTreeSet<u16>>,
@@ -246,6 +253,16 @@ fn settings(r: &mut Reader<'_>) -> Result<SettingsDraft, Stop> {
                     words::choice(t, "`narrowing`", &choices)
                 })?;
             }
+            "inspection" => {
+                let choices = [
+                    ("destination", Inspection::Destination),
+                    ("source", Inspection::Source),
+                    ("both", Inspection::Both),
+                ];
+                draft.inspection = value(r, "`inspection`", |t| {
+                    words::choice(t, "`inspection`", &choices)
+                })?;
+            }
             "timeouts" => {
                 r.fields("`timeouts`", TIMEOUT_FIELDS, |r, field, _| {
                     let bounds = 1..=MAX_TIMEOUT_S;
@@ -291,6 +308,7 @@ impl SettingsDraft {
     pub(crate) fn apply(&self, settings: &mut Settings) {
         settings.elision = self.elision.unwrap_or(settings.elision);
         settings.narrowing = self.narrowing.unwrap_or(settings.narrowing);
+        settings.inspection = self.inspection.unwrap_or(settings.inspection);
         for (field, seconds) in &self.timeouts {
             let t = &mut settings.timeouts;
             let timeout = match *field {

@@ -112,6 +112,7 @@ fn settings(dice: &mut Dice) -> Settings {
         timeouts,
         budgets: budgets(dice),
         ethertypes,
+        ..Settings::default()
     }
 }
 

@@ -51,6 +51,7 @@ fn settings_lines(settings: &Settings) -> [String; 3] {
     let Settings {
         elision,
         narrowing,
+        inspection: _,
         timeouts,
         budgets,
         ethertypes,
