@@ -53,6 +53,10 @@ impl Port {
         };
         if policy.rules.elide(policy.elision, &key) {
             notes.say(Stage::Conntrack, || "elidable".to_owned());
+            if !around.capabilities.own_flows() {
+                // To track it is allowed: should it need to be some day, it may be known.
+                self.connections.tracker.doubt(&key, around.now);
+            }
             return by_rule.ok_or(DropReason::NoRule);
         }
 

@@ -181,6 +181,9 @@ impl WirePlane {
     /// Why it can't be shown such a packet.
     fn unshown(&self, port: &PortId, frame: &[u8]) -> Option<&'static str> {
         let known = self.rigs.contains_key(port) && self.macs.contains_key(port);
+        if self.switch.is_some() && is_drop_eligible(frame) {
+            return Some("a virtual switch takes that bit of a tag for its own");
+        }
         unshown(frame).or((!known).then_some("a closed device passes no marker either"))
     }
 
@@ -278,6 +281,12 @@ impl WirePlane {
             panic!("{trouble}");
         }
     }
+}
+
+/// The bit of a VLAN tag that says that there is one, inside of an Open vSwitch.
+fn is_drop_eligible(frame: &[u8]) -> bool {
+    let tag = frame.get(12..15);
+    tag.is_some_and(|tag| matches!(tag, [0x81, 0x00, c] | [0x88, 0xa8, c] if c & 0x10 != 0))
 }
 
 /// What is sent outside is for the port, whatever its address says: the bridge's pipeline hands it over to the
