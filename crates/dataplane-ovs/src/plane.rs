@@ -508,6 +508,20 @@ impl DataPlane for OvsPlane {
         counters.map_err(failed("reading counters"))
     }
 
+    /// An id that is on its way out may be the empty text.
+    fn interface_ids(&mut self) -> Result<Option<BTreeMap<String, String>>, ApplyError> {
+        let bridges = self
+            .bridges()
+            .map_err(failed("asking Open vSwitch for its interfaces"))?;
+        let ports = bridges.into_iter().flat_map(|bridge| bridge.ports);
+        let interfaces = ports.flat_map(|port| port.interfaces);
+        let ids = interfaces.filter_map(|mut interface| {
+            let id = interface.external_ids.remove("iface-id")?;
+            (!id.is_empty()).then_some((interface.name, id))
+        });
+        Ok(Some(ids.collect()))
+    }
+
     fn detach(&mut self) -> Result<(), ApplyError> {
         let bridges = self
             .bridges()

@@ -79,6 +79,12 @@ pub trait DataPlane {
         Ok(())
     }
 
+    /// The ids that a virtual switch has for its interfaces, by the names of their devices; an agent asks about
+    /// once a second if ports are found by them. `None`: this plane's switch has no such ids.
+    fn interface_ids(&mut self) -> Result<Option<BTreeMap<String, String>>, ApplyError> {
+        Ok(None)
+    }
+
     /// Removes all enforcement: the one thing that opens ports.
     fn detach(&mut self) -> Result<(), ApplyError>;
 }
