@@ -15,6 +15,7 @@
 
 mod applied;
 mod edits;
+mod ids;
 mod links;
 
 use crate::arming::Arming;
@@ -22,7 +23,8 @@ use crate::devices::Link;
 use crate::matching::{DeviceFinding, bridges_of, match_devices};
 use crate::report::{PortState, PortStatus, Report, Snapshot, Source};
 use dataplane::{ApplyReport, Device, Drift, Target};
-use model::{HostId, Inventory, PortId, Revision};
+use ids::InterfaceIds;
+use model::{DeviceMatch, HostId, Inventory, PortId, Revision};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +49,9 @@ pub enum Event {
     DeviceGone {
         ifindex: u32,
     },
+    /// Of all interfaces that have one, by the names of their devices; `None`: the plane knows of no such ids.
+    InterfaceIdsRead(Option<BTreeMap<String, String>>),
+    InterfaceIdsUnread(String),
     Applied(ApplyReport),
     ApplyFailed(String),
     Audited(Vec<Drift>),
@@ -84,6 +89,8 @@ pub enum Effect {
     /// Answered by `Audited` or `AuditFailed`.
     Audit,
     Tend,
+    /// Answered by `InterfaceIdsRead` or `InterfaceIdsUnread`.
+    ReadInterfaceIds,
     /// Replaces a timer of the same kind that is running.
     StartTimer(Timer, Duration),
     /// Which devices the bridge-level drop concerns, and which of them may pass it.
@@ -140,6 +147,7 @@ pub struct Agent {
     policy_errors: Vec<String>,
     /// `None` until they are listed.
     links: Option<BTreeMap<u32, Link>>,
+    ids: InterfaceIds,
     ours: BTreeSet<Device>,
     compiled: Option<Compiled>,
     device_findings: Vec<DeviceFinding>,
@@ -172,6 +180,8 @@ struct Policy {
 struct Compiled {
     view: HostView,
     findings: Vec<String>,
+    /// Some port's device is found by its interface id.
+    by_interface_id: bool,
 }
 
 struct Enforced {
@@ -194,6 +204,7 @@ impl Agent {
             policy: None,
             policy_errors: Vec::new(),
             links: None,
+            ids: InterfaceIds::new(),
             compiled: None,
             device_findings: Vec::new(),
             stale: false,
@@ -224,6 +235,8 @@ impl Agent {
             Event::DevicesListed(links) => self.devices_listed(now, links, &mut effects),
             Event::DeviceSeen { link, at } => self.device_seen(at, link),
             Event::DeviceGone { ifindex } => self.device_gone(ifindex, &mut effects),
+            Event::InterfaceIdsRead(ids) => self.interface_ids_read(ids),
+            Event::InterfaceIdsUnread(error) => self.interface_ids_unread(error, &mut effects),
             Event::Applied(report) => self.applied(now, report, &mut effects),
             Event::ApplyFailed(error) => self.apply_failed(error, &mut effects),
             Event::Audited(drift) => self.audited(drift, &mut effects),
@@ -231,7 +244,10 @@ impl Agent {
                 effects.push(Effect::Report(Report::AuditFailed(error)));
                 effects.push(Effect::StartTimer(Timer::Audit, self.config.audit_every));
             }
-            Event::TimerFired(Timer::Retry) => self.repair = true,
+            Event::TimerFired(Timer::Retry) => {
+                self.repair = true;
+                self.ids.stale = true;
+            }
             Event::TimerFired(Timer::Audit) => {
                 // While an apply runs the host is rightly not as the last one left it.
                 if self.applying.is_none() {
@@ -241,6 +257,7 @@ impl Agent {
                 }
             }
             Event::TimerFired(Timer::Tend) => {
+                self.ids.stale = true;
                 effects.push(Effect::Tend);
                 effects.push(Effect::StartTimer(Timer::Tend, Self::TEND_EVERY));
             }
@@ -259,6 +276,7 @@ impl Agent {
             Event::StopAsked => self.end(Exit::Stopped, &mut effects),
         }
         self.decide(&mut effects);
+        self.ask_interface_ids(&mut effects);
         effects
     }
 
@@ -275,6 +293,9 @@ impl Agent {
             .as_ref()
             .map_or_else(Vec::new, |c| c.findings.clone());
         findings.extend(self.device_findings.iter().map(ToString::to_string));
+        findings.extend(self.ids.error.iter().map(|error| {
+            format!("interface ids can't be read ({error}); ports keep the devices that they have by them")
+        }));
         Snapshot {
             host: self.config.host.clone(),
             read: self.policy.as_ref().map(|p| p.revision),
@@ -311,11 +332,7 @@ impl Agent {
         let compiled = match &mut self.compiled {
             Some(compiled) => compiled,
             None => {
-                let (view, findings) = policy::compile(&policy.inventory, &self.config.host);
-                let compiled = Compiled {
-                    view,
-                    findings: findings.iter().map(ToString::to_string).collect(),
-                };
+                let compiled = Compiled::of(policy, &self.config.host);
                 effects.push(Effect::Report(Report::PolicyCompiled {
                     revision: policy.revision,
                     ports: compiled.view.ports.len(),
@@ -324,7 +341,18 @@ impl Agent {
                 self.compiled.insert(compiled)
             }
         };
-        let matching = match_devices(&compiled.view.ports, links);
+        let mut matching = match_devices(&compiled.view.ports, links);
+        if compiled.by_interface_id {
+            match &self.ids.known {
+                None => return,
+                Some(None) => {
+                    let ports = found_by_interface_id(&compiled.view).cloned().collect();
+                    let finding = DeviceFinding::NoInterfaceIds { ports };
+                    matching.findings.push(finding);
+                }
+                Some(Some(_)) => {}
+            }
+        }
         if matching.findings != self.device_findings {
             self.device_findings.clone_from(&matching.findings);
             if !matching.findings.is_empty() {
@@ -383,6 +411,27 @@ impl Agent {
         };
         PortStatus { device, state }
     }
+}
+
+impl Compiled {
+    fn of(policy: &Policy, host: &HostId) -> Self {
+        let (view, findings) = policy::compile(&policy.inventory, host);
+        let by_interface_id = found_by_interface_id(&view).next().is_some();
+        Self {
+            view,
+            findings: findings.iter().map(ToString::to_string).collect(),
+            by_interface_id,
+        }
+    }
+}
+
+fn found_by_interface_id(view: &HostView) -> impl Iterator<Item = &PortId> {
+    let ports = view.ports.iter();
+    let found = ports.filter(|(_, port)| match port.device {
+        DeviceMatch::InterfaceId(_) => true,
+        DeviceMatch::Name(_) | DeviceMatch::Mac | DeviceMatch::Pattern(_) => false,
+    });
+    found.map(|(id, _)| id)
 }
 
 /// Whether both enforce the same; the revision isn't enforced.

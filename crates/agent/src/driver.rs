@@ -263,6 +263,13 @@ impl Driver<'_> {
                         tracing::warn!(%error, "plane not tended");
                     }
                 }
+                Effect::ReadInterfaceIds => {
+                    let result = match self.plane.interface_ids() {
+                        Ok(ids) => Event::InterfaceIdsRead(ids),
+                        Err(error) => Event::InterfaceIdsUnread(error.to_string()),
+                    };
+                    self.results.push_back(result);
+                }
                 Effect::StartTimer(timer, after) => {
                     self.timers.insert(timer, Instant::now() + after);
                 }

@@ -22,6 +22,8 @@ pub struct Link {
     pub up: bool,
     /// The index of the bridge (or bond, or VRF) that it is part of.
     pub master: Option<u32>,
+    /// A virtual switch's for it. The kernel doesn't know it.
+    pub interface_id: Option<String>,
 }
 
 impl Link {
@@ -130,6 +132,7 @@ fn link(body: &[u8]) -> Option<Link> {
         kind: None,
         up: u32_at(body, 8) & IFF_UP != 0,
         master: None,
+        interface_id: None,
     };
     for (kind, value) in attributes(&body[IFINFO_HEADER..]) {
         match kind {
@@ -224,6 +227,7 @@ mod tests {
             kind: Some("tun".to_owned()),
             up: true,
             master: Some(3),
+            interface_id: None,
         };
         check(
             &link_message(RTM_NEWLINK, AF_UNSPEC, &tap()),

@@ -23,7 +23,7 @@ pub struct Matching {
 /// A port that stays without a device although there are candidates.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceFinding {
-    /// A pattern, or a MAC, that fits more than one device.
+    /// A pattern, a MAC or an interface id that fits more than one device.
     Several {
         port: PortId,
         wanted: String,
@@ -31,6 +31,8 @@ pub enum DeviceFinding {
     },
     /// Several ports want the same device.
     Contested { device: String, ports: Vec<PortId> },
+    /// Ports that want a device by its interface id, and nobody here has such ids.
+    NoInterfaceIds { ports: Vec<PortId> },
 }
 
 impl fmt::Display for DeviceFinding {
@@ -55,6 +57,15 @@ impl fmt::Display for DeviceFinding {
                     shortened(&names)
                 )
             }
+            DeviceFinding::NoInterfaceIds { ports } => {
+                let names: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "this data plane knows of no interface ids: ports that want a device by one get none ({}: {})",
+                    ports.len(),
+                    shortened(&names)
+                )
+            }
         }
     }
 }
@@ -71,6 +82,12 @@ pub fn match_devices<'a, P: Borrow<PortView> + 'a>(
             by_mac.entry(mac).or_default().push(link);
         }
     }
+    let mut by_id: BTreeMap<&str, Vec<&Link>> = BTreeMap::new();
+    for link in links.values() {
+        if let Some(id) = &link.interface_id {
+            by_id.entry(id).or_default().push(link);
+        }
+    }
 
     let mut matching = Matching::default();
     let mut claims: BTreeMap<&Link, Vec<&PortId>> = BTreeMap::new();
@@ -83,6 +100,7 @@ pub fn match_devices<'a, P: Borrow<PortView> + 'a>(
                 .values()
                 .filter(|l| l.is_attachable() && fits(pattern, &l.name))
                 .collect(),
+            DeviceMatch::InterfaceId(id) => by_id.get(id.as_str()).cloned().unwrap_or_default(),
         };
         match fitting.as_slice() {
             [] => {}
@@ -179,6 +197,7 @@ fn wanted(port: &PortView) -> String {
         DeviceMatch::Name(name) => format!("the name {name}"),
         DeviceMatch::Mac => format!("the MAC {}", port.mac),
         DeviceMatch::Pattern(pattern) => format!("the pattern {pattern}"),
+        DeviceMatch::InterfaceId(id) => format!("the interface id {id}"),
     }
 }
 
@@ -223,6 +242,7 @@ mod tests {
                 kind: Some((*kind).to_owned()),
                 up: true,
                 master: None,
+                interface_id: None,
             };
             (ifindex, link)
         };
@@ -231,12 +251,16 @@ mod tests {
 
     /// `expected`: the devices of the ports in order, `-` for none; then the number of findings.
     fn check(wants: &[DeviceMatch], there: &[(&str, &str, &str)], expected: (&[&str], usize)) {
+        check_links(wants, &links(there), expected);
+    }
+
+    fn check_links(wants: &[DeviceMatch], there: &BTreeMap<u32, Link>, expected: (&[&str], usize)) {
         let ports: BTreeMap<PortId, PortView> = wants
             .iter()
             .enumerate()
             .map(|(i, w)| (PortId::new(format!("p{i}")), port(w.clone())))
             .collect();
-        let matching = match_devices(&ports, &links(there));
+        let matching = match_devices(&ports, there);
         let seen: Vec<&str> = ports
             .keys()
             .map(|id| matching.devices.get(id).map_or("-", |d| d.name.as_str()))
@@ -288,6 +312,33 @@ mod tests {
         check(&[pattern("tap-*-1")], &there, (&["-"], 1));
         check(&[pattern("tap-c*")], &there, (&["-"], 0));
         check(&[pattern("tap-a-1*1")], &there, (&["-"], 0));
+    }
+
+    #[test]
+    fn an_interface_id_has_to_be_that_of_exactly_one_device() {
+        let wants = [DeviceMatch::InterfaceId("id-1".to_owned())];
+        let with_ids = |ids: [Option<&str>; 2]| {
+            let mut there = links(&[
+                ("tap1", PORT_MAC, "tun"),
+                ("int1", OTHER_MAC, "openvswitch"),
+            ]);
+            for (link, id) in there.values_mut().zip(ids) {
+                link.interface_id = id.map(str::to_owned);
+            }
+            there
+        };
+        check_links(&wants, &with_ids([None, None]), (&["-"], 0));
+        check_links(&wants, &with_ids([Some("ID-1"), None]), (&["-"], 0));
+        check_links(
+            &wants,
+            &with_ids([Some("id-1"), Some("id-2")]),
+            (&["tap1"], 0),
+        );
+        // The switch says so itself: it isn't guessed by a MAC that may be borrowed.
+        check_links(&wants, &with_ids([None, Some("id-1")]), (&["int1"], 0));
+        check_links(&wants, &with_ids([Some("id-1"), Some("id-1")]), (&["-"], 1));
+        let both = [wants[0].clone(), DeviceMatch::Name("tap1".to_owned())];
+        check_links(&both, &with_ids([Some("id-1"), None]), (&["-", "-"], 1));
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub enum Report {
     },
     Drifted(Vec<Drift>),
     AuditFailed(String),
+    InterfaceIdsUnread(String),
     DeviceArmed {
         port: PortId,
         device: String,
@@ -213,6 +214,9 @@ impl Report {
                 }
             }
             Report::AuditFailed(error) => warn!(%error, "audit failed"),
+            Report::InterfaceIdsUnread(error) => {
+                warn!(%error, "interface ids not read: ports keep the devices that they have by them");
+            }
             Report::DeviceArmed {
                 port,
                 device,

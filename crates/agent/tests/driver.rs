@@ -17,8 +17,8 @@ use portcullis_agent::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,14 @@ enum Told {
     Detach,
 }
 
+/// Interface ids by devices' names, as a switch would have them.
+type Ids = Arc<Mutex<BTreeMap<String, String>>>;
+
 /// With a gate, an apply ends when the gate lets it.
 struct Recorder {
     told: Sender<Told>,
     gate: Option<Receiver<()>>,
+    ids: Ids,
 }
 
 impl DataPlane for Recorder {
@@ -68,13 +72,17 @@ impl DataPlane for Recorder {
         Ok(Counters::default())
     }
 
+    fn interface_ids(&mut self) -> Result<Option<BTreeMap<String, String>>, ApplyError> {
+        Ok(Some(self.ids.lock().expect("nobody panics").clone()))
+    }
+
     fn detach(&mut self) -> Result<(), ApplyError> {
         let _ = self.told.send(Told::Detach);
         Ok(())
     }
 }
 
-/// Lines of `port device`; a line `!` is an error.
+/// Lines of `port device`, or `port @interface-id`; a line `!` is an error.
 fn parse(text: &[u8]) -> Result<Inventory, Vec<String>> {
     let text = std::str::from_utf8(text).map_err(|e| vec![e.to_string()])?;
     let host = HostId::new("h");
@@ -115,7 +123,10 @@ fn parse(text: &[u8]) -> Result<Inventory, Vec<String>> {
                 id,
                 network: network.clone(),
                 host: Some(host.clone()),
-                device: DeviceMatch::Name(device.to_owned()),
+                device: match device.strip_prefix('@') {
+                    Some(id) => DeviceMatch::InterfaceId(id.to_owned()),
+                    None => DeviceMatch::Name(device.to_owned()),
+                },
                 mac: model::MacAddr([2, 0, 0, 0, 0, number as u8]),
                 fixed_addresses: BTreeSet::new(),
                 address_pairs: BTreeSet::new(),
@@ -132,6 +143,7 @@ fn parse(text: &[u8]) -> Result<Inventory, Vec<String>> {
 struct Bed {
     lab: Lab,
     root: tempfile::TempDir,
+    ids: Ids,
 }
 
 struct Running {
@@ -145,6 +157,7 @@ impl Bed {
         Self {
             lab: Lab::new("driver").expect("a lab; it needs root"),
             root: tempfile::tempdir().expect("a directory"),
+            ids: Ids::default(),
         }
     }
 
@@ -191,10 +204,15 @@ impl Bed {
             instance,
         };
         let to = mailbox.clone();
+        let ids = self.ids.clone();
         let host: &Namespace = self.lab.host();
         let thread = host.spawn(move || {
             let _lock = lock(&setup.instance);
-            let mut plane = Recorder { told: tell, gate };
+            let mut plane = Recorder {
+                told: tell,
+                gate,
+                ids,
+            };
             drive(&mut plane, setup, &to, &inputs, |_| {}).expect("it starts")
         });
         Running {
@@ -296,6 +314,28 @@ fn devices_come_and_go() {
 }
 
 #[test]
+fn an_interface_id_is_seen_when_it_is_set_and_when_it_is_taken_away() {
+    let bed = Bed::new();
+    let set = |device: &str, id: &str| {
+        let mut ids = bed.ids.lock().expect("nobody panics");
+        ids.insert(device.to_owned(), id.to_owned());
+    };
+    bed.ip("link add pc-t1 type veth peer name pc-peer\nlink set pc-t1 up");
+    bed.write("web @a\n");
+    let agent = bed.start();
+    agent.expect("web");
+    set("pc-t1", "a");
+    agent.expect("web web=pc-t1");
+    set("pc-peer", "a");
+    agent.expect("web closed=pc-t1");
+    let findings = agent.ask(Ask::Status).snapshot.findings;
+    assert!(findings[0].contains("interface id a"), "{findings:?}");
+    set("pc-peer", "b");
+    agent.expect("web web=pc-t1");
+    agent.stop();
+}
+
+#[test]
 fn a_thousand_changes_during_an_apply_make_one_more() {
     const DEVICES: u32 = 1_000;
     let bed = Bed::new();
@@ -309,6 +349,7 @@ fn a_thousand_changes_during_an_apply_make_one_more() {
             ifindex: 1_000 + number,
             name: format!("pc-{number}"),
             master: None,
+            interface_id: None,
             mac: None,
             kind: None,
             up: true,

@@ -86,6 +86,9 @@ pub enum DeviceMatch {
     Mac,
     /// A name with `*` for any text; it has to fit exactly one device.
     Pattern(String),
+    /// The device for whose interface a virtual switch has this id written down: Open vSwitch does in
+    /// `external_ids:iface-id`, where OpenStack and libvirt put the port's id.
+    InterfaceId(String),
 }
 
 /// Addresses beside the fixed ones that a port may use.

@@ -317,7 +317,7 @@ fn check_ports(inventory: &Inventory, findings: &mut Vec<Finding>) {
     let count = inventory.ports.len();
     let mut macs: HashMap<(&NetworkId, MacAddr), &PortId> = HashMap::with_capacity(count);
     let mut addresses: HashMap<(&ScopeId, IpAddr), &PortId> = HashMap::with_capacity(2 * count);
-    let mut devices: HashMap<(&HostId, &str), &PortId> = HashMap::new();
+    let mut devices: HashMap<(&HostId, &DeviceMatch), &PortId> = HashMap::new();
     for (id, port) in &inventory.ports {
         check_port(inventory, id, port, findings);
         let pair = |first: &PortId| [first.clone(), id.clone()];
@@ -343,16 +343,27 @@ fn check_ports(inventory: &Inventory, findings: &mut Vec<Finding>) {
                 }
             }
         }
-        if let (Some(host), DeviceMatch::Name(device)) = (&port.host, &port.device) {
-            let first = *devices.entry((host, device)).or_insert(id);
-            if first != id {
+        if let Some(host) = &port.host {
+            let first = *devices.entry((host, &port.device)).or_insert(id);
+            if first != id
+                && let Some(device) = one_device(&port.device)
+            {
                 findings.push(Finding::DuplicateDevice {
                     host: host.clone(),
-                    device: device.clone(),
+                    device,
                     ports: pair(first),
                 });
             }
         }
+    }
+}
+
+/// In words, what can be one device only. `None`: what fits is seen when it is there.
+fn one_device(device: &DeviceMatch) -> Option<String> {
+    match device {
+        DeviceMatch::Name(name) => Some(name.clone()),
+        DeviceMatch::InterfaceId(id) => Some(format!("of interface id {id}")),
+        DeviceMatch::Mac | DeviceMatch::Pattern(_) => None,
     }
 }
 

@@ -65,6 +65,7 @@ fn port_lines(out: &mut String, id: &impl Display, port: &PortView) -> fmt::Resu
         DeviceMatch::Name(name) => format!("name:{name}"),
         DeviceMatch::Mac => "mac".to_owned(),
         DeviceMatch::Pattern(pattern) => format!("pattern:{pattern}"),
+        DeviceMatch::InterfaceId(id) => format!("interface-id:{id}"),
     };
     let flags = [
         flag(!port.port_security, "port-security-off"),

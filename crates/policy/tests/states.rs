@@ -3,7 +3,7 @@
 
 mod support;
 
-use model::Inventory;
+use model::{DeviceMatch, Inventory};
 use portcullis_policy::{Finding, compile};
 use std::collections::BTreeMap;
 use support::inventory;
@@ -334,4 +334,36 @@ fn findings_say_what_is_true_now() {
         "rule web/in names group nobody, which does not exist: it matches nobody",
     ];
     assert_eq!(texts, expected);
+}
+
+#[test]
+fn two_ports_of_a_host_that_name_one_device_are_found() {
+    let check = |devices: [DeviceMatch; 2], expected: &[&str]| {
+        let mut content = inventory([
+            "host h1",
+            "network net blue -",
+            "port a net h1 02:00:00:00:00:01 10.0.0.1",
+            "port b net h1 02:00:00:00:00:02 10.0.0.2",
+        ]);
+        for (port, device) in content.ports.values_mut().zip(devices) {
+            port.device = device;
+        }
+        let (_, findings) = compile(&content, &"h1".into());
+        let texts: Vec<String> = findings.iter().map(Finding::to_string).collect();
+        assert_eq!(texts, expected);
+    };
+    let name = || DeviceMatch::Name("x".to_owned());
+    let id = || DeviceMatch::InterfaceId("x".to_owned());
+    check([name(), id()], &[]);
+    check([DeviceMatch::Mac, DeviceMatch::Mac], &[]);
+    check(
+        [name(), name()],
+        &["ports a and b of host h1 both name device x: it can serve one of them only"],
+    );
+    check(
+        [id(), id()],
+        &[
+            "ports a and b of host h1 both name device of interface id x: it can serve one of them only",
+        ],
+    );
 }

@@ -65,6 +65,7 @@ pub(crate) const PORT_FIELDS: &[&str] = &[
     "network",
     "host",
     "device",
+    "iface-id",
     "mac",
     "addresses",
     "pairs",
@@ -153,6 +154,8 @@ pub(crate) struct PortDraft<'a> {
     pub(crate) network: Option<Text<'a>>,
     pub(crate) host: Option<Text<'a>>,
     pub(crate) device: Option<Text<'a>>,
+    /// With `device`: noted as wrong.
+    pub(crate) interface_id: Option<Text<'a>>,
     pub(crate) mac: Option<(MacAddr, Place)>,
     pub(crate) addresses: Vec<(IpAddr, Place)>,
     pub(crate) pairs: BTreeSet<AddressPair>,
@@ -516,6 +519,12 @@ fn port<'a>(r: &mut Reader<'a>, name: &Text<'a>) -> Result<PortDraft<'a>, Stop> 
                     check_name(r, device, words::device)?;
                 }
             }
+            "iface-id" => {
+                draft.interface_id = r.text("`iface-id`")?;
+                if let Some(id) = &draft.interface_id {
+                    check_name(r, id, words::interface_id)?;
+                }
+            }
             "mac" => draft.mac = r.parsed("`mac`", words::mac)?,
             "addresses" => r.items(|r| {
                 draft
@@ -542,6 +551,14 @@ fn port<'a>(r: &mut Reader<'a>, name: &Text<'a>) -> Result<PortDraft<'a>, Stop> 
         let what = format!("the port {} has no `mac`", quoted(&name.value));
         let advice = "give it the MAC address of the VM's interface: `mac: 52:54:00:12:34:56`";
         r.note(name.at, ErrorKind::MissingField, what, advice)?;
+    }
+    if let (Some(_), Some(id)) = (&draft.device, &draft.interface_id) {
+        let what = format!(
+            "the port {} has both `device` and `iface-id`",
+            quoted(&name.value)
+        );
+        let advice = "a port's device is found in one way: remove one of them";
+        r.note(id.at, ErrorKind::DeviceTwice, what, advice)?;
     }
     Ok(draft)
 }

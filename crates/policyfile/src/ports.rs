@@ -20,6 +20,7 @@ pub(crate) struct PortBuilder<'a, 'n> {
     macs: HashMap<(u32, MacAddr), usize>,
     addresses: HashMap<(AddressSpace, IpAddr), usize>,
     devices: HashMap<(HostId, Cow<'a, str>), usize>,
+    interface_ids: HashMap<(HostId, Cow<'a, str>), usize>,
 }
 
 #[derive(Clone)]
@@ -66,6 +67,7 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             macs: HashMap::with_capacity(ports),
             addresses: HashMap::with_capacity(2 * ports),
             devices: HashMap::with_capacity(ports),
+            interface_ids: HashMap::new(),
         }
     }
 
@@ -81,14 +83,8 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
         let segment = self.segment(&name, draft.network.as_ref(), log)?;
         let host = self.host(&name, draft.host.as_ref(), log)?;
         let groups = self.groups(&name, &draft.groups, log)?;
-        if let (Some(host), Some(device)) = (&host, &draft.device) {
-            let key = (host.clone(), device.value.clone());
-            if let Some(other) = self.devices.insert(key, this)
-                && !is_pattern(&device.value)
-            {
-                let what = format!("the device {} is taken", quoted(&device.value));
-                self.taken(log, device.at, ErrorKind::DuplicateDevice, what, other)?;
-            }
+        if let Some(host) = &host {
+            self.device(host, &draft, this, log)?;
         }
         let (Some(segment), Some((mac, mac_at))) = (segment, draft.mac) else {
             return Ok(None);
@@ -116,7 +112,7 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             id: PortId::new(&*name.value),
             network: segment.network,
             host,
-            device: draft.device.map_or(DeviceMatch::Mac, device_match),
+            device: device_match(draft.device, draft.interface_id),
             mac,
             fixed_addresses,
             address_pairs: draft.pairs,
@@ -125,6 +121,33 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             dhcp_server: draft.dhcp_server,
             router: draft.router,
         }))
+    }
+
+    /// Notes it if another port of the host has the same.
+    fn device(
+        &mut self,
+        host: &HostId,
+        draft: &PortDraft<'a>,
+        this: usize,
+        log: &mut Log<'a>,
+    ) -> Result<(), Stop> {
+        if let Some(device) = &draft.device {
+            let key = (host.clone(), device.value.clone());
+            if let Some(other) = self.devices.insert(key, this)
+                && !is_pattern(&device.value)
+            {
+                let what = format!("the device {} is taken", quoted(&device.value));
+                self.taken(log, device.at, ErrorKind::DuplicateDevice, what, other)?;
+            }
+        }
+        if let Some(id) = &draft.interface_id {
+            let key = (host.clone(), id.value.clone());
+            if let Some(other) = self.interface_ids.insert(key, this) {
+                let what = format!("the interface id {} is taken", quoted(&id.value));
+                self.taken(log, id.at, ErrorKind::DuplicateDevice, what, other)?;
+            }
+        }
+        Ok(())
     }
 
     fn segment(
@@ -255,10 +278,12 @@ fn is_pattern(device: &str) -> bool {
     device.contains('*')
 }
 
-fn device_match(device: Text<'_>) -> DeviceMatch {
-    let name = device.value.into_owned();
-    match is_pattern(&name) {
-        true => DeviceMatch::Pattern(name),
-        false => DeviceMatch::Name(name),
+fn device_match(device: Option<Text<'_>>, interface_id: Option<Text<'_>>) -> DeviceMatch {
+    let text = |text: Text<'_>| text.value.into_owned();
+    match (device.map(text), interface_id.map(text)) {
+        (Some(name), _) if is_pattern(&name) => DeviceMatch::Pattern(name),
+        (Some(name), _) => DeviceMatch::Name(name),
+        (None, Some(id)) => DeviceMatch::InterfaceId(id),
+        (None, None) => DeviceMatch::Mac,
     }
 }

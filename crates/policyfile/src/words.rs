@@ -244,6 +244,19 @@ pub(crate) fn device(text: &str) -> Result<(), Complaint> {
     Err(Complaint::new(ErrorKind::BadDevice, what, advice))
 }
 
+/// The text that a virtual switch has for an interface: a UUID as a rule, but it may be any.
+pub(crate) fn interface_id(text: &str) -> Result<(), Complaint> {
+    const MAX: usize = 512;
+    if (1..=MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let what = format!("{} can't be the id of an interface", quoted(text));
+    let advice = format!(
+        "1 to {MAX} characters without spaces (ASCII), as `ovs-vsctl get interface DEVICE external_ids:iface-id` shows it"
+    );
+    Err(Complaint::new(ErrorKind::BadInterfaceId, what, advice))
+}
+
 /// `0x88cc` or 35020. Those that the guard itself judges can't be listed, nor tags, which would hide
 /// what is behind them.
 pub(crate) fn ethertype(text: &str) -> Result<u16, Complaint> {

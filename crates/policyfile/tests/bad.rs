@@ -404,6 +404,23 @@ fn macs_and_devices_can_exist() {
 }
 
 #[test]
+fn an_interface_id_is_text_without_blanks_and_stands_for_the_device() {
+    port(
+        "iface-id: @'a b'",
+        &["bad-iface-id"],
+        &["external_ids:iface-id"],
+    );
+    port("iface-id: @''", &["bad-iface-id"], &["512 characters"]);
+    port("iface-id: @[a, b]", &["wrong-shape"], &[]);
+    port(
+        "device: tap1, iface-id: @a",
+        &["device-twice"],
+        &["remove one"],
+    );
+    port("iface-id: @a, device: tap1", &["device-twice"], &["`vm1`"]);
+}
+
+#[test]
 fn rules_say_whom_and_what() {
     rule(
         "@{ protocol: tcp, ports: 22 }",
@@ -581,6 +598,11 @@ fn what_must_be_unique_is() {
         "mac: 52:54:00:00:00:02, device: @a",
         &["duplicate-device"],
         &["`vm1`"],
+    );
+    check(
+        "ports:\n  vm1: { mac: 52:54:00:00:00:01, iface-id: a }\n  vm2: { mac: 52:54:00:00:00:02, iface-id: @a }",
+        &["duplicate-device"],
+        &["interface id `a` is taken", "`vm1`"],
     );
     let address = |a| format!("mac: 52:54:00:00:00:02, addresses: {a}");
     ports(&address("@10.0.0.5"), &["duplicate-address"], &["`vm1`"]);

@@ -183,7 +183,7 @@ fn a_small_file_has_sensible_defaults() {
 }
 
 #[test]
-fn devices_are_found_by_name_pattern_or_mac() {
+fn devices_are_found_by_name_pattern_interface_id_or_mac() {
     let device = |field: &str, expected: DeviceMatch| {
         let text = format!(
             "networks: {{ lan: }}\nports: {{ vm1: {{ mac: 52:54:00:00:00:01, {field} }} }}"
@@ -193,6 +193,12 @@ fn devices_are_found_by_name_pattern_or_mac() {
     device("device: tap-web1", DeviceMatch::Name("tap-web1".into()));
     device("device: vnet*", DeviceMatch::Pattern("vnet*".into()));
     device("device: 7", DeviceMatch::Name("7".into()));
+    let id = "0c7c1a9e-52f1-4f5c-9d3e-7b1f6f1a2b3c";
+    device(
+        &format!("iface-id: {id}"),
+        DeviceMatch::InterfaceId(id.into()),
+    );
+    device("iface-id: 007", DeviceMatch::InterfaceId("007".into()));
     device("groups: ", DeviceMatch::Mac);
 }
 

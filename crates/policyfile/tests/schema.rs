@@ -187,6 +187,11 @@ fn parse_and_schema_agree() {
     port("pairs: [{ mac: 00:00:5e:00:01:0a }]", false);
     port("device: a-name-too-long-for-linux", false);
     port("device: ..", false);
+    port("iface-id: 0c7c1a9e-52f1-4f5c-9d3e-7b1f6f1a2b3c", true);
+    port("iface-id: 'a b'", false);
+    port(&format!("iface-id: {}", "x".repeat(512)), true);
+    port(&format!("iface-id: {}", "x".repeat(513)), false);
+    port("iface-id: a, device: tap1", false);
     port("addresses: 10.0.0.5/24", false);
     port("groups: [any]", false);
     port("port-security: maybe", false);

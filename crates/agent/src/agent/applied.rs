@@ -120,7 +120,7 @@ impl Agent {
     ) {
         let named = target.view.ports.values().filter_map(|p| match &p.device {
             DeviceMatch::Name(name) | DeviceMatch::Pattern(name) => Some(name.clone()),
-            DeviceMatch::Mac => None,
+            DeviceMatch::Mac | DeviceMatch::InterfaceId(_) => None,
         });
         let armed = target
             .devices

@@ -38,11 +38,14 @@ impl Agent {
         }
     }
 
-    pub(super) fn device_seen(&mut self, at: Duration, link: Link) {
+    pub(super) fn device_seen(&mut self, at: Duration, mut link: Link) {
         // Before the first list: the list will have it.
         let Some(links) = &mut self.links else {
             return;
         };
+        // Also when nothing changes that we see: a switch that takes a device in makes itself felt like this.
+        self.ids.stale = true;
+        link.interface_id = self.ids.of(&link);
         let before = links.get(&link.ifindex);
         if before == Some(&link) {
             return;
@@ -61,6 +64,7 @@ impl Agent {
         {
             self.ours.insert(link.device());
         }
+        // With the name, the interface id is another.
         self.stale |= before
             .is_none_or(|b| b.name != link.name || b.mac != link.mac || b.master != link.master);
         links.insert(link.ifindex, link);

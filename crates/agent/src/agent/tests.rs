@@ -4,9 +4,12 @@ use super::*;
 use model::{DeviceMatch, Host, Network, NetworkId, Port, ScopeId, Settings};
 use proptest::prelude::*;
 
+mod interface_ids;
+
 const MS: Duration = Duration::from_millis(1);
 
-/// A policy in words: `web:tap1 db:tap2`; port and device. Ports carry fixed data otherwise.
+/// A policy in words: `web:tap1 db:tap2 app:@a`; port and device, or interface id. Ports carry fixed
+/// data otherwise.
 fn policy(text: &str) -> PolicyText {
     let host = HostId::new("h");
     let network = NetworkId::new("lan");
@@ -44,7 +47,10 @@ fn policy(text: &str) -> PolicyText {
                 id,
                 network: network.clone(),
                 host: Some(host.clone()),
-                device: DeviceMatch::Name(device.to_owned()),
+                device: match device.strip_prefix('@') {
+                    Some(id) => DeviceMatch::InterfaceId(id.to_owned()),
+                    None => DeviceMatch::Name(device.to_owned()),
+                },
                 mac: model::MacAddr([2, 0, 0, 0, 0, index as u8]),
                 fixed_addresses: BTreeSet::new(),
                 address_pairs: BTreeSet::new(),
@@ -69,7 +75,17 @@ fn link(ifindex: u32, name: &str) -> Link {
         kind: Some("tun".to_owned()),
         up: true,
         master: None,
+        interface_id: None,
     }
+}
+
+/// Devices with their interface ids: `tap1=a tap2=b`.
+fn ids(text: &str) -> Event {
+    let ids = text.split_whitespace().map(|word| {
+        let (device, id) = word.split_once('=').expect("device=id");
+        (device.to_owned(), id.to_owned())
+    });
+    Event::InterfaceIdsRead(Some(ids.collect()))
 }
 
 fn seen(link: Link) -> Event {
@@ -147,6 +163,7 @@ fn words(effect: &Effect) -> String {
         ),
         Effect::Audit => "audit".to_owned(),
         Effect::Tend => "tend".to_owned(),
+        Effect::ReadInterfaceIds => "ids".to_owned(),
         Effect::StartTimer(timer, after) => format!("timer {timer:?} {}", after.as_millis()),
         Effect::Guard(state) => format!("guard {:?} armed {:?}", state.names, state.armed),
         Effect::RememberOurs(ours) => {
@@ -607,11 +624,13 @@ fn final_target(events: &[Event]) -> Option<Arc<Target>> {
     while let Some(event) = waiting.pop() {
         let step = agent.step(MS, event);
         for effect in step {
+            // The plane's answer comes at some later time: here after the next event.
+            let at = waiting.len().saturating_sub(1);
             if let Effect::Apply(target) = effect {
                 last = Some(target);
-                // The plane's answer comes at some later time: here after the next event.
-                let at = waiting.len().saturating_sub(1);
                 waiting.insert(at, applied());
+            } else if effect == Effect::ReadInterfaceIds {
+                waiting.insert(at, ids("tap4=a"));
             }
         }
     }
@@ -621,7 +640,7 @@ fn final_target(events: &[Event]) -> Option<Arc<Target>> {
 proptest! {
     #[test]
     fn the_final_target_depends_on_the_final_state(
-        noise in prop::collection::vec(0..6u8, 0..30),
+        noise in prop::collection::vec(0..9u8, 0..30),
         order in Just(vec![0usize, 1, 2, 3]).prop_shuffle(),
     ) {
         let history = noise.iter().map(|kind| match kind {
@@ -630,29 +649,33 @@ proptest! {
             2 => seen(link(7, "tap1")),
             3 => Event::DeviceGone { ifindex: 7 },
             4 => listed(&[(5, "eth0"), (9, "tap3")]),
+            5 => ids("tap1=a tap4=b"),
+            6 => seen(link(10, "tap4")),
+            7 => read("web:@a db:@b"),
             _ => seen(link(8, "tap2")),
         });
         let settled = [
-            read("web:tap1 db:tap2 # last"),
-            listed(&[(7, "tap1"), (8, "tap2")]),
+            read("web:tap1 db:tap2 app:@a # last"),
+            listed(&[(7, "tap1"), (8, "tap2"), (10, "tap4")]),
             seen(link(7, "tap1")),
-            read("web:tap1 db:tap2 # last"),
+            read("web:tap1 db:tap2 app:@a # last"),
         ];
         // The list comes last among the links: it replaces what was there.
         let mut events: Vec<Event> = vec![listed(&[])];
         events.extend(history);
         events.extend(order.iter().map(|i| settled[*i].clone()));
         events.push(settled[1].clone());
+        events.push(Event::TimerFired(Timer::Tend));
         let target = final_target(&events).expect("something is applied");
         let devices: Vec<String> = target
             .devices
             .iter()
             .map(|(p, d)| format!("{p}={}@{}", d.name, d.ifindex))
             .collect();
-        prop_assert_eq!(devices, ["db=tap2@8", "web=tap1@7"]);
+        prop_assert_eq!(devices, ["app=tap4@10", "db=tap2@8", "web=tap1@7"]);
         // tap3 may have been ours, and is gone with the last list.
         prop_assert!(target.closed.is_empty());
         let ports: Vec<&str> = target.view.ports.keys().map(PortId::as_str).collect();
-        prop_assert_eq!(ports, ["db", "web"]);
+        prop_assert_eq!(ports, ["app", "db", "web"]);
     }
 }

@@ -65,6 +65,7 @@ fn summary(read: &PolicyFile, host: &HostId, file: &str, warnings: &[String]) ->
                 model::DeviceMatch::Name(name) => name.clone(),
                 model::DeviceMatch::Pattern(pattern) => format!("pattern {pattern}"),
                 model::DeviceMatch::Mac => "by MAC".to_owned(),
+                model::DeviceMatch::InterfaceId(id) => format!("interface id {id}"),
             };
             json!({
                 "port": p.id.as_str(),
