@@ -4,7 +4,7 @@
 //! A zone that was given back is the last to be given again: what the tracker knows of it may be late.
 //! Knows nothing of: what a zone holds.
 
-use model::PortId;
+use model::{PortId, Prefix, ScopeId};
 use ovsdb::Bridge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,11 +14,17 @@ pub(crate) struct Books {
     pub(crate) zones: BTreeMap<PortId, u16>,
     /// TCP flows of the port start by SYN only, until then.
     pub(crate) held: BTreeMap<PortId, SystemTime>,
+    /// Addresses that have left a group, and until when a flow may remember them in it.
+    pub(crate) lost: BTreeMap<(ScopeId, Prefix), SystemTime>,
+    /// Which of a bridge's fields stands for our option: asked of each switch, and not kept.
+    pub(crate) options: BTreeMap<String, u8>,
     last: u16,
 }
 
 const ZONE: &str = "portcullis-zone-";
 const HELD: &str = "portcullis-held-";
+/// With scope and prefix, a slash between them.
+const LOST: &str = "portcullis-lost-";
 /// Other users of the tracker begin at the low end.
 const FIRST_ZONE: u16 = 0x8000;
 const LAST_ZONE: u16 = 0xfffe;
@@ -39,6 +45,12 @@ impl Books {
             {
                 let until = UNIX_EPOCH + Duration::from_secs(seconds);
                 books.held.insert(port.into(), until);
+            }
+            if let Some((scope, prefix)) = key.strip_prefix(LOST).and_then(|k| k.split_once('/'))
+                && let (Ok(prefix), Ok(seconds)) = (prefix.parse(), value.parse())
+            {
+                let until = UNIX_EPOCH + Duration::from_secs(seconds);
+                books.lost.insert((scope.into(), prefix), until);
             }
         }
         books
@@ -78,16 +90,27 @@ impl Books {
                 ids.insert(format!("{ZONE}{port}"), zone.to_string());
             }
             if let Some(until) = self.held.get(port) {
-                let since = until.duration_since(UNIX_EPOCH).unwrap_or_default();
-                ids.insert(format!("{HELD}{port}"), since.as_secs().to_string());
+                ids.insert(format!("{HELD}{port}"), seconds(*until));
             }
         }
         ids
     }
 
+    /// What a bridge with a tunnel has to say besides.
+    pub(crate) fn lost_ids(&self) -> BTreeMap<String, String> {
+        let lost = self.lost.iter();
+        lost.map(|((scope, prefix), until)| (format!("{LOST}{scope}/{prefix}"), seconds(*until)))
+            .collect()
+    }
+
     /// The keys of ours that a bridge has.
     pub(crate) fn keys(bridge: &Bridge) -> impl Iterator<Item = &String> {
         let keys = bridge.external_ids.keys();
-        keys.filter(|key| key.starts_with(ZONE) || key.starts_with(HELD))
+        keys.filter(|key| [ZONE, HELD, LOST].iter().any(|ours| key.starts_with(ours)))
     }
+}
+
+fn seconds(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs().to_string()
 }

@@ -6,7 +6,7 @@ use crate::cookie::Cookie;
 use crate::registers::{FLAGS, Flag, Part, REASON};
 use crate::tables::Table;
 use model::{DropReason, Prefix};
-use openflow::{Action, Bits, Field, Flow, Match};
+use openflow::{Action, Bits, Field, Flow, Match, Value};
 use std::net::IpAddr;
 
 pub(crate) const ETH_IP: u16 = 0x0800;
@@ -53,6 +53,11 @@ impl Draft {
 
     pub(crate) fn on_masked(mut self, field: Field, value: u128, mask: u128) -> Self {
         self.matching = self.matching.masked(field, value, mask);
+        self
+    }
+
+    pub(crate) fn on_value(mut self, field: Field, value: Value, mask: Value) -> Self {
+        self.matching = self.matching.with(field, value, mask);
         self
     }
 

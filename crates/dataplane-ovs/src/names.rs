@@ -27,7 +27,12 @@ impl Names {
         let none = BTreeSet::new();
         let networks = view.networks.keys().cloned();
         let scopes = view.networks.values().map(|n| n.scope.clone());
+        let overlay = view.overlay.as_deref();
+        let ahead = overlay
+            .into_iter()
+            .flat_map(|overlay| overlay.remote_ports.values());
         let profiles = view.ports.values().map(|port| port.groups.clone());
+        let profiles = profiles.chain(ahead.map(|port| port.groups.clone()));
         let groups = view.groups.keys().cloned();
         let rules = view.groups.iter().flat_map(|(group, content)| {
             content.rules.keys().map(|rule| RuleRef {
@@ -64,7 +69,9 @@ fn tags(view: &HostView) -> BTreeMap<GroupId, u16> {
         .groups
         .iter()
         .filter_map(|(id, group)| Some((id, group.tag?)));
-    let known: BTreeMap<&GroupId, u16> = known.collect();
+    let in_sight = view.overlay.iter().flat_map(|overlay| &overlay.tags);
+    let in_sight = in_sight.map(|(id, tag)| (id, *tag));
+    let known: BTreeMap<&GroupId, u16> = known.chain(in_sight).collect();
     let taken = known.values().map(|tag| u32::from(*tag)).collect();
     let untagged = named.iter().filter(|group| !known.contains_key(**group));
     let given = number(

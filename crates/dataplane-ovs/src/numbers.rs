@@ -20,7 +20,7 @@ pub(crate) fn number<K: Ord + Clone + Hash>(
     let names: BTreeSet<K> = names.into_iter().collect();
     let mut numbers = BTreeMap::new();
     for name in names {
-        let mut number = (fnv(&text(&name)) % most) as u32 + 1;
+        let mut number = (hash(&text(&name)) % most) as u32 + 1;
         while !taken.insert(number) {
             number = (u64::from(number) % most) as u32 + 1;
         }
@@ -30,7 +30,7 @@ pub(crate) fn number<K: Ord + Clone + Hash>(
 }
 
 /// FNV-1a: small, and the same in every build.
-fn fnv(text: &str) -> u64 {
+pub(crate) fn hash(text: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, step);
     // The low bits of short texts are close together.

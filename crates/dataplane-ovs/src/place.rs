@@ -4,16 +4,21 @@
 //! Knows nothing of: flows.
 
 use crate::books::Books;
+use crate::render::tunnel::TunnelPort;
 use crate::render::{Attached, Forwarding, Switchboard};
 use dataplane::{Device, Target};
 use model::{NetworkId, PortId};
 use ovsdb::{Bridge, Interface, SwitchPort};
+use policy::OverlayView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A bridge's own word on how it forwards; without it `secure` is [`Forwarding::Whole`].
 pub(crate) const FORWARDING: &str = "portcullis-forwarding";
+/// Of an interface that we have made, with [`TUNNEL`].
+pub(crate) const OWNER: &str = "portcullis";
+pub(crate) const TUNNEL: &str = "tunnel";
 /// Of an interface that isn't a port's: in which network what it brings is, on a bridge that we drive whole.
 pub(crate) const NETWORK: &str = "portcullis-network";
 
@@ -87,7 +92,44 @@ pub(crate) fn place(
             board.outside.entry(network).or_default().insert(of_port);
         }
     }
+    if let Some(overlay) = &target.view.overlay {
+        tunnels(&mut placement, overlay, bridges, books);
+    }
     placement
+}
+
+/// The port that leads to other hosts, on bridges that we drive whole and that have ports in networks with a number.
+fn tunnels(placement: &mut Placement, overlay: &OverlayView, bridges: &[Bridge], books: &Books) {
+    for bridge in bridges {
+        let Some(board) = placement.boards.get_mut(&bridge.name) else {
+            continue;
+        };
+        if !wants_tunnel(board, overlay) {
+            continue;
+        }
+        let found = tunnel_interface(bridge).and_then(|interface| of_port(interface).ok());
+        let option = books.options.get(&bridge.name);
+        if let (Some(of_port), Some(option)) = (found, option) {
+            board.tunnel = Some(TunnelPort {
+                of_port,
+                option: *option,
+            });
+            board.lost = books.lost.keys().cloned().collect();
+        }
+    }
+}
+
+/// Whether it has a port in a network that goes on at other hosts.
+pub(crate) fn wants_tunnel(board: &Switchboard, overlay: &OverlayView) -> bool {
+    let mut networks = board.ports.values().map(|port| &port.view.network);
+    board.forwarding == Forwarding::Whole
+        && networks.any(|network| overlay.networks.contains_key(network))
+}
+
+pub(crate) fn tunnel_interface(bridge: &Bridge) -> Option<&Interface> {
+    let mut interfaces = bridge.ports.iter().flat_map(|port| &port.interfaces);
+    interfaces
+        .find(|interface| interface.external_ids.get(OWNER).map(String::as_str) == Some(TUNNEL))
 }
 
 /// The ports of the view that can have a zone: those whose device is on a bridge.

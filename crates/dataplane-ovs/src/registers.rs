@@ -9,7 +9,7 @@
 //! reg4       31..16 OpenFlow port that it goes to      15..0 address scope
 //! reg5       a group of the destination (its own number at the to-port gate, else its tag)
 //! reg6       a group of the source (its own number at the from-port gate, else its tag)
-//! reg7       an IPv4 address that is asked about; at last the reason of a drop
+//! reg7       an IPv4 address that is asked about; the host that has a MAC; at last the reason of a drop
 //! xxreg2     an IPv6 address that is asked about; the tags of the other side
 //! xxreg3     the tags of the source, as they go into a tunnel or come out of one
 //! ```
@@ -28,6 +28,7 @@ pub(crate) const TO_GROUP: Field = Field::Reg(5);
 pub(crate) const FROM_GROUP: Field = Field::Reg(6);
 pub(crate) const ASKED4: Field = Field::Reg(7);
 pub(crate) const REASON: Field = Field::Reg(7);
+pub(crate) const REMOTE: Field = Field::Reg(7);
 pub(crate) const ASKED6: Field = Field::XxReg(2);
 pub(crate) const TAGS: Field = Field::XxReg(2);
 pub(crate) const SOURCE_TAGS: Field = Field::XxReg(3);
@@ -96,6 +97,20 @@ impl Flag {
     pub(crate) const ROUTER: Flag = Flag(1 << 11);
     pub(crate) const DHCP_SERVER: Flag = Flag(1 << 12);
     pub(crate) const HELD: Flag = Flag(1 << 13);
+
+    /// The host of the source has asked the receiver's rules, and they permit it.
+    pub(crate) const INSPECTED: Flag = Flag(1 << 14);
+    /// To or from a host that knows members by their addresses.
+    pub(crate) const PLAIN: Flag = Flag(1 << 15);
+    /// By what this host's tracker says: a packet of a flow that the port began, or a reply.
+    pub(crate) const FORTH: Flag = Flag(1 << 16);
+    pub(crate) const BACK: Flag = Flag(1 << 17);
+    /// Of the port: its rules say of each flow who began it.
+    pub(crate) const KEEPS_STATE: Flag = Flag(1 << 18);
+
+    pub(crate) fn place(self) -> u16 {
+        self.0.trailing_zeros() as u16
+    }
 
     pub(crate) fn bit(self) -> u128 {
         u128::from(self.0)

@@ -10,9 +10,11 @@
 //! rules.rs      the rules, and how groups are walked through
 //! identity.rs   of which groups an address is
 //! forward.rs    from one gate to the other
+//! tunnel.rs     from one host to the other, and ahead.rs, what is asked before that
 //! ```
 //! Knows nothing of: what the switch holds now, sockets.
 
+mod ahead;
 mod classify;
 mod forward;
 mod from_port;
@@ -21,14 +23,15 @@ mod own;
 pub(crate) mod rules;
 mod to_port;
 mod track;
+pub(crate) mod tunnel;
 
 use crate::draft::Draft;
 use crate::names::Names;
 use crate::registers;
 use crate::tables::Table;
-use model::{Direction, NetworkId, PortId, ScopeId};
+use model::{Direction, Inspection, NetworkId, PortId, Prefix, ScopeId};
 use openflow::{Flow, Match};
-use policy::{HostView, NetworkView, PortView};
+use policy::{HostView, NetworkView, OverlayView, PortView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -41,6 +44,10 @@ pub(crate) struct Switchboard {
     pub(crate) closed: BTreeSet<u16>,
     /// Other ports of the bridge that are in a network, for a bridge that we drive whole.
     pub(crate) outside: BTreeMap<NetworkId, BTreeSet<u16>>,
+    /// To other hosts, from a bridge that we drive whole.
+    pub(crate) tunnel: Option<tunnel::TunnelPort>,
+    /// Whose membership has ended where a flow may still know it: these are told by their address.
+    pub(crate) lost: BTreeSet<(ScopeId, Prefix)>,
 }
 
 /// Who decides where a frame goes that no port of ours gets.
@@ -92,6 +99,8 @@ pub(crate) fn render(view: &HostView, board: &Switchboard, names: &Names) -> Flo
     rules::render(&mut scene);
     identity::render(&mut scene);
     forward::render(&mut scene);
+    tunnel::render(&mut scene);
+    ahead::render(&mut scene);
     let nudge = nudge();
     let key = (nudge.table, nudge.priority, nudge.matching.clone());
     scene.flows.insert(key, nudge);
@@ -128,6 +137,22 @@ impl<'a> Scene<'a> {
     pub(crate) fn scope(&self, port: &Attached) -> &'a ScopeId {
         let network = self.view.networks.get(&port.view.network);
         &network.expect("a view has the networks of its ports").scope
+    }
+
+    pub(crate) fn overlay(&self) -> Option<&'a OverlayView> {
+        self.view.overlay.as_deref()
+    }
+
+    /// Tags alone say who in this scope is in which group.
+    pub(crate) fn is_tagged(&self, scope: &ScopeId) -> bool {
+        let overlay = self.overlay().filter(|_| self.board.tunnel.is_some());
+        overlay.is_some_and(|overlay| overlay.is_tagged(self.view, scope))
+    }
+
+    /// The rules of receivers on other hosts are asked here.
+    pub(crate) fn inspects_ahead(&self) -> bool {
+        let overlay = self.overlay().filter(|_| self.board.tunnel.is_some());
+        overlay.is_some_and(|overlay| overlay.inspection != Inspection::Destination)
     }
 
     pub(crate) fn network_number(&self, network: &NetworkId) -> u16 {

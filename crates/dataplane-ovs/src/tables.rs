@@ -5,7 +5,7 @@
 //! 200 HandOver      from another pipeline of the bridge, to the gate of a port that this has chosen
 //! from-port gate    FromFrame FromMac FromArp FromClaim FromIp4 FromIp6 FromNd FromNdTarget
 //!                   OutMany OutIdentity OutElide OutState OutVerdict
-//! between them      Destination Learned Enter Tunnel
+//! between them      Tunnel TunnelNetwork Destination Learned Ahead AheadVerdict Send Enter
 //! to-port gate      ToFrame ToAddress ToSource ToInfrastructure
 //!                   InIdentity InElide InState InVerdict Deliver
 //! asked by both     Own Identity Walk Remotes Rules
@@ -32,8 +32,12 @@ pub enum Table {
     OutState,
     OutVerdict,
     Tunnel,
+    TunnelNetwork,
     Destination,
     Learned,
+    Ahead,
+    AheadVerdict,
+    Send,
     Enter,
     ToFrame,
     ToAddress,
@@ -56,7 +60,7 @@ pub enum Table {
 pub(crate) const FIRST: u8 = 200;
 
 impl Table {
-    pub const ALL: [Table; 34] = [
+    pub const ALL: [Table; 38] = [
         Table::Classify,
         Table::HandOver,
         Table::FromFrame,
@@ -73,8 +77,12 @@ impl Table {
         Table::OutState,
         Table::OutVerdict,
         Table::Tunnel,
+        Table::TunnelNetwork,
         Table::Destination,
         Table::Learned,
+        Table::Ahead,
+        Table::AheadVerdict,
+        Table::Send,
         Table::Enter,
         Table::ToFrame,
         Table::ToAddress,

@@ -106,6 +106,7 @@ drop_reasons! {
     16 BadFragment "bad-fragment" "A first fragment without its whole headers, or a later one that overlaps them.",
     17 OrphanFragment "orphan-fragment" "A later fragment of a datagram whose first fragment was not passed.",
     18 ErrorRate "error-rate" "More ICMP errors about untracked flows than the port may see in a second.",
+    19 UnknownTunnel "unknown-tunnel" "It came through a tunnel from an unknown host, for an unknown network, or without the groups of its source.",
 }
 
 impl fmt::Display for DropReason {

@@ -58,7 +58,7 @@ impl Value {
         Self(std::array::from_fn(|i| self.0[i] & other.0[i]))
     }
 
-    pub(crate) fn or(self, other: Self) -> Self {
+    pub fn or(self, other: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
@@ -67,7 +67,7 @@ impl Value {
     }
 
     /// What goes beyond the 32 bytes is lost.
-    pub(crate) fn shifted_left(self, bits: u16) -> Self {
+    pub fn shifted_left(self, bits: u16) -> Self {
         let (bytes, bits) = (usize::from(bits / 8), bits % 8);
         let at = |i: usize| self.0.get(i + bytes).copied().unwrap_or(0);
         Self(std::array::from_fn(|i| {

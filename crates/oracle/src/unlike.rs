@@ -39,7 +39,8 @@ pub(crate) fn is_unseen(can: Capabilities, frame: &[u8], reason: DropReason) -> 
         | DropReason::NoRule
         | DropReason::FlowBudget
         | DropReason::OrphanFragment
-        | DropReason::ErrorRate => !can.whole_headers && is_length_off(frame),
+        | DropReason::ErrorRate
+        | DropReason::UnknownTunnel => !can.whole_headers && is_length_off(frame),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::finding::Finding;
 use crate::overlay::overlay;
 use crate::view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};
 use model::{
-    AddressGroupId, DeviceMatch, Family, GroupId, HostId, Inventory, L4Match, MacAddr, Network,
-    NetworkId, Peer, Port, PortId, Prefix, Rule, RuleId, RuleRef, ScopeId, SecurityGroup,
+    AddressGroupId, DeviceMatch, Family, GroupId, HostId, Inspection, Inventory, L4Match, MacAddr,
+    Network, NetworkId, Peer, Port, PortId, Prefix, Rule, RuleId, RuleRef, ScopeId, SecurityGroup,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -39,6 +39,7 @@ pub fn compile(inventory: &Inventory, host: &HostId) -> (HostView, Vec<Finding>)
     };
     let mut interest = Interest::default();
     let ports = local_ports(inventory, host, &mut interest);
+    inspect_ahead(inventory, host, &mut interest);
     let groups = groups(inventory, &mut interest, &mut findings);
     findings.sort();
     findings.dedup();
@@ -81,6 +82,32 @@ fn local_ports<'a>(
         ports.insert(id.clone(), Arc::new(port_view(port, joined)));
     }
     ports
+}
+
+/// Where the rules of receivers on other hosts are asked here, their groups are as interesting as those of local
+/// ports.
+fn inspect_ahead<'a>(inventory: &'a Inventory, host: &HostId, interest: &mut Interest<'a>) {
+    let this = inventory
+        .hosts
+        .get(host)
+        .filter(|this| this.tunnel_address.is_some());
+    match this.map(|this| this.settings.inspection) {
+        Some(Inspection::Source | Inspection::Both) => {}
+        Some(Inspection::Destination) | None => return,
+    }
+    for port in inventory.ports.values() {
+        let network = interest.networks.get(&port.network).copied();
+        let Some(network) = network.filter(|network| network.vni.is_some()) else {
+            continue;
+        };
+        for group in joined_groups(port).filter(|id| inventory.groups.contains_key(*id)) {
+            interest
+                .groups
+                .entry(group)
+                .or_default()
+                .insert(&network.scope);
+        }
+    }
 }
 
 /// Groups in force: none with port security off, and none of a list too long.

@@ -8,12 +8,12 @@ use crate::registers::{
     FLAGS, Flag, GATE, NETWORK, OUT_PORT, PORT, PROFILE, SCOPE, SEGMENT, SOURCE_TAGS,
 };
 use crate::tables::Table;
-use model::{DropReason, MacAddr};
+use model::{DropReason, MacAddr, ScopeId};
 use openflow::{Action, Field};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Above whatever else may be in the bridge's first table.
-const OURS: u16 = 65_000;
+pub(super) const OURS: u16 = 65_000;
 const FOR_OURS: u16 = 64_000;
 const BETWEEN: u16 = 63_000;
 
@@ -40,14 +40,22 @@ fn sends(scene: &Scene<'_>, port: &Attached) -> Draft {
         .on(Field::InPort, port.of_port)
         .set(SEGMENT, scene.segment(port).0)
         .set(GATE, gate)
-        .set(FLAGS, flags(port))
+        .set(FLAGS, flags(port) | keeps_state(scene, port))
         .set(PROFILE, scene.names.profiles[&port.view.groups])
         .set_part(SCOPE, scene.names.scopes[scene.scope(port)] as u16)
         .set(SOURCE_TAGS, 0u32);
-    draft.goto(match port.view.port_security {
-        true => Table::FromFrame,
-        false => Table::Destination,
-    })
+    match port.view.port_security {
+        true => draft.goto(Table::FromFrame),
+        false => of_no_group(scene, draft, scene.scope(port)).goto(Table::Destination),
+    }
+}
+
+/// Where tags say who is in which group, what enters without them is in none.
+fn of_no_group(scene: &Scene<'_>, draft: Draft, scope: &ScopeId) -> Draft {
+    match scene.is_tagged(scope) {
+        true => draft.raise(&[Flag::TAGGED]),
+        false => draft,
+    }
 }
 
 /// What the guard and the tracker ask of a port.
@@ -60,6 +68,17 @@ pub(super) fn flags(port: &Attached) -> u128 {
     let set = of_port.iter().filter(|(on, _)| *on);
     set.map(|(_, flag)| flag.bit())
         .fold(0, |all, bit| all | bit)
+}
+
+/// Of each flow at the port the tracker can say who began it.
+fn keeps_state(scene: &Scene<'_>, port: &Attached) -> u128 {
+    let groups = port
+        .view
+        .groups
+        .iter()
+        .filter_map(|id| scene.view.groups.get(id));
+    let all = scene.inspects_ahead() && groups.clone().all(|group| group.stateful);
+    if all { Flag::KEEPS_STATE.bit() } else { 0 }
 }
 
 fn from_elsewhere(scene: &mut Scene<'_>) {
@@ -108,7 +127,17 @@ fn from_outside(scene: &mut Scene<'_>) {
                 .on(Field::InPort, *of_port)
                 .set(SEGMENT, *number)
                 .set(FLAGS, 0u32)
+                .set(SOURCE_TAGS, 0u32)
                 .set_part(OUT_PORT, 0);
+            let scope = scene
+                .view
+                .networks
+                .get(network)
+                .map(|network| &network.scope);
+            let draft = match scope {
+                Some(scope) => of_no_group(scene, draft, scope),
+                None => draft,
+            };
             scene.add(draft.goto(Table::Destination));
         }
     }

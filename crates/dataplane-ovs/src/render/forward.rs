@@ -9,13 +9,14 @@
 //! OpenFlow number into bits 16 to 31 of reg4, and resubmits to table 200.
 
 use super::classify::{GROUP_BIT, flags, mac_value};
-use super::{Attached, Forwarding, Scene, Segment};
+use super::{Attached, Forwarding, Scene, Segment, tunnel};
 use crate::cookie::Cookie;
 use crate::draft::{Draft, ask, ones, set_masked};
 use crate::registers::{
     FLAGS, Flag, GATE, NETWORK, OUT_PORT, PORT, PROFILE, REASON, RULE, SCOPE, SEGMENT,
 };
 use crate::tables::Table;
+use model::NetworkId;
 use openflow::{Action, Bits, Field, Learn, Port, Source, Spec};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +66,7 @@ fn entered(scene: &Scene<'_>, port: &Attached) -> Draft {
         .act(set_masked(
             FLAGS,
             flags(port) | Flag::TO_PORT.bit(),
-            ones(32) & !Flag::TAGGED.bit(),
+            ones(32) & !(Flag::TAGGED.bit() | Flag::INSPECTED.bit()),
         ))
         .set(RULE, 0u32)
         .set(PROFILE, scene.names.profiles[&port.view.groups])
@@ -141,24 +142,29 @@ fn whole(scene: &mut Scene<'_>) {
     let receivers = receivers(scene);
     for (network, _) in scene.networks() {
         let segment = Segment(scene.names.networks[network]);
-        let open = scene.board.ports.values().filter(|p| !p.view.port_security);
-        let open = open
-            .filter(|p| p.view.network == *network)
-            .map(|p| p.of_port);
-        let outside = scene.board.outside.get(network).into_iter().flatten();
-        let others: BTreeSet<u16> = open.chain(outside.copied()).collect();
-        let to_others = |draft: Draft| {
-            let out = |of_port: &u16| Action::Output(Port::Number((*of_port).into()));
-            others.iter().map(out).fold(draft, Draft::act)
-        };
         let many = in_segment(Table::Destination, 20, segment);
         let many = many.on_masked(Field::EthDst, GROUP_BIT, GROUP_BIT);
         let guarded = receivers.get(&segment).map_or(&[][..], Vec::as_slice);
-        scene.add(to_others(each_receiver(many, guarded)));
-        let other = in_segment(Table::Destination, 10, segment);
-        scene.add(to_others(other));
+        let many = to_others(scene, network, each_receiver(many, guarded));
+        let flooded = tunnel::flooded(scene, network).into_iter();
+        scene.add(flooded.fold(many, Draft::act));
+        // Where there are tunnels, the MAC may be at another host.
+        let other = in_segment(Table::Destination, 5, segment);
+        scene.add(to_others(scene, network, other));
     }
     scene.add(Draft::new(Table::Destination, 0));
+}
+
+/// To what of the network has no gate here.
+pub(super) fn to_others(scene: &Scene<'_>, network: &NetworkId, draft: Draft) -> Draft {
+    let open = scene.board.ports.values().filter(|p| !p.view.port_security);
+    let open = open
+        .filter(|p| p.view.network == *network)
+        .map(|p| p.of_port);
+    let outside = scene.board.outside.get(network).into_iter().flatten();
+    let others: BTreeSet<u16> = open.chain(outside.copied()).collect();
+    let out = |of_port: u16| Action::Output(Port::Number(of_port.into()));
+    others.into_iter().map(out).fold(draft, Draft::act)
 }
 
 /// Counts what is dropped by port and reason: a flow for each pair that there was, which comes by itself.

@@ -22,7 +22,7 @@ use model::{
     Direction, Family, GroupId, IcmpKind, L4Match, PortedProtocol, Prefix, RuleRef, ScopeId,
 };
 use openflow::{Action, Bits, Field};
-use policy::{GroupView, PeerView, RuleView};
+use policy::{GroupView, PeerView, RemotePort, RuleView};
 use std::collections::BTreeSet;
 
 /// What of a packet is asked.
@@ -70,7 +70,9 @@ fn asked(table: Table, priority: u16, direction: Direction, subject: Subject) ->
 const SUBJECTS: [Subject; 2] = [Subject::Packet, Subject::First];
 
 fn walks(scene: &mut Scene<'_>) {
-    let profiles: BTreeSet<_> = scene.guarded().map(|(_, port)| &port.view.groups).collect();
+    let here = scene.guarded().map(|(_, port)| &port.view.groups);
+    let ahead = remote_ports(scene).map(|port| &port.groups);
+    let profiles: BTreeSet<_> = here.chain(ahead).collect();
     for profile in profiles {
         let number = scene.names.profiles[profile];
         for direction in Direction::BOTH {
@@ -205,7 +207,19 @@ fn scopes_of<'a>(scene: &Scene<'a>, group: &GroupId) -> BTreeSet<&'a ScopeId> {
     let ports = scene
         .guarded()
         .filter(|(_, port)| port.view.groups.contains(group));
-    ports.map(|(_, port)| scene.scope(port)).collect()
+    let here = ports.map(|(_, port)| scene.scope(port));
+    let ahead = remote_ports(scene).filter(|port| port.groups.contains(group));
+    let ahead = ahead.filter_map(|port| scene.view.networks.get(&port.network));
+    here.chain(ahead.map(|network| &network.scope)).collect()
+}
+
+/// Ports of other hosts whose rules are asked here.
+fn remote_ports<'a>(scene: &Scene<'a>) -> impl Iterator<Item = &'a RemotePort> + use<'a> {
+    let inspects = scene.inspects_ahead();
+    let overlay = scene.overlay().filter(|_| inspects).into_iter();
+    overlay
+        .flat_map(|overlay| overlay.remote_ports.values())
+        .filter(|port| port.port_security)
 }
 
 fn remote_fields(direction: Direction, subject: Subject) -> [Field; 2] {

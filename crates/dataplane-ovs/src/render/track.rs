@@ -86,6 +86,10 @@ fn elidable(scene: &mut Scene<'_>, gate: Gate) {
         draft.on_masked(Field::IpFrag, 0, FRAGMENT)
     };
     for (profile, number) in &scene.names.profiles {
+        if scene.inspects_ahead() {
+            // Who began a flow has to be known of each.
+            continue;
+        }
         for class in elide::classes(scene.view, profile) {
             let draft = untracked(30, class.family).on(PROFILE, *number);
             let fields = class.fields(gate.direction).into_iter();
@@ -133,6 +137,10 @@ fn states(scene: &mut Scene<'_>, gate: Gate) {
         let syn = syn.on_masked(Field::TcpFlags, SYN, SYN | ACK);
         drafts.push(syn.ask(Table::Walk));
         let reply = state(40, reply, reply | INVALID).ask(Table::Walk);
+        let reply = match gate.direction {
+            Direction::Egress => reply.raise(&[Flag::BACK]),
+            Direction::Ingress => reply,
+        };
         drafts.push(about_first(scene, reply, family, opposite));
         for (icmp_type, field, protocol) in errors(family) {
             for (reply, towards) in [(REPLY, opposite), (0, !opposite)] {
@@ -143,6 +151,11 @@ fn states(scene: &mut Scene<'_>, gate: Gate) {
             }
         }
         drafts.push(begin(0).ask(Table::Walk));
+        if scene.inspects_ahead() {
+            drafts.extend(forth(gate, family));
+            let inspected = begin(90).with(Flag::INSPECTED);
+            drafts.push(inspected.raise(&[Flag::PERMITTED, Flag::STATEFUL]));
+        }
         for draft in drafts {
             scene.add(draft.goto(gate.verdict));
         }
@@ -157,6 +170,28 @@ fn states(scene: &mut Scene<'_>, gate: Gate) {
             }
         }
     }
+}
+
+/// What the port's own flows say of a packet that is no reply: it belongs to one that the port began, or begins it.
+fn forth(gate: Gate, family: Family) -> Vec<Draft> {
+    if is_ingress(gate.direction) {
+        return Vec::new();
+    }
+    let state = |value: u128| {
+        let mask = TRACKED | NEW | ESTABLISHED | RELATED | REPLY | INVALID;
+        let draft = Draft::new(gate.state, 10).eth(ethertype(family));
+        draft.on_masked(Field::CtState, TRACKED | value, mask)
+    };
+    let icmp = match family {
+        Family::V4 => ICMP,
+        Family::V6 => ICMPV6,
+    };
+    let begins = [UDP, icmp].map(|protocol| state(NEW).on(Field::IpProto, protocol));
+    let syn = state(NEW).on(Field::IpProto, TCP);
+    let syn = syn.on_masked(Field::TcpFlags, SYN, SYN | ACK | FIN | RST);
+    let all = begins.into_iter().chain([syn, state(ESTABLISHED)]);
+    all.map(|draft| draft.raise(&[Flag::FORTH]).ask(Table::Walk))
+        .collect()
 }
 
 /// Of an answer, its ports; of the question, its own.
