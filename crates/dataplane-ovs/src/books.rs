@@ -56,15 +56,16 @@ impl Books {
         books
     }
 
-    /// Each of these ports has a zone from now on, if there are enough.
-    pub(crate) fn give<'a>(&mut self, ports: impl IntoIterator<Item = &'a PortId>) {
+    /// Each of these ports has a zone from now on, if there are enough. Returns the new ones.
+    pub(crate) fn give<'a>(&mut self, ports: impl IntoIterator<Item = &'a PortId>) -> Vec<u16> {
+        let mut given = Vec::new();
         let mut taken: BTreeSet<u16> = self.zones.values().copied().collect();
         for port in ports {
             if self.zones.contains_key(port) {
                 continue;
             }
             if taken.len() > usize::from(LAST_ZONE - FIRST_ZONE) {
-                return;
+                break;
             }
             let next = |zone: u16| match zone {
                 FIRST_ZONE..LAST_ZONE => zone + 1,
@@ -76,7 +77,9 @@ impl Books {
             }
             self.last = zone;
             self.zones.insert(port.clone(), zone);
+            given.push(zone);
         }
+        given
     }
 
     /// What a bridge has to say of these ports.

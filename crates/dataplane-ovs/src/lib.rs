@@ -13,6 +13,7 @@ mod plane;
 mod ranges;
 mod registers;
 mod render;
+mod secure;
 mod switch;
 mod tables;
 mod timeouts;

@@ -4,8 +4,10 @@
 //! Knows nothing of: flows.
 
 use crate::books::Books;
+use crate::render::inlets::{Inlet, Tagged};
 use crate::render::tunnel::TunnelPort;
 use crate::render::{Attached, Forwarding, Switchboard};
+use crate::secure;
 use dataplane::{Device, Target};
 use model::{NetworkId, PortId};
 use ovsdb::{Bridge, Interface, SwitchPort};
@@ -78,6 +80,11 @@ pub(crate) fn place(
             placement.board(found.bridge).closed.insert(of_port);
         }
     }
+    for bridge in bridges.iter().filter(|bridge| secure::is_secured(bridge)) {
+        // It forwards by our flow, whether or not it has ports of ours.
+        placement.board(bridge);
+    }
+    inlets(&mut placement, &interfaces);
     for found in interfaces.values() {
         let Some(network) = found.interface.external_ids.get(NETWORK) else {
             continue;
@@ -97,6 +104,46 @@ pub(crate) fn place(
     }
     placement
 }
+
+/// Ports of others on bridges that forward by themselves.
+fn inlets(placement: &mut Placement, interfaces: &BTreeMap<&str, Found<'_>>) {
+    for found in interfaces.values() {
+        let Some(board) = placement.boards.get_mut(&found.bridge.name) else {
+            continue;
+        };
+        let (Forwarding::Normal, Ok(of_port)) = (board.forwarding, of_port(found.interface)) else {
+            continue;
+        };
+        let is_ours = board.closed.contains(&of_port)
+            || board.ports.values().any(|port| port.of_port == of_port);
+        let inlet = inlet(found.port);
+        if !is_ours && inlet != Inlet::PLAIN {
+            board.inlets.insert(of_port, inlet);
+        }
+    }
+}
+
+fn inlet(port: &SwitchPort) -> Inlet {
+    let tag = port.tag.unwrap_or(0);
+    let tagged = match port.trunks.is_empty() {
+        true => Tagged::All,
+        false => Tagged::These(port.trunks.iter().copied().collect()),
+    };
+    let (untagged, tagged) = match (port.vlan_mode.as_deref(), port.tag) {
+        (Some("native-tagged" | "native-untagged"), _) => (tag, tagged),
+        // Without a mode the tag decides.
+        (Some("trunk"), _) | (None, None) => match tagged {
+            // Then what has no tag is in VLAN 0, which has to be listed.
+            Tagged::These(vlans) if !vlans.contains(&0) => (NO_VLAN, Tagged::These(vlans)),
+            tagged => (0, tagged),
+        },
+        (Some(_), _) | (None, Some(_)) => (tag, Tagged::None),
+    };
+    Inlet { untagged, tagged }
+}
+
+/// No port is in it.
+const NO_VLAN: u16 = 0xfff;
 
 /// The port that leads to other hosts, on bridges that we drive whole and that have ports in networks with a number.
 fn tunnels(placement: &mut Placement, overlay: &OverlayView, bridges: &[Bridge], books: &Books) {
@@ -137,7 +184,9 @@ pub(crate) fn on_bridges<'a>(target: &'a Target, bridges: &[Bridge]) -> BTreeSet
     let interfaces = by_name(bridges);
     let there = |device: &Device| interfaces.contains_key(device.name.as_str());
     let devices = target.devices.iter().filter(|(_, device)| there(device));
-    devices.map(|(id, _)| id).collect()
+    let ids = devices.map(|(id, _)| id);
+    ids.filter(|id| target.view.ports.contains_key(*id))
+        .collect()
 }
 
 #[derive(Clone, Copy)]
@@ -184,6 +233,7 @@ impl Placement {
         let board = self.boards.entry(bridge.name.clone());
         board.or_insert_with(|| Switchboard {
             forwarding: forwarding(bridge),
+            floor: secure::is_secured(bridge) || secure::is_open(bridge, forwarding(bridge)),
             ..Switchboard::default()
         })
     }

@@ -6,7 +6,7 @@
 
 use crate::cookie::Cookie;
 use crate::render::Flows;
-use crate::tables::Table;
+use crate::tables::{FIRST, Table};
 use openflow::{Change, Flow, FlowStats};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,12 +60,14 @@ fn is_asked_late(flow: &Flow) -> bool {
     }
 }
 
-/// Of what a switch tells, the flows that we write; not those that came by themselves.
+/// Of what a switch tells, the flows that we write, and what others have put into tables that are ours alone: that
+/// has to go. Not those that came by themselves.
 pub(crate) fn ours(told: impl IntoIterator<Item = FlowStats>) -> Flows {
     let flows = told.into_iter().map(|told| told.flow);
     let written = flows.filter(|flow| match Cookie::from_number(flow.cookie) {
         Some(Cookie::Shared | Cookie::Rule(_) | Cookie::Port(_)) => true,
-        Some(Cookie::Count | Cookie::Learned) | None => false,
+        Some(Cookie::Count | Cookie::Learned) => false,
+        None => flow.table >= FIRST,
     });
     written
         .map(|flow| ((flow.table, flow.priority, flow.matching.clone()), flow))

@@ -5,6 +5,7 @@ use crate::cookie::Cookie;
 use crate::names::Names;
 use crate::place::{self, Placement};
 use crate::render::{self, Flows, Forwarding, Switchboard, rules::remark};
+use crate::secure;
 use crate::switch::Held;
 use crate::timeouts;
 use dataplane::{ApplyError, ApplyReport, Capabilities, Count, Counters, DataPlane, Drift, Target};
@@ -61,6 +62,8 @@ struct Enforced {
     target: Target,
     placement: Placement,
     names: Names,
+    /// Bridges that had to stay open: they would forward without our flows.
+    open: BTreeSet<String>,
 }
 
 impl OvsPlane {
@@ -125,7 +128,14 @@ impl OvsPlane {
         Ok(self.control.insert(control))
     }
 
+    /// Over a connection that may have been lost since it was used.
     fn bridges(&mut self) -> io::Result<Vec<Bridge>> {
+        if let Some(database) = &mut self.database
+            && let Ok(bridges) = database.bridges()
+        {
+            return Ok(bridges);
+        }
+        self.database = None;
         let bridges = self.database()?.bridges();
         bridges.map_err(|error| {
             self.database = None;
@@ -150,7 +160,12 @@ impl OvsPlane {
 
     /// A switch drops connections on which nothing was said for long. What it holds is asked for anew.
     fn drop_lost_connections(&mut self) {
+        let before = self.switches.len();
         self.switches.retain(|_, switch| switch.is_alive());
+        if self.switches.len() < before {
+            // It may be another process now.
+            self.control = None;
+        }
     }
 
     fn enforce(&mut self, target: &Target) -> Result<Applied, ApplyError> {
@@ -159,7 +174,7 @@ impl OvsPlane {
             .bridges()
             .map_err(failed("asking Open vSwitch for its bridges"))?;
         let mut books = self.books.take().unwrap_or_else(|| Books::read(&bridges));
-        let gone = self.account(target, &bridges, &mut books);
+        let Moved { given, gone } = self.account(target, &bridges, &mut books);
         let names = Names::of(&target.view);
         let placement = place::place(target, &bridges, &books, self.now());
         let kept = self.keep_books(&bridges, &placement, &books);
@@ -169,25 +184,25 @@ impl OvsPlane {
             placement,
             names,
             writes: 0,
+            open: BTreeSet::new(),
         };
         self.prepare(target, &bridges, &applied.placement)?;
-        applied.writes = self.write(target, &bridges, &applied)?;
-        self.release(&bridges, &gone)?;
+        // Whoever had the zone may have left before it could be emptied.
+        self.empty(&given)?;
+        self.write(target, &bridges, &mut applied)?;
+        self.empty(&gone)?;
         self.forget_elidable(target)?;
         Ok(applied)
     }
 
-    /// Zones for those that come, holds for those whose flows may be open without state. Returns the zones of
-    /// those that are gone.
-    fn account(&mut self, target: &Target, bridges: &[Bridge], books: &mut Books) -> Vec<u16> {
+    /// Zones for those that come, holds for those whose flows may be open without state.
+    fn account(&mut self, target: &Target, bridges: &[Bridge], books: &mut Books) -> Moved {
         let present = place::on_bridges(target, bridges);
-        books.give(present);
-        let gone: Vec<PortId> = books
-            .zones
-            .keys()
-            .filter(|id| !target.view.ports.contains_key(*id))
-            .cloned()
-            .collect();
+        let away = |id: &&PortId| !present.contains(*id);
+        let away: Vec<PortId> = books.zones.keys().filter(away).cloned().collect();
+        let gone = away.iter().filter_map(|id| books.zones.remove(id));
+        let gone = gone.collect();
+        let given = books.give(present);
         if let Some(known) = &self.in_force {
             let settings = &target.view.settings;
             let hold = Duration::from_secs(settings.timeouts.tcp_established_s.into());
@@ -204,9 +219,7 @@ impl OvsPlane {
         books
             .held
             .retain(|id, _| target.view.ports.contains_key(id));
-        gone.iter()
-            .filter_map(|id| books.zones.remove(id))
-            .collect()
+        Moved { given, gone }
     }
 
     /// Zones are written down before anything is tracked in them.
@@ -261,10 +274,7 @@ impl OvsPlane {
             .values()
             .flat_map(|board| board.ports.values());
         let zones: BTreeSet<u16> = ports.map(|port| port.number).collect();
-        let datapaths = bridges
-            .iter()
-            .filter(|bridge| placement.boards.contains_key(&bridge.name));
-        let datapaths: BTreeSet<&str> = datapaths.map(datapath_type).collect();
+        let datapaths: BTreeSet<&str> = bridges.iter().map(datapath_type).collect();
         for datapath in datapaths {
             let found = self
                 .database()
@@ -274,7 +284,7 @@ impl OvsPlane {
             let operations = timeouts::operations(datapath, &found, &zones, timeouts);
             self.transact(operations)
                 .map_err(failed("setting the zones' timeouts"))?;
-            if datapath == "netdev" {
+            if datapath == "netdev" && !zones.is_empty() {
                 self.set_tracker()
                     .map_err(failed("setting up the tracker"))?;
             }
@@ -299,40 +309,98 @@ impl OvsPlane {
         })
     }
 
-    /// The flows of all bridges, also those that have no port any more.
+    /// The flows of all bridges, also those that have no port any more. What fails at one costs the others nothing.
     fn write(
         &mut self,
         target: &Target,
         bridges: &[Bridge],
-        applied: &Applied,
-    ) -> Result<u64, ApplyError> {
-        let mut writes = 0;
-        let nothing = Switchboard::default();
+        applied: &mut Applied,
+    ) -> Result<(), ApplyError> {
+        let mut failure = None;
         for bridge in bridges {
-            let board = applied.placement.boards.get(&bridge.name);
             let had = self.in_force.as_ref().map(|known| &known.placement.boards);
-            let had = had.is_none_or(|boards| boards.contains_key(&bridge.name));
-            if board.is_none() && !had {
-                continue;
-            }
-            let wanted = match board {
-                Some(board) => render::render(&target.view, board, &applied.names),
-                None => Flows::new(),
+            let had = had.map(|boards| boards.get(&bridge.name).cloned());
+            let board = applied.placement.boards.get(&bridge.name).cloned();
+            let done = match (board, had) {
+                (None, Some(None)) => continue,
+                (None, None) if self.switch(&bridge.name).is_err() => continue,
+                (board, had) => {
+                    let had = had.flatten().unwrap_or_default();
+                    self.write_board(target, bridge, board.as_ref(), &had, applied)
+                }
             };
-            let step = format!("writing the flows of bridge {}", bridge.name);
-            writes += self
-                .write_bridge(&bridge.name, &wanted)
-                .map_err(failed(&step))?;
-            self.mind_floods(bridge, board.unwrap_or(&nothing))
-                .map_err(failed("keeping floods from the ports"))?;
+            failure = failure.or(done.err());
         }
         let there: BTreeSet<&String> = bridges.iter().map(|bridge| &bridge.name).collect();
         self.switches.retain(|bridge, _| there.contains(bridge));
-        Ok(writes)
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn write_board(
+        &mut self,
+        target: &Target,
+        bridge: &Bridge,
+        board: Option<&Switchboard>,
+        had: &Switchboard,
+        applied: &mut Applied,
+    ) -> Result<(), ApplyError> {
+        let wanted = match board {
+            Some(board) => render::render(&target.view, board, &applied.names),
+            None => Flows::new(),
+        };
+        if let Some(board) = board {
+            if secure::is_open(bridge, board.forwarding) && !self.make_secure(bridge)? {
+                applied.open.insert(bridge.name.clone());
+            }
+            // First: what the bridge forwards by itself must not lead past a gate.
+            self.mind_floods(bridge, board, had)
+                .map_err(failed("keeping floods from the ports"))?;
+        }
+        let step = format!("writing the flows of bridge {}", bridge.name);
+        let written = self.write_bridge(&bridge.name, &wanted);
+        applied.writes += written.map_err(failed(&step))?;
+        Ok(())
+    }
+
+    /// Whether it is so now: what the switch would forget must be such that it can be told again.
+    fn make_secure(&mut self, bridge: &Bridge) -> Result<bool, ApplyError> {
+        let step = format!("making bridge {} secure", bridge.name);
+        let others = self.others(&bridge.name).map_err(failed(&step))?;
+        if others.iter().any(secure::refers) {
+            return Ok(false);
+        }
+        self.change_mode(bridge, &secure::secure(bridge), &others)
+            .map_err(failed(&step))?;
+        Ok(true)
+    }
+
+    /// Changes how a bridge forwards without controllers; what others have told it stays.
+    fn change_mode(
+        &mut self,
+        bridge: &Bridge,
+        operations: &[serde_json::Value],
+        others: &[openflow::Flow],
+    ) -> io::Result<()> {
+        let done = self
+            .database()?
+            .transact_and_follow(operations, MODE_PATIENCE);
+        done.map_err(|error| {
+            self.database = None;
+            io::Error::other(error)
+        })?;
+        let left = self.others(&bridge.name)?;
+        let lost = others.iter().filter(|flow| !left.contains(flow));
+        let lost: Vec<openflow::Change> = lost.cloned().map(openflow::Change::Add).collect();
+        self.switch(&bridge.name)?.change(&lost)
+    }
+
+    fn others(&mut self, bridge: &str) -> io::Result<Vec<openflow::Flow>> {
+        Ok(secure::others(self.switch(bridge)?.told_of_all()?))
     }
 
     fn write_bridge(&mut self, bridge: &str, wanted: &Flows) -> io::Result<u64> {
         let switch = self.switch(bridge)?;
+        let wanted = &switch.without_taken(wanted)?;
         let plan = switch.plan(wanted)?;
         if plan.is_empty() {
             return Ok(0);
@@ -360,36 +428,57 @@ impl OvsPlane {
     }
 
     /// A bridge that forwards by itself floods; ports of ours get their copies by their gates.
-    fn mind_floods(&mut self, bridge: &Bridge, board: &Switchboard) -> io::Result<()> {
-        if board.forwarding != Forwarding::Normal || board.ports.is_empty() {
+    fn mind_floods(
+        &mut self,
+        bridge: &Bridge,
+        board: &Switchboard,
+        had: &Switchboard,
+    ) -> io::Result<()> {
+        let guarded = flooded_by_gates(board);
+        let guarded_before = flooded_by_gates(had);
+        if guarded.is_empty() && guarded_before.is_empty() {
             return Ok(());
         }
-        let guarded = board.ports.values().filter(|port| port.view.port_security);
-        let guarded: BTreeSet<u16> = guarded.map(|port| port.of_port).collect();
-        let switch = self.switch(&bridge.name)?;
-        let socket = switch.socket().to_owned();
-        let known = openflow::no_flood_ports(&socket)?;
-        let missing: Vec<u16> = guarded.difference(&known).copied().collect();
-        if missing.is_empty() {
-            return Ok(());
+        let known = openflow::no_flood_ports(self.switch(&bridge.name)?.socket())?;
+        let missing = guarded.difference(&known).copied().collect();
+        let freed = guarded_before.difference(&guarded);
+        let freed = freed.filter(|port| known.contains(port)).copied().collect();
+        self.set_no_flood(&bridge.name, &freed, false)?;
+        if self.set_no_flood(&bridge.name, &missing, true)? {
+            // What it has learned so far would lead past a gate.
+            let flushed = self.control()?.call("fdb/flush", &[&bridge.name]);
+            flushed.map_err(io::Error::other)?;
         }
-        let described = switch.ports()?;
-        for port in described
-            .iter()
-            .filter(|p| u16::try_from(p.number).is_ok_and(|n| missing.contains(&n)))
-        {
-            openflow::set_no_flood(&socket, port.number as u16, port.mac, true)?;
-        }
-        // What it has learned so far would lead past a gate.
-        let flushed = self.control()?.call("fdb/flush", &[&bridge.name]);
-        flushed.map(|_| ()).map_err(io::Error::other)
+        Ok(())
     }
 
-    /// The zones of ports that are gone: whoever gets one finds nothing in it.
-    fn release(&mut self, _bridges: &[Bridge], gone: &[u16]) -> Result<(), ApplyError> {
-        for zone in gone {
+    /// Whether there was something to do.
+    fn set_no_flood(&mut self, bridge: &str, ports: &BTreeSet<u16>, on: bool) -> io::Result<bool> {
+        if ports.is_empty() {
+            return Ok(false);
+        }
+        let switch = self.switch(bridge)?;
+        for port in switch.ports()? {
+            if let Ok(number) = u16::try_from(port.number)
+                && ports.contains(&number)
+            {
+                openflow::set_no_flood(switch.socket(), number, port.mac, on)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whoever gets one of these zones finds nothing in it.
+    fn empty(&mut self, zones: &[u16]) -> Result<(), ApplyError> {
+        for zone in zones {
             let flushed = self.control().and_then(|control| {
-                conntrack::flush_zone(control, None, *zone).map_err(io::Error::other)
+                match conntrack::flush_zone(control, None, *zone) {
+                    // Before the first bridge, and after the last.
+                    Err(error) if !error.to_string().contains("no datapaths exist") => {
+                        Err(io::Error::other(error))
+                    }
+                    Ok(_) | Err(_) => Ok(()),
+                }
             });
             flushed.map_err(failed("ending the connections of a port that is gone"))?;
         }
@@ -427,7 +516,17 @@ struct Applied {
     placement: Placement,
     names: Names,
     writes: u64,
+    open: BTreeSet<String>,
 }
+
+/// Zones by what has become of them.
+struct Moved {
+    given: Vec<u16>,
+    gone: Vec<u16>,
+}
+
+/// How long ovs-vswitchd may take to act on its database.
+const MODE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl DataPlane for OvsPlane {
     fn capabilities(&self) -> Capabilities {
@@ -442,9 +541,12 @@ impl DataPlane for OvsPlane {
             placement,
             names,
             writes,
+            open,
         } = applied?;
         let groups = target.view.groups.iter();
-        let remarks = groups.filter_map(|(id, group)| remark(id, group)).collect();
+        let remarks = groups.filter_map(|(id, group)| remark(id, group));
+        let remarks = remarks.chain(open.iter().map(|bridge| stays_open(bridge)));
+        let remarks = remarks.collect();
         let refused = placement.refused.clone();
         let ports = target.view.ports.keys();
         let applied = ports
@@ -456,6 +558,7 @@ impl DataPlane for OvsPlane {
             target,
             placement,
             names,
+            open,
         });
         Ok(ApplyReport {
             revision,
@@ -527,30 +630,20 @@ impl DataPlane for OvsPlane {
             .bridges()
             .map_err(failed("asking Open vSwitch for its bridges"))?;
         for bridge in &bridges {
-            let step = format!("removing the flows of bridge {}", bridge.name);
-            let emptied = self.switch(&bridge.name).and_then(|switch| {
-                switch.change(&[openflow::Change::DeleteAll {
-                    cookie: Cookie::OURS,
-                    mask: crate::cookie::OURS_MASK,
-                    table: None,
-                }])
-            });
-            emptied.map_err(failed(&step))?;
-        }
-        let mut operations = Vec::new();
-        for bridge in &bridges {
-            let keys: Vec<&str> = Books::keys(bridge).map(String::as_str).collect();
-            if !keys.is_empty() {
-                operations.extend(change::remove_external_ids(&bridge.name, &keys));
+            // One that nothing is enforced on need not be in order.
+            if self.switch(&bridge.name).is_ok() || !secure::release(bridge).is_empty() {
+                let step = format!("removing what is ours from bridge {}", bridge.name);
+                self.detach_bridge(bridge).map_err(failed(&step))?;
             }
         }
-        self.transact(operations)
-            .map_err(failed("removing the ports' conntrack zones"))?;
-        let zones: Vec<u16> = match self.books.take() {
-            Some(books) => books.zones.into_values().collect(),
-            None => Vec::new(),
-        };
-        self.release(&bridges, &zones)?;
+        let datapaths: BTreeSet<&str> = bridges.iter().map(datapath_type).collect();
+        for datapath in datapaths {
+            self.forget_timeouts(datapath)
+                .map_err(failed("removing the zones' timeouts"))?;
+        }
+        let books = self.books.take().unwrap_or_else(|| Books::read(&bridges));
+        let zones: Vec<u16> = books.zones.into_values().collect();
+        self.empty(&zones)?;
         self.in_force = None;
         Ok(())
     }
@@ -565,23 +658,89 @@ impl OvsPlane {
         let books = self.books.clone().unwrap_or_default();
         let placement = place::place(&known.target, &bridges, &books, self.now());
         let mut drift = Vec::new();
-        for (bridge, board) in &known.placement.boards {
-            let changed = |what: String| Drift::Changed { what };
-            if placement.boards.get(bridge) != Some(board) {
-                drift.push(changed(format!("what hangs on bridge {bridge}")));
+        let changed = |what: String| Drift::Changed { what };
+        let names = known.placement.boards.keys();
+        let names: BTreeSet<&String> = names.chain(placement.boards.keys()).collect();
+        for name in names {
+            let board = known.placement.boards.get(name);
+            let bridge = bridges.iter().find(|bridge| bridge.name == *name);
+            let (Some(board), Some(bridge)) = (board, bridge) else {
+                drift.push(changed(format!("what hangs on bridge {name}")));
                 continue;
-            }
-            let wanted = render::render(&known.target.view, board, &known.names);
-            let found = self.switch(bridge).and_then(|switch| {
-                switch.forget();
-                switch.plan(&wanted)
-            });
-            let plan = found.map_err(failed(&format!("reading the flows of bridge {bridge}")))?;
-            if !plan.is_empty() {
-                drift.push(changed(format!("{} flows of bridge {bridge}", plan.len())));
+            };
+            if placement.boards.get(name) != Some(board) {
+                drift.push(changed(format!("what hangs on bridge {name}")));
+            } else if secure::is_open(bridge, board.forwarding) && !known.open.contains(name) {
+                drift.push(changed(format!("the fail_mode of bridge {name}")));
+            } else if let Some(what) = self.difference(known, name, board)? {
+                drift.push(changed(what));
             }
         }
+        if placement.refused != known.placement.refused {
+            drift.push(changed("which devices can be guarded".to_owned()));
+        }
         Ok(drift)
+    }
+
+    fn difference(
+        &mut self,
+        known: &Enforced,
+        bridge: &str,
+        board: &Switchboard,
+    ) -> Result<Option<String>, ApplyError> {
+        let wanted = render::render(&known.target.view, board, &known.names);
+        let found = self.switch(bridge).and_then(|switch| {
+            switch.forget();
+            let wanted = switch.without_taken(&wanted)?;
+            let guarded = flooded_by_gates(board);
+            let is_flooded = !guarded.is_empty()
+                && !guarded.is_subset(&openflow::no_flood_ports(switch.socket())?);
+            Ok((switch.plan(&wanted)?.len(), is_flooded))
+        });
+        let found = found.map_err(failed(&format!("reading the flows of bridge {bridge}")))?;
+        Ok(match found {
+            (0, false) => None,
+            (0, true) => Some(format!("floods reach guarded ports of bridge {bridge}")),
+            (flows, _) => Some(format!("{flows} flows of bridge {bridge}")),
+        })
+    }
+
+    /// All of ours goes, all else is as it was before us.
+    fn detach_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
+        let switch = self.switch(&bridge.name)?;
+        let told = switch.told_of_all()?;
+        let guarded = told
+            .iter()
+            .filter_map(|told| secure::guarded_port(&told.flow));
+        let guarded: BTreeSet<u16> = guarded.collect();
+        let no_flood = match place::forwarding(bridge) {
+            Forwarding::Normal if !guarded.is_empty() => openflow::no_flood_ports(switch.socket())?,
+            Forwarding::Normal | Forwarding::Whole => BTreeSet::new(),
+        };
+        let freed = guarded.intersection(&no_flood).copied().collect();
+        let others = secure::others(told);
+        match secure::is_secured(bridge) {
+            true => self.change_mode(bridge, &secure::release(bridge), &others)?,
+            false => self.transact(secure::release(bridge))?,
+        }
+        self.switch(&bridge.name)?
+            .change(&[openflow::Change::DeleteAll {
+                cookie: Cookie::OURS,
+                mask: crate::cookie::OURS_MASK,
+                table: None,
+            }])?;
+        self.set_no_flood(&bridge.name, &freed, false).map(drop)
+    }
+
+    fn forget_timeouts(&mut self, datapath: &str) -> io::Result<()> {
+        let found = self.database()?.zones(datapath).map_err(io::Error::other)?;
+        let none = BTreeSet::new();
+        self.transact(timeouts::operations(
+            datapath,
+            &found,
+            &none,
+            &model::Timeouts::default(),
+        ))
     }
 
     fn count(&mut self, known: &Enforced) -> io::Result<Counters> {
@@ -639,6 +798,22 @@ impl OvsPlane {
         }
         Ok(counters)
     }
+}
+
+/// The ports of a bridge that forwards by itself whose floods come by their gates.
+fn flooded_by_gates(board: &Switchboard) -> BTreeSet<u16> {
+    let guarded = board.ports.values().filter(|port| port.view.port_security);
+    match board.forwarding {
+        Forwarding::Normal => guarded.map(|port| port.of_port).collect(),
+        Forwarding::Whole => BTreeSet::new(),
+    }
+}
+
+fn stays_open(bridge: &str) -> String {
+    format!(
+        "bridge {bridge} stays as it is: to make it secure would lose groups or meters that others' flows refer \
+         to; if ovs-vswitchd restarts, its ports are open until the flows are back"
+    )
 }
 
 /// Whose, and why, by the match of a flow that counts drops.

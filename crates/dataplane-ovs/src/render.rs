@@ -3,6 +3,7 @@
 //! Place on the line: view -> **render** -> plan -> execute. Pure.
 //! ```text
 //! classify.rs   what comes in: of whom, and for whom
+//! inlets.rs     the same of ports that have VLANs of their own
 //! from_port.rs  the guard of what a port sends
 //! to_port.rs    the guard of what a port receives
 //! own.rs        whose addresses are whose, for both
@@ -19,6 +20,7 @@ mod classify;
 mod forward;
 mod from_port;
 mod identity;
+pub(crate) mod inlets;
 mod own;
 pub(crate) mod rules;
 mod to_port;
@@ -29,6 +31,7 @@ use crate::draft::Draft;
 use crate::names::Names;
 use crate::registers;
 use crate::tables::Table;
+use inlets::Inlet;
 use model::{Direction, Inspection, NetworkId, PortId, Prefix, ScopeId};
 use openflow::{Flow, Match};
 use policy::{HostView, NetworkView, OverlayView, PortView};
@@ -48,6 +51,10 @@ pub(crate) struct Switchboard {
     pub(crate) tunnel: Option<tunnel::TunnelPort>,
     /// Whose membership has ended where a flow may still know it: these are told by their address.
     pub(crate) lost: BTreeSet<(ScopeId, Prefix)>,
+    /// The same, for a bridge that forwards by itself: those that aren't [`Inlet::PLAIN`].
+    pub(crate) inlets: BTreeMap<u16, Inlet>,
+    /// What nobody has a word about goes as the bridge forwards, by a flow of ours.
+    pub(crate) floor: bool,
 }
 
 /// Who decides where a frame goes that no port of ours gets.
@@ -162,7 +169,7 @@ impl<'a> Scene<'a> {
     /// What a frame must have in common with a port to reach it.
     pub(crate) fn segment(&self, port: &Attached) -> Segment {
         match self.board.forwarding {
-            Forwarding::Normal => Segment(port.vlan.map_or(0, |vlan| 0x1000 | u32::from(vlan))),
+            Forwarding::Normal => Segment::of_vlan(port.vlan.unwrap_or(0)),
             Forwarding::Whole => Segment(self.names.networks[&port.view.network]),
         }
     }
@@ -171,6 +178,21 @@ impl<'a> Scene<'a> {
 /// By its number in the metadata. On a bridge that forwards by itself: a VLAN, with bit 12 set, or 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Segment(pub(crate) u32);
+
+impl Segment {
+    /// 0: untagged.
+    fn of_vlan(vlan: u16) -> Self {
+        Self(if vlan == 0 {
+            0
+        } else {
+            0x1000 | u32::from(vlan)
+        })
+    }
+
+    fn vlan(self) -> u16 {
+        (self.0 & 0xfff) as u16
+    }
+}
 
 /// At which gate, seen from the port.
 pub(crate) fn is_ingress(direction: Direction) -> bool {

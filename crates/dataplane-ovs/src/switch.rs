@@ -5,6 +5,8 @@
 use crate::cookie::{Cookie, OURS_MASK};
 use crate::plan::{self, Plan};
 use crate::render::Flows;
+use crate::secure;
+use crate::tables::Table;
 use openflow::{Change, Filter, FlowStats, PortDesc, Switch};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,21 +48,56 @@ impl Held {
         self.switch.flows(&OURS)
     }
 
-    /// As the switch has it now.
-    pub(crate) fn read(&mut self) -> io::Result<&Flows> {
-        let told = self.told()?;
-        Ok(self.known.insert(plan::ours(told)))
+    /// Of others too.
+    pub(crate) fn told_of_all(&mut self) -> io::Result<Vec<FlowStats>> {
+        self.switch.flows(&Filter::default())
+    }
+
+    /// Others may have a flow of their own where our last one of the first table would be. Theirs stays.
+    pub(crate) fn without_taken(&mut self, wanted: &Flows) -> io::Result<Flows> {
+        let floor = secure::floor().flow();
+        let key = (floor.table, floor.priority, floor.matching);
+        let mut wanted = wanted.clone();
+        if wanted.contains_key(&key) && !self.known()?.contains_key(&key) {
+            let first_table = Filter {
+                table: Some(key.0),
+                ..Filter::default()
+            };
+            let told = self.switch.flows(&first_table)?;
+            let mut flows = told.iter().map(|told| &told.flow);
+            if flows.any(|flow| flow.priority == key.1 && flow.matching == key.2) {
+                wanted.remove(&key);
+            }
+        }
+        Ok(wanted)
     }
 
     /// What is to be done for these flows.
     pub(crate) fn plan(&mut self, wanted: &Flows) -> io::Result<Plan> {
-        if self.known.is_none() {
-            self.read()?;
+        Ok(plan::plan(self.known()?, wanted))
+    }
+
+    fn known(&mut self) -> io::Result<&Flows> {
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => self.read()?,
+        };
+        Ok(self.known.insert(known))
+    }
+
+    /// The first table is everybody's, and may be long.
+    fn read(&mut self) -> io::Result<Flows> {
+        let mut told = Vec::new();
+        for table in Table::ALL {
+            let filter = if table == Table::Classify {
+                OURS
+            } else {
+                Filter::default()
+            };
+            let table = Some(table.number());
+            told.extend(self.switch.flows(&Filter { table, ..filter })?);
         }
-        Ok(match &self.known {
-            Some(known) => plan::plan(known, wanted),
-            None => Plan::default(),
-        })
+        Ok(plan::ours(told))
     }
 
     /// One bundle; whatever becomes of it, what is there is known by asking alone until `keep` is called.

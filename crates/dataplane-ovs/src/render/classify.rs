@@ -1,12 +1,13 @@
 //! Table 0: what a port of ours sends goes to its gate; on a bridge that forwards by itself, what comes from
 //! elsewhere and is for a port of ours is taken out of its hands.
 
-use super::{Attached, Forwarding, Scene, Segment};
+use super::{Attached, Forwarding, Scene, Segment, inlets};
 use crate::cookie::Cookie;
 use crate::draft::Draft;
 use crate::registers::{
     FLAGS, Flag, GATE, NETWORK, OUT_PORT, PORT, PROFILE, SCOPE, SEGMENT, SOURCE_TAGS,
 };
+use crate::secure;
 use crate::tables::Table;
 use model::{DropReason, MacAddr, ScopeId};
 use openflow::{Action, Field};
@@ -14,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Above whatever else may be in the bridge's first table.
 pub(super) const OURS: u16 = 65_000;
-const FOR_OURS: u16 = 64_000;
-const BETWEEN: u16 = 63_000;
+pub(super) const FOR_OURS: u16 = 64_000;
+pub(super) const BETWEEN: u16 = 63_000;
 
 pub(super) fn render(scene: &mut Scene<'_>) {
     for port in scene.board.ports.values() {
@@ -27,7 +28,12 @@ pub(super) fn render(scene: &mut Scene<'_>) {
         scene.add(closed.drop(DropReason::NotReady));
     }
     match scene.board.forwarding {
-        Forwarding::Normal => from_elsewhere(scene),
+        Forwarding::Normal => {
+            from_elsewhere(scene);
+            if scene.board.floor {
+                scene.add(secure::floor());
+            }
+        }
         Forwarding::Whole => from_outside(scene),
     }
 }
@@ -87,6 +93,8 @@ fn from_elsewhere(scene: &mut Scene<'_>) {
         let macs = segments.entry(scene.segment(port)).or_default();
         macs.extend(port.view.macs());
     }
+    inlets::render(scene, &segments);
+    inlets::priority_tagged(scene, &segments);
     for (segment, macs) in segments {
         let begin = |priority| {
             let draft = Draft::new(Table::Classify, priority);
@@ -103,18 +111,31 @@ fn from_elsewhere(scene: &mut Scene<'_>) {
             scene.add(draft.goto(Table::Destination));
         }
         // The bridge floods it; each port of ours has to be asked apart.
-        let mut many = Draft::new(Table::Classify, BETWEEN)
+        let many = Draft::new(Table::Classify, BETWEEN)
             .on_masked(Field::VlanTci, segment.0.into(), 0x1fff)
             .on_masked(Field::EthDst, GROUP_BIT, GROUP_BIT);
-        for (_, port) in scene.guarded().filter(|(_, p)| scene.segment(p) == segment) {
-            let pop = (segment.0 != 0).then_some(Action::PopVlan);
-            let enter = super::forward::enter(port);
-            let fresh = Action::set(FLAGS, 0);
-            let actions = pop.into_iter().chain([fresh]).chain(enter);
-            many = many.act(Action::Clone(actions.collect()));
-        }
+        let many = to_receivers(scene, many, segment, segment.0 != 0);
         scene.add(many.act(Action::Output(openflow::Port::Normal)));
     }
+}
+
+/// A copy to the gate of each guarded port of the segment, without the tag if there is one.
+pub(super) fn to_receivers(
+    scene: &Scene<'_>,
+    draft: Draft,
+    segment: Segment,
+    is_tagged: bool,
+) -> Draft {
+    let receivers = scene
+        .guarded()
+        .filter(|(_, port)| scene.segment(port) == segment);
+    receivers.fold(draft, |draft, (_, port)| {
+        let pop = is_tagged.then_some(Action::PopVlan);
+        let enter = super::forward::enter(port);
+        let fresh = Action::set(FLAGS, 0);
+        let actions = pop.into_iter().chain([fresh]).chain(enter);
+        draft.act(Action::Clone(actions.collect()))
+    })
 }
 
 fn from_outside(scene: &mut Scene<'_>) {

@@ -1,0 +1,9 @@
+//! The plane on bridges of a real switch, with whole VMs: what an exact frame at a single port doesn't show.
+//! Needs root and Open vSwitch.
+
+mod bed;
+mod faults;
+mod normal;
+mod revocation;
+mod stream;
+mod whole;
