@@ -53,7 +53,7 @@ pub(crate) fn key(connection: &Connection, original: Direction) -> Option<FlowKe
     })
 }
 
-fn protocol_number(name: &str) -> Option<u8> {
+pub(crate) fn protocol_number(name: &str) -> Option<u8> {
     let known = [
         ("tcp", 6),
         ("udp", 17),

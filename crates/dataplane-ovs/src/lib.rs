@@ -11,12 +11,15 @@ mod place;
 mod plan;
 mod plane;
 mod ranges;
+mod records;
 mod registers;
 mod render;
 mod secure;
+mod seen;
 mod switch;
 mod tables;
 mod timeouts;
+mod trace;
 
 pub use plane::{CAPABILITIES, OvsConfig, OvsPlane};
 pub use render::Forwarding;

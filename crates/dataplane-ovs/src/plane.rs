@@ -1,5 +1,9 @@
 //! The plane: place, render, plan and execute in a row, and what one can ask of it.
 
+mod dry_run;
+mod look;
+mod tracked;
+
 use crate::books::Books;
 use crate::cookie::Cookie;
 use crate::names::Names;
@@ -56,6 +60,8 @@ pub struct OvsPlane {
     in_force: Option<Enforced>,
     /// For tests: how far its clock is ahead.
     ahead: Duration,
+    /// Another process may be at work: what this one compares with is what is written down.
+    only_looks: bool,
 }
 
 struct Enforced {
@@ -77,6 +83,7 @@ impl OvsPlane {
             books: None,
             in_force: None,
             ahead: Duration::ZERO,
+            only_looks: false,
         };
         plane.database()?;
         Ok(plane)
@@ -103,8 +110,13 @@ impl OvsPlane {
         }
     }
 
+    /// To who only looks, each hold that is written down holds still: the flows say so until an agent changes
+    /// both.
     fn now(&self) -> SystemTime {
-        SystemTime::now() + self.ahead
+        match self.only_looks {
+            true => SystemTime::UNIX_EPOCH,
+            false => SystemTime::now() + self.ahead,
+        }
     }
 
     fn database(&mut self) -> io::Result<&mut Database> {
@@ -796,6 +808,7 @@ impl OvsPlane {
                 }
             }
         }
+        self.count_flows(known, &mut counters)?;
         Ok(counters)
     }
 }

@@ -5,6 +5,7 @@
 mod connections;
 mod ebpf;
 mod iptables;
+mod ovs;
 
 pub(crate) use connections::forget_revoked;
 pub(crate) use dataplane_iptables::COMMENT;
@@ -17,7 +18,9 @@ use dataplane::{Capabilities, DataPlane, DevicesInForce, FlowRecord, Outcome, Ta
 use dataplane_iptables::Backend;
 use model::{Direction, PortId};
 use policy::HostView;
+use std::convert::Infallible;
 use std::io;
+use std::path::Path;
 
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaneArgs {
@@ -29,6 +32,18 @@ pub(crate) struct PlaneArgs {
     /// `iptables` is on this host]
     #[arg(long, value_enum, value_name = "BACKEND", env = "PORTCULLIS_IPTABLES")]
     iptables: Option<BackendName>,
+
+    /// For the ovs plane: where Open vSwitch has its sockets, db.sock and <bridge>.mgmt among them
+    #[arg(long, value_name = "DIR", default_value = OVS_RUN_DIR, value_parser = for_ever, env = OVS_RUN_DIR_VARIABLE)]
+    ovs_run_dir: &'static Path,
+}
+
+const OVS_RUN_DIR: &str = "/var/run/openvswitch";
+const OVS_RUN_DIR_VARIABLE: &str = "PORTCULLIS_OVS_RUN_DIR";
+
+/// An argument is needed as long as the process lives.
+fn for_ever(path: &str) -> Result<&'static Path, Infallible> {
+    Ok(Box::leak(Box::<Path>::from(Path::new(path))))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,6 +52,8 @@ pub(crate) enum PlaneName {
     Ebpf,
     /// iptables, ipset and nftables, for devices on Linux bridges
     Iptables,
+    /// OpenFlow, for devices on bridges of Open vSwitch
+    Ovs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,23 +64,30 @@ enum BackendName {
 
 impl PlaneArgs {
     pub(crate) fn ebpf() -> Self {
-        Self {
-            plane: PlaneName::Ebpf,
-            iptables: None,
-        }
+        Self::of(PlaneName::Ebpf)
     }
 
     pub(crate) fn iptables() -> Self {
+        Self::of(PlaneName::Iptables)
+    }
+
+    fn of(plane: PlaneName) -> Self {
         Self {
-            plane: PlaneName::Iptables,
+            plane,
             iptables: None,
+            ovs_run_dir: Path::new(OVS_RUN_DIR),
         }
     }
 
-    /// By its name on command lines.
+    /// By its name in CloudStack's configuration. Its agent builds no bridges of Open vSwitch with security
+    /// groups.
     pub(crate) fn set_plane(&mut self, name: &str) -> Result<(), String> {
-        self.plane = PlaneName::from_str(name, false)
-            .map_err(|_| format!("`{name}` is neither ebpf nor iptables"))?;
+        self.plane = match PlaneName::from_str(name, false) {
+            Ok(plane @ (PlaneName::Ebpf | PlaneName::Iptables)) => plane,
+            Ok(PlaneName::Ovs) | Err(_) => {
+                return Err(format!("`{name}` is neither ebpf nor iptables"));
+            }
+        };
         Ok(())
     }
 
@@ -77,6 +101,7 @@ impl PlaneArgs {
         match self.plane {
             PlaneName::Ebpf => "ebpf",
             PlaneName::Iptables => "iptables",
+            PlaneName::Ovs => "ovs",
         }
     }
 
@@ -84,10 +109,14 @@ impl PlaneArgs {
     pub(crate) fn environment(self) -> Vec<(&'static str, String)> {
         let backend = self.backend().map(|backend| backend.name().to_owned());
         let backend = backend.map(|name| ("PORTCULLIS_IPTABLES", name));
-        [("PORTCULLIS_PLANE", self.name().to_owned())]
-            .into_iter()
-            .chain(backend)
-            .collect()
+        let run_dir = self.ovs_run_dir.display().to_string();
+        [
+            ("PORTCULLIS_PLANE", self.name().to_owned()),
+            (OVS_RUN_DIR_VARIABLE, run_dir),
+        ]
+        .into_iter()
+        .chain(backend)
+        .collect()
     }
 
     pub(crate) fn backend(self) -> Option<Backend> {
@@ -170,6 +199,11 @@ pub(crate) fn open(
             "--direct is for --plane ebpf: iptables judges what a bridge passes on".to_owned(),
         )),
         PlaneName::Iptables => iptables::open(instance, args.backend()),
+        PlaneName::Ovs if direct => Err(Failure::Usage(
+            "--direct is for --plane ebpf: Open vSwitch judges what a bridge of its passes on"
+                .to_owned(),
+        )),
+        PlaneName::Ovs => ovs::open(instance, args.ovs_run_dir),
     }
 }
 
@@ -178,6 +212,7 @@ pub(crate) fn look(args: PlaneArgs, instance: &Instance) -> Result<Box<dyn LiveP
     match args.plane {
         PlaneName::Ebpf => ebpf::look(instance),
         PlaneName::Iptables => iptables::look(instance, args.backend()),
+        PlaneName::Ovs => ovs::look(instance, args.ovs_run_dir),
     }
 }
 
@@ -186,6 +221,7 @@ pub(crate) fn remove(args: PlaneArgs, instance: &Instance) -> Result<bool, Failu
     match args.plane {
         PlaneName::Ebpf => ebpf::remove(instance),
         PlaneName::Iptables => iptables::remove(instance, args.backend()),
+        PlaneName::Ovs => ovs::remove(instance, args.ovs_run_dir),
     }
 }
 
@@ -194,6 +230,7 @@ pub(crate) fn is_there(args: PlaneArgs, instance: &Instance) -> Result<bool, Fai
     match args.plane {
         PlaneName::Ebpf => ebpf::is_there(instance),
         PlaneName::Iptables => iptables::is_there(instance),
+        PlaneName::Ovs => ovs::is_there(instance, args.ovs_run_dir),
     }
 }
 
@@ -205,6 +242,7 @@ pub(crate) fn with_trial<T: Send>(
     match args.plane {
         PlaneName::Ebpf => ebpf::with_trial(args.name(), work),
         PlaneName::Iptables => iptables::with_trial(args.backend(), work),
+        PlaneName::Ovs => ovs::with_trial(work),
     }
 }
 

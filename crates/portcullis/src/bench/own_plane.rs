@@ -22,6 +22,7 @@ impl OwnPlane {
         match args.plane {
             PlaneName::Ebpf => Self::ebpf(name, direct),
             PlaneName::Iptables => Self::iptables(name, args.backend()),
+            PlaneName::Ovs => bail!("the bench has no bridge of Open vSwitch"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::demo;
 use crate::failure::Failure;
-use crate::plane::PlaneArgs;
+use crate::plane::{PlaneArgs, PlaneName};
 use clap::Args;
 
 /// See security groups enforced: real machines' packets, every verdict beside the one expected
@@ -36,6 +36,11 @@ pub(crate) struct DemoArgs {
 pub(crate) fn run(args: DemoArgs) -> Result<(), Failure> {
     match args.down {
         true => demo::take_down(),
-        false => demo::run(args.plane, args.keep),
+        false => match args.plane.plane {
+            PlaneName::Ebpf | PlaneName::Iptables => demo::run(args.plane, args.keep),
+            PlaneName::Ovs => Err(Failure::Usage(
+                "the demo's machines are on a Linux bridge: --plane ovs has no demo yet".to_owned(),
+            )),
+        },
     }
 }

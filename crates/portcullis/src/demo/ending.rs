@@ -52,7 +52,7 @@ pub(crate) fn keep(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let on_host = match enforcement.plane() {
         PlaneName::Ebpf => String::new(),
         // Its programs see the rules of the namespace that they are in.
-        PlaneName::Iptables => format!("nsenter --net={} ", path_of("host")),
+        PlaneName::Iptables | PlaneName::Ovs => format!("nsenter --net={} ", path_of("host")),
     };
     report.line(format!(
         "export {}\n\n\
