@@ -154,7 +154,8 @@ fn tunnels(placement: &mut Placement, overlay: &OverlayView, bridges: &[Bridge],
         if !wants_tunnel(board, overlay) {
             continue;
         }
-        let found = tunnel_interface(bridge).and_then(|interface| of_port(interface).ok());
+        let interface = tunnel_port(bridge).and_then(|port| port.interfaces.first());
+        let found = interface.and_then(|interface| of_port(interface).ok());
         let option = books.options.get(&bridge.name);
         if let (Some(of_port), Some(option)) = (found, option) {
             board.tunnel = Some(TunnelPort {
@@ -173,10 +174,13 @@ pub(crate) fn wants_tunnel(board: &Switchboard, overlay: &OverlayView) -> bool {
         && networks.any(|network| overlay.networks.contains_key(network))
 }
 
-pub(crate) fn tunnel_interface(bridge: &Bridge) -> Option<&Interface> {
-    let mut interfaces = bridge.ports.iter().flat_map(|port| &port.interfaces);
-    interfaces
-        .find(|interface| interface.external_ids.get(OWNER).map(String::as_str) == Some(TUNNEL))
+/// The one that we made.
+pub(crate) fn tunnel_port(bridge: &Bridge) -> Option<&SwitchPort> {
+    let is_ours = |interface: &Interface| {
+        interface.external_ids.get(OWNER).map(String::as_str) == Some(TUNNEL)
+    };
+    let mut ports = bridge.ports.iter();
+    ports.find(|port| port.interfaces.iter().any(is_ours))
 }
 
 /// The ports of the view that can have a zone: those whose device is on a bridge.

@@ -3,6 +3,7 @@
 mod dry_run;
 mod look;
 mod tracked;
+mod tunnels;
 
 use crate::books::Books;
 use crate::cookie::Cookie;
@@ -189,6 +190,15 @@ impl OvsPlane {
         let Moved { given, gone } = self.account(target, &bridges, &mut books);
         let names = Names::of(&target.view);
         let placement = place::place(target, &bridges, &books, self.now());
+        let tunnels = self.prepare_tunnels(target, bridges, &placement, &mut books);
+        let bridges = match tunnels {
+            Ok(bridges) => bridges,
+            Err(error) => {
+                self.books = Some(books);
+                return Err(error);
+            }
+        };
+        let placement = place::place(target, &bridges, &books, self.now());
         let kept = self.keep_books(&bridges, &placement, &books);
         self.books = Some(books);
         kept?;
@@ -231,7 +241,31 @@ impl OvsPlane {
         books
             .held
             .retain(|id, _| target.view.ports.contains_key(id));
+        self.account_lost(target, books);
         Moved { given, gone }
+    }
+
+    /// Where tags tell who is in which group, a flow remembers what its first packet said: whoever has left a group
+    /// since is told by the address, as long as such a flow may be there.
+    fn account_lost(&self, target: &Target, books: &mut Books) {
+        let now = self.now();
+        books.lost.retain(|_, until| *until > now);
+        let (Some(known), Some(overlay)) = (&self.in_force, &target.view.overlay) else {
+            return;
+        };
+        let longest = target.view.settings.timeouts.tcp_established_s.into();
+        let until = now + Duration::from_secs(longest) + LATE;
+        let (old, new) = (&known.target.view.members, &target.view.members);
+        for ((scope, _), before, after) in policy::differing(old, new) {
+            if !overlay.is_tagged(&target.view, scope) {
+                continue;
+            }
+            let gone = before.into_iter().flat_map(|set| set.iter());
+            let gone = gone.filter(|member| !after.is_some_and(|set| set.contains(*member)));
+            books
+                .lost
+                .extend(gone.map(|member| ((scope.clone(), *member), until)));
+        }
     }
 
     /// Zones are written down before anything is tracked in them.
@@ -245,7 +279,10 @@ impl OvsPlane {
         for bridge in bridges {
             let board = placement.boards.get(&bridge.name);
             let ports = board.into_iter().flat_map(|board| board.ports.keys());
-            let wanted = books.external_ids(ports);
+            let mut wanted = books.external_ids(ports);
+            if board.is_some_and(|board| board.tunnel.is_some()) {
+                wanted.extend(books.lost_ids());
+            }
             let stale = Books::keys(bridge).filter(|key| !wanted.contains_key(*key));
             let stale: Vec<&str> = stale.map(String::as_str).collect();
             if !stale.is_empty() {
@@ -537,6 +574,8 @@ struct Moved {
     gone: Vec<u16>,
 }
 
+/// A tracker may be so late to forget.
+const LATE: Duration = Duration::from_secs(30);
 /// How long ovs-vswitchd may take to act on its database.
 const MODE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -598,7 +637,10 @@ impl DataPlane for OvsPlane {
     /// Holds end by their time.
     fn tend(&mut self) -> Result<(), ApplyError> {
         let now = self.now();
-        let over = |books: &Books| books.held.values().any(|until| *until <= now);
+        let over = |books: &Books| {
+            let mut times = books.held.values().chain(books.lost.values());
+            times.any(|until| *until <= now)
+        };
         if !self.books.as_ref().is_some_and(over) {
             return Ok(());
         }
@@ -648,6 +690,8 @@ impl DataPlane for OvsPlane {
                 self.detach_bridge(bridge).map_err(failed(&step))?;
             }
         }
+        self.remove_tunnels(&bridges)
+            .map_err(failed("removing the ports of tunnels"))?;
         let datapaths: BTreeSet<&str> = bridges.iter().map(datapath_type).collect();
         for datapath in datapaths {
             self.forget_timeouts(datapath)

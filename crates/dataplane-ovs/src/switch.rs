@@ -7,7 +7,7 @@ use crate::plan::{self, Plan};
 use crate::render::Flows;
 use crate::secure;
 use crate::tables::Table;
-use openflow::{Change, Filter, FlowStats, PortDesc, Switch};
+use openflow::{Change, Filter, FlowStats, PortDesc, Switch, TlvMapping};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,14 @@ impl Held {
 
     pub(crate) fn ports(&mut self) -> io::Result<Vec<PortDesc>> {
         self.switch.ports()
+    }
+
+    pub(crate) fn tlv_map(&mut self) -> io::Result<Vec<TlvMapping>> {
+        self.switch.tlv_map()
+    }
+
+    pub(crate) fn map_option(&mut self, mapping: TlvMapping) -> io::Result<()> {
+        self.switch.add_tlv(&[mapping])
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -86,7 +94,7 @@ impl Held {
     }
 
     /// The first table is everybody's, and may be long.
-    fn read(&mut self) -> io::Result<Flows> {
+    pub(crate) fn read(&mut self) -> io::Result<Flows> {
         let mut told = Vec::new();
         for table in Table::ALL {
             let filter = if table == Table::Classify {

@@ -17,6 +17,9 @@ pub use compile::compile;
 pub use differing::{differing, touched_groups};
 pub use elision::{ElisionChange, becomes_elidable, elidable, permitting, stops_being_elidable};
 pub use finding::Finding;
-pub use overlay::{OverlayNetwork, OverlayView, PeerHost, RemotePort, SHORT};
+pub use overlay::{
+    OPTION_BYTES, OPTION_CLASS, OPTION_TYPE, OverlayNetwork, OverlayView, PeerHost, RemotePort,
+    SHORT,
+};
 pub use prefix_set::{contains, covers};
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

@@ -55,6 +55,11 @@ pub struct RemotePort {
     pub groups: Vec<GroupId>,
 }
 
+/// The option of Geneve in which a packet's source says its groups. The class is one of those for experiments; the
+/// type is critical, so that a host that doesn't know it drops the packet.
+pub const OPTION_CLASS: u16 = 0xff70;
+pub const OPTION_TYPE: u8 = 0x81;
+pub const OPTION_BYTES: u8 = 20;
 /// So many groups of an address are carried one by one; more have a number together.
 pub const SHORT: usize = 8;
 

@@ -16,7 +16,7 @@ use model::PortId;
 use openflow::{Field, Flow};
 use ovsdb::Bridge;
 use policy::HostView;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::UNIX_EPOCH;
 
@@ -74,6 +74,7 @@ impl OvsPlane {
             names: Names::of(&target.view),
             // A hold that is over is written down until the flows know.
             placement: place::place(&target, &bridges, &books, UNIX_EPOCH),
+            open: BTreeSet::new(),
             target,
         };
         let plans = self.plans(&known, &bridges)?;

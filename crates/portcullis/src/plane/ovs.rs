@@ -12,6 +12,7 @@ use dataplane::{
 use dataplane_ovs::{OvsConfig, OvsPlane};
 use model::{Direction, PortId};
 use policy::HostView;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -90,6 +91,10 @@ impl DataPlane for Ovs {
 
     fn audit_every(&self) -> Duration {
         self.plane.audit_every()
+    }
+
+    fn interface_ids(&mut self) -> Result<Option<BTreeMap<String, String>>, ApplyError> {
+        self.plane.interface_ids()
     }
 
     fn counters(&mut self) -> Result<Counters, ApplyError> {
