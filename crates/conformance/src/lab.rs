@@ -13,6 +13,7 @@
 //! Needs root. Mount namespaces stay as they are, so pinned objects are seen from everywhere; names
 //! below `/sys/class/net` are not those of the lab.
 
+mod cable;
 mod kept;
 pub mod load;
 mod namespace;
@@ -21,6 +22,7 @@ mod sockets;
 mod switch;
 mod tap;
 
+pub use cable::{CableEnd, cable};
 pub use kept::{Kept, kept, remove_kept};
 pub use namespace::{Namespace, Offload};
 pub use packets::{Arrival, FrameEnd, PacketSocket, probe, probe_by};

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// A permitted answer comes at once; how long nothing has to come of what is dropped.
-const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
 /// Of our flows: `portcullis` in hexadecimal begins so.
 pub(crate) const OURS: &str = "0x706f72";
@@ -19,6 +19,8 @@ pub(crate) struct Bed {
     pub(crate) switch: OpenVswitch,
     pub(crate) lab: Lab,
     vms: BTreeMap<String, Vm>,
+    /// As policies call it.
+    pub(crate) host: HostId,
     plane: Option<OvsPlane>,
 }
 
@@ -34,6 +36,7 @@ impl Bed {
             switch,
             lab,
             vms: BTreeMap::new(),
+            host: HostId::new("here"),
             plane: None,
         };
         bed.reopen();
@@ -79,6 +82,10 @@ impl Bed {
         self.unplug(name);
         let vm = self.vms.remove(name).expect("it is there");
         self.lab.remove_vm(&vm).expect("it is there");
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.vms.contains_key(name)
     }
 
     pub(crate) fn vm(&self, name: &str) -> &Vm {
@@ -149,8 +156,7 @@ impl Bed {
     }
 
     pub(crate) fn target(&self, policy: &str) -> Target {
-        let host = HostId::new("here");
-        let file = policyfile::parse(policy, "policy.yaml", &host);
+        let file = policyfile::parse(policy, "policy.yaml", &self.host);
         let file = file.unwrap_or_else(|errors| panic!("{errors:?}"));
         let (view, _) = policy::compile(&file.inventory, &file.host);
         let mut target = Target {

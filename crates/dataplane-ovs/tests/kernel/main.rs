@@ -3,6 +3,7 @@
 
 mod bed;
 mod faults;
+mod hosts;
 mod normal;
 mod revocation;
 mod stream;
