@@ -29,7 +29,7 @@ pub trait Judge {
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer;
 
     /// Whether it can be shown such a packet.
-    fn can_judge(&self, _port: &PortId, _frame: &[u8]) -> bool {
+    fn can_judge(&self, _port: &PortId, _direction: Direction, _frame: &[u8]) -> bool {
         true
     }
 

@@ -164,7 +164,7 @@ pub(crate) fn walk(
                 judge.advance(*by);
                 leave_doubt(oracle, judge);
             }
-            Event::Packet(sent) if !judge.can_judge(&sent.port, &sent.frame) => {}
+            Event::Packet(sent) if !judge.can_judge(&sent.port, sent.direction, &sent.frame) => {}
             Event::Packet(sent) => {
                 let expected = oracle.judge(&sent.port, sent.direction, &sent.frame);
                 let seen = judge.judge(&sent.port, sent.direction, &sent.frame);

@@ -680,6 +680,7 @@ impl DataPlane for OvsPlane {
     }
 
     fn detach(&mut self) -> Result<(), ApplyError> {
+        self.drop_lost_connections();
         let bridges = self
             .bridges()
             .map_err(failed("asking Open vSwitch for its bridges"))?;

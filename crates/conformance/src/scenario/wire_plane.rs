@@ -179,10 +179,15 @@ impl WirePlane {
     }
 
     /// Why it can't be shown such a packet.
-    fn unshown(&self, port: &PortId, frame: &[u8]) -> Option<&'static str> {
+    fn unshown(&self, port: &PortId, direction: Direction, frame: &[u8]) -> Option<&'static str> {
         let known = self.rigs.contains_key(port) && self.macs.contains_key(port);
         if self.switch.is_some() && is_drop_eligible(frame) {
             return Some("a virtual switch takes that bit of a tag for its own");
+        }
+        let own = self.macs.get(port).map(|mac| &mac.0[..]);
+        let to_itself = direction == Direction::Egress && own.is_some() && frame.get(..6) == own;
+        if self.switch.is_some() && to_itself {
+            return Some("a switch sends nothing back to where it came from");
         }
         unshown(frame).or((!known).then_some("a closed device passes no marker either"))
     }
@@ -350,7 +355,7 @@ impl Subject for WirePlane {
     }
 
     fn send(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Seen {
-        if let Some(why) = self.unshown(port, frame) {
+        if let Some(why) = self.unshown(port, direction, frame) {
             return Seen::Unshown(why);
         }
         let arrived = match self.show(port, direction, frame) {
@@ -411,8 +416,8 @@ impl Judge for WireJudge<'_> {
         arrival(arrived).into()
     }
 
-    fn can_judge(&self, port: &PortId, frame: &[u8]) -> bool {
-        self.0.unshown(port, frame).is_none()
+    fn can_judge(&self, port: &PortId, direction: Direction, frame: &[u8]) -> bool {
+        self.0.unshown(port, direction, frame).is_none()
     }
 
     fn knows_why(&self) -> bool {

@@ -21,7 +21,7 @@ use std::io;
 use std::time::UNIX_EPOCH;
 
 /// What a flow of the first table says of the device that it is about.
-enum Said {
+pub(super) enum Said {
     OfPort(u16),
     Closed,
 }
@@ -166,7 +166,7 @@ fn devices(bridge: &Bridge) -> BTreeMap<u16, Device> {
 }
 
 /// `None`: it is about no device.
-fn said(flow: &Flow) -> Option<(u16, Said)> {
+pub(super) fn said(flow: &Flow) -> Option<(u16, Said)> {
     if flow.table != Table::Classify.number() {
         return None;
     }

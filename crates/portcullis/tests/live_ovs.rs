@@ -1,0 +1,643 @@
+//! The agent and the Open vSwitch plane on a switch of its own: VMs are namespaces on a bridge of it, the agent
+//! is the binary itself in the host's namespace. Needs root and Open vSwitch.
+//!
+//! Nothing waits for a time: each step asks until it is as it must be, or a packet is answered.
+
+use conformance::lab::{Attach, EchoServer, Lab, Offload, OpenVswitch, Vm};
+use model::MacAddr;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BIN: &str = env!("CARGO_BIN_EXE_portcullis");
+const BRIDGE: &str = "pc-ovs";
+/// For what must come; a test that passes hardly waits.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For what must not come: a SYN that is answered is answered at once.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Port, direction, packet; reason, rule.
+type Expected<'a> = (&'a str, &'a str, &'a str, &'a str, Option<&'a str>);
+
+struct Bed {
+    web: Vm,
+    open: Vm,
+    free: Vm,
+    client: Vm,
+    _servers: [EchoServer; 2],
+    agent: Option<Child>,
+    switch: OpenVswitch,
+    root: tempfile::TempDir,
+    lab: Lab,
+}
+
+impl Bed {
+    /// A web server that may just answer, a port whose rules permit everything, one without port security,
+    /// and a client that is no port. Nothing is enforced yet.
+    fn new(secure: bool) -> Self {
+        let mut lab = Lab::new("ovs").expect("a lab; it needs root");
+        let switch = OpenVswitch::start(lab.host()).expect("Open vSwitch");
+        switch.add_bridge(BRIDGE, secure).expect("a bridge");
+        let [web, open, free, client] =
+            [("w", 1), ("o", 3), ("f", 4), ("c", 2)].map(|(name, last)| {
+                let mac = MacAddr([0x52, 0x54, 0, 0, 9, last]);
+                let v4 = IpAddr::from([10, 9, 0, last]);
+                let v6 = IpAddr::from([0xfd00, 9, 0, 0, 0, 0, 0, last.into()]);
+                let vm = lab
+                    .add_vm(name, mac, &[(v4, 24), (v6, 64)], Attach::Nothing)
+                    .expect("a VM");
+                vm.offload(Offload::TxChecksum, false).expect("it is set");
+                vm
+            });
+        for vm in [&web, &open, &free] {
+            let added = switch.add_port(BRIDGE, vm.device(), &[]);
+            added.expect("the bridge takes it");
+        }
+        let network = [("portcullis-network", "lan")];
+        let added = switch.add_port(BRIDGE, client.device(), &network);
+        added.expect("the bridge takes it");
+        let servers = [80, 81].map(|port| web.serve_tcp(port).expect("a server"));
+        let bed = Self {
+            web,
+            open,
+            free,
+            client,
+            _servers: servers,
+            agent: None,
+            switch,
+            root: tempfile::tempdir().expect("a directory"),
+            lab,
+        };
+        bed.allow(80);
+        bed
+    }
+
+    fn policy(&self) -> PathBuf {
+        self.root.path().join("policy.yaml")
+    }
+
+    /// What `web` may be asked for.
+    fn allow(&self, l4_port: u16) {
+        let port = |name: &str, vm: &Vm, more: &str| {
+            let (device, mac, addresses) = (vm.device(), vm.mac(), vm.addresses());
+            let [v4, v6] = [addresses[0], addresses[1]];
+            format!(
+                "  {name}: {{ device: {device}, mac: '{mac}', addresses: [{v4}, '{v6}'], {more} }}\n"
+            )
+        };
+        let text = format!(
+            "version: 1\nnetworks: {{ lan: {{ subnets: [10.9.0.0/24, 'fd00:9::/64'] }} }}\n\
+             groups:\n  g: {{ rules: [{{ name: open, from: any, protocol: tcp, ports: {l4_port} }}] }}\n  \
+             all: {{ rules: [{{ name: in, from: any }}, {{ name: out, to: any }}] }}\n\
+             ports:\n{}{}{}",
+            port("web", &self.web, "groups: [g]"),
+            port("open", &self.open, "groups: [all]"),
+            port("free", &self.free, "port-security: off"),
+        );
+        fs::write(self.policy(), text).expect("it can be written");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BIN);
+        command
+            .args(arguments)
+            .env("PORTCULLIS_RUN_DIR", self.root.path().join("run"))
+            .env("PORTCULLIS_STATE_DIR", self.root.path().join("state"))
+            .env("PORTCULLIS_INSTANCE", "pc-ovs")
+            .env("PORTCULLIS_PLANE", "ovs")
+            .env("PORTCULLIS_OVS_RUN_DIR", self.switch.run_dir());
+        command
+    }
+
+    fn portcullis(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        self.lab
+            .host()
+            .run(move || command.output().expect("the binary runs"))
+    }
+
+    /// Runs the agent until it has applied a policy.
+    fn start(&mut self) {
+        let policy = self.policy();
+        let mut run = self.command(&["run", "--policy", policy.to_str().expect("it is text")]);
+        run.stdout(Stdio::null()).stderr(Stdio::piped());
+        let run = self.lab.host().run(move || run.spawn());
+        self.agent = Some(run.expect("the binary runs"));
+        wait_until("a policy is applied", || !self.applied().is_null());
+    }
+
+    /// As `kill -9` does; what it logged.
+    fn kill(&mut self) -> String {
+        let mut agent = self.agent.take().expect("it runs");
+        agent.kill().expect("it can be killed");
+        let output = agent.wait_with_output().expect("it ends");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn status(&self) -> Value {
+        let status = self.portcullis(&["status", "-o", "json"]);
+        serde_json::from_slice(&status.stdout).unwrap_or_default()
+    }
+
+    fn applied(&self) -> Value {
+        self.status()["agent"]["policy"]["applied"].clone()
+    }
+
+    /// Until the file's last edit is in force.
+    fn edited(&self, edit: impl FnOnce()) {
+        let before = self.applied();
+        edit();
+        wait_until("the edit is applied", || self.applied() != before);
+    }
+
+    fn connect(&self, server: IpAddr, l4_port: u16, timeout: Duration) -> Option<TcpStream> {
+        let to = SocketAddr::new(server, l4_port);
+        self.client.tcp_connect(to, timeout).ok()
+    }
+
+    /// Whether the client reaches 80 and 81 of `web`, by both families.
+    fn check_reached(&self, expected: [bool; 2]) {
+        for server in self.web.addresses() {
+            for (l4_port, expected) in [80, 81].into_iter().zip(expected) {
+                let timeout = if expected { PATIENCE } else { SHORT };
+                let reached = self.connect(*server, l4_port, timeout).is_some();
+                assert_eq!(reached, expected, "{server}, port {l4_port}");
+            }
+        }
+    }
+
+    fn explain(&self, port: &str, way: &str, packet: &str) -> (Option<i32>, Value) {
+        let arguments = ["explain", "--port", port, way, packet, "-o", "json"];
+        let output = self.portcullis(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+        (output.status.code(), value)
+    }
+
+    /// Model and data plane say so; `rule`: and both name it. What the data plane says.
+    fn check(&self, (port, way, packet, reason, rule): Expected<'_>) -> Value {
+        let (code, value) = self.explain(port, way, packet);
+        assert_eq!(code, Some(0), "{value:#}");
+        for who in ["model", "plane"] {
+            assert_eq!(value[who]["reason"], reason, "{value:#}");
+            assert_eq!(value[who]["rule"], json!(rule), "{value:#}");
+        }
+        assert_eq!(value["differ"], false, "{value:#}");
+        value["plane"].clone()
+    }
+
+    fn check_differ(&self, packet: &str, model: &str, plane: &str) {
+        let (code, value) = self.explain("web", IN, packet);
+        assert_eq!(code, Some(1), "{value:#}");
+        assert_eq!(value["model"]["reason"], model, "{value:#}");
+        assert_eq!(value["plane"]["reason"], plane, "{value:#}");
+        assert_eq!(value["differ"], true, "{value:#}");
+    }
+
+    /// Each flow of the bridge by what it is, and for how many milliseconds it has been there.
+    fn flows(&self) -> BTreeMap<String, u64> {
+        let dump = self.switch.ofctl(&format!("dump-flows {BRIDGE}"));
+        let dump = dump.expect("it can be asked");
+        let lines = dump.lines().filter(|line| line.contains("table="));
+        let flows = lines.map(|line| {
+            let (cookie, rest) = line.trim().split_once(", duration=").expect("it has one");
+            let (duration, rest) = rest.split_once("s, ").expect("seconds");
+            let seconds: f64 = duration.parse().expect("a number");
+            let fields = rest.split([',', ' ']).filter(|field| !is_volatile(field));
+            let fields: Vec<&str> = fields.collect();
+            (
+                format!("{cookie} {}", fields.join(",")),
+                (seconds * 1e3) as u64,
+            )
+        });
+        flows.collect()
+    }
+
+    /// All that is loaded, counted and remembered in the switch, but for when.
+    fn traces(&self) -> Vec<String> {
+        let flows = self.switch.ofctl(&format!("dump-flows {BRIDGE}"));
+        let mut learned = self.switch.appctl(&format!("fdb/show {BRIDGE}"));
+        let connections = self.switch.appctl("dpctl/dump-conntrack");
+        if let Ok(table) = &mut learned {
+            // The last column is the age.
+            let lines = table
+                .lines()
+                .map(|line| line.trim_end_matches(char::is_numeric));
+            *table = lines.collect::<Vec<_>>().join("\n");
+        }
+        let texts = [flows, learned, connections].map(|text| text.expect("it can be asked"));
+        let mut lines = Vec::new();
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            let moving = ["duration=", "idle_age=", "NXST_FLOW", "timeout="];
+            let fields = line.split(',').filter(|field| {
+                let field = field.trim();
+                !moving.iter().any(|moving| field.starts_with(moving))
+            });
+            lines.push(fields.collect::<Vec<_>>().join(","));
+        }
+        lines.sort();
+        lines
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+}
+
+/// Of a flow, what goes on by itself.
+fn is_volatile(field: &str) -> bool {
+    let fields = ["n_packets=", "n_bytes=", "idle_age=", "hard_age="];
+    field.is_empty() || fields.iter().any(|volatile| field.starts_with(volatile))
+}
+
+fn says(output: &Output, code: i32, text: &str) {
+    let all = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(output.status.code(), Some(code), "{all}");
+    assert!(all.contains(text), "{text:?} is not in:\n{all}");
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
+    }
+}
+
+const IN: &str = "--ingress";
+const OUT: &str = "--egress";
+
+#[test]
+fn a_policy_is_enforced_and_edits_are_on_a_bridge_of_either_kind() {
+    for secure in [false, true] {
+        let mut bed = Bed::new(secure);
+        bed.start();
+        bed.check_reached([true, false]);
+        bed.edited(|| bed.allow(81));
+        bed.check_reached([false, true]);
+        let status = bed.status();
+        for (place, port, device) in [
+            (0, "free", bed.free.device()),
+            (1, "open", bed.open.device()),
+            (2, "web", bed.web.device()),
+        ] {
+            let shown = &status["ports"][place];
+            assert_eq!(shown["port"], port, "{status:#}");
+            assert_eq!(shown["device"], device, "{status:#}");
+            assert_eq!(shown["state"], "enforced", "{status:#}");
+        }
+        let drops = &status["ports"][2]["drops"]["no-rule"]["packets"];
+        assert!(drops.as_u64().is_some_and(|n| n > 0), "{status:#}");
+        assert!(status["ports"][2]["flows"].as_u64() > Some(0), "{status:#}");
+    }
+}
+
+#[test]
+fn a_killed_agents_successor_writes_no_flow() {
+    let mut bed = Bed::new(false);
+    bed.start();
+    let stream = bed.connect(bed.web.addresses()[0], 80, PATIENCE);
+    let stream = stream.expect("80 is open");
+    bed.kill();
+    bed.check_reached([true, false]);
+    let status = bed.status();
+    assert_eq!(status["agent"], Value::Null);
+    assert_eq!(status["drift"], json!([]), "{status:#}");
+    assert_eq!(status["ports"][2]["port"], "web");
+    assert_eq!(status["ports"][2]["device"], bed.web.device());
+    let from = stream.local_addr().expect("it has one");
+    let flows = bed.portcullis(&["flows", "web", "-o", "json"]);
+    let flows: Value = serde_json::from_slice(&flows.stdout).expect("it is JSON");
+    let flows = flows.as_array().expect("a list");
+    let flow = flows.iter().find(|flow| flow["remote"] == from.to_string());
+    let flow = flow.expect("the connection is tracked");
+    assert_eq!(flow["local"], "10.9.0.1:80");
+    assert_eq!(flow["started"], "in");
+    assert_eq!(flow["state"], "established");
+    assert_eq!(flow["replied"], true);
+    assert_eq!(flow["rule"], "g/open.v4");
+
+    let before = bed.flows();
+    bed.start();
+    bed.edited(|| {
+        // The same in other words.
+        let text = fs::read_to_string(bed.policy()).expect("it is there");
+        fs::write(bed.policy(), format!("{text}# again\n")).expect("it can be written");
+    });
+    let after = bed.flows();
+    let [keys, new] = [&before, &after].map(|flows| flows.keys().collect::<Vec<_>>());
+    assert_eq!(keys, new);
+    for (flow, duration) in &before {
+        assert!(after[flow] >= *duration, "written anew: {flow}");
+    }
+    let log = bed.kill();
+    assert!(!log.contains("not the cached policy"), "{log}");
+    assert!(log.contains("writes=0"), "{log}");
+}
+
+#[test]
+fn detaching_leaves_nothing_of_ours_and_all_of_others() {
+    let bed = Bed::new(false);
+    let others = [
+        "table=0,priority=7,cookie=0x77,udp,tp_dst=9999,actions=drop",
+        "table=17,priority=7,cookie=0x77,actions=NORMAL",
+    ];
+    for flow in others {
+        let added = bed.switch.ofctl(&format!("add-flow {BRIDGE} {flow}"));
+        added.expect("it is added");
+    }
+    let set = format!("set bridge {BRIDGE} external_ids:somebodys=own");
+    bed.switch.vsctl(&set).expect("it is set");
+    let before: Vec<String> = bed.flows().into_keys().collect();
+    says(&bed.portcullis(&["status"]), 4, "nothing is enforced here");
+    says(&bed.portcullis(&["detach"]), 0, "nothing was enforced here");
+    let shown = |what: &str| bed.switch.vsctl(what).expect("it can be asked");
+    let ids = || shown(&format!("get bridge {BRIDGE} external_ids"));
+    let tables = || shown("list CT_Zone") + &shown("list CT_Timeout_Policy");
+    let floods = || bed.switch.ofctl(&format!("show {BRIDGE}")).expect("asked");
+    let (ids_before, tables_before, floods_before) = (ids(), tables(), floods());
+    for agent_ends_it in [true, false] {
+        let policy = bed.policy();
+        let policy = policy.to_str().expect("it is text");
+        let mut agent = bed.command(&["run", "--policy", policy]);
+        agent.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut agent = bed.lab.host().run(|| agent.spawn()).expect("it runs");
+        wait_until("a policy is applied", || !bed.applied().is_null());
+        let flows = bed.flows();
+        assert!(before.iter().all(|flow| flows.contains_key(flow)));
+        assert!(flows.len() > before.len() + 100);
+        assert_ne!(
+            [ids(), tables(), floods()],
+            [&ids_before, &tables_before, &floods_before].map(Clone::clone)
+        );
+        bed.check_reached([true, false]);
+        if !agent_ends_it {
+            agent.kill().expect("it can be killed");
+            agent.wait().expect("it ends");
+        }
+        says(&bed.portcullis(&["detach"]), 0, "enforcement removed");
+        agent.wait().expect("it has ended");
+        assert_eq!(bed.flows().into_keys().collect::<Vec<_>>(), before);
+        assert_eq!(ids(), ids_before);
+        assert_eq!(tables(), tables_before);
+        assert_eq!(floods(), floods_before);
+        bed.check_reached([true, true]);
+    }
+}
+
+#[test]
+fn a_device_that_comes_to_a_bridge_later_is_armed() {
+    let mut bed = Bed::new(false);
+    let device = bed.web.device().to_owned();
+    for vm in [&bed.web, &bed.open, &bed.free] {
+        let gone = format!("del-port {BRIDGE} {}", vm.device());
+        bed.switch.vsctl(&gone).expect("it is gone");
+    }
+    bed.start();
+    let status = bed.status();
+    let why = status["ports"][2]["why"].as_str().unwrap_or_default();
+    assert!(why.contains("on no bridge of Open vSwitch"), "{status:#}");
+    let added = bed.switch.add_port(BRIDGE, &device, &[]);
+    added.expect("the bridge takes it");
+    wait_until("it is enforced", || {
+        bed.status()["ports"][2]["state"] == "enforced"
+    });
+    bed.check_reached([true, false]);
+}
+
+#[test]
+fn what_it_is_not_for_is_refused() {
+    let root = tempfile::tempdir().expect("a directory");
+    let policy = root.path().join("policy.yaml");
+    fs::write(&policy, "version: 1\nports: {}\n").expect("it can be written");
+    let policy = policy.to_str().expect("it is text");
+    let check = |arguments: &[&str], text: &str| {
+        let mut command = Command::new(BIN);
+        let command = command.args(arguments).env("PORTCULLIS_PLANE", "ovs");
+        let directories = ["PORTCULLIS_RUN_DIR", "PORTCULLIS_STATE_DIR"];
+        let command = command.envs(directories.map(|name| (name, root.path())));
+        says(&command.output().expect("it runs"), 2, text);
+    };
+    check(&["demo"], "no demo yet");
+    check(&["bench"], "no bench yet");
+    let direct = ["run", "--direct", "--policy", policy];
+    check(&direct, "--direct is for --plane ebpf");
+}
+
+#[test]
+fn explanations_are_of_what_is_loaded() {
+    let mut bed = Bed::new(false);
+    bed.start();
+    by_rules_and_guard(&bed);
+    untracked_and_unguarded(&bed);
+    by_flows(&bed);
+    fragments_wait(&bed);
+    what_somebody_changed_shows(&mut bed);
+}
+
+fn by_rules_and_guard(bed: &Bed) {
+    let spoofed = "udp 10.9.0.1:1 -> 10.9.0.2:2 src-mac 52:54:00:00:09:77";
+    for (packet, rule) in [
+        ("tcp 10.9.0.2:9 -> 10.9.0.1:80", "g/open.v4"),
+        ("tcp [fd00:9::2]:9 -> [fd00:9::1]:80", "g/open.v6"),
+    ] {
+        let plane = bed.check(("web", IN, packet, "rule", Some(rule)));
+        assert_eq!(plane["elidable"], false);
+        assert_eq!(plane["flow_found"], false);
+    }
+    for (way, packet, reason) in [
+        (IN, "tcp 10.9.0.2:9 -> 10.9.0.1:81", "no-rule"),
+        (IN, "tcp [fd00:9::2]:9 -> [fd00:9::1]:81", "no-rule"),
+        (IN, "icmp 10.9.0.2 -> 10.9.0.1 echo-request id 7", "no-rule"),
+        (OUT, "udp 10.9.0.1:1 -> 10.9.0.2:2", "no-rule"),
+        (OUT, "udp [fd00:9::1]:1 -> [fd00:9::2]:2", "no-rule"),
+        (OUT, "sctp [fd00:9::1]:1 -> [fd00:9::2]:2", "no-rule"),
+        (OUT, "protocol 47 10.9.0.1 -> 10.9.0.2", "no-rule"),
+        (OUT, spoofed, "spoofed-mac"),
+        (OUT, "udp 10.9.0.7:1 -> 10.9.0.2:2", "spoofed-ip"),
+        (OUT, "udp [fd00:9::7]:1 -> [fd00:9::2]:2", "spoofed-ip"),
+        (OUT, "udp 10.9.0.1:1 -> 10.9.0.2:2 vlan 7", "vlan-tag"),
+        (OUT, "dhcp server 10.9.0.1 -> 255.255.255.255", "rogue-dhcp"),
+        (OUT, "ra fe80::5054:ff:fe00:901 -> ff02::1", "rogue-ra"),
+        (
+            OUT,
+            "na fd00:9::1 -> fd00:9::2 target fd00:9::7",
+            "spoofed-nd",
+        ),
+        (
+            OUT,
+            "na fd00:9::1 -> fd00:9::2 target fd00:9::1",
+            "infrastructure",
+        ),
+        (OUT, "arp who-has 10.9.0.2 tell 10.9.0.1", "infrastructure"),
+        (
+            OUT,
+            "ns fd00:9::1 -> ff02::1:ff00:2 target fd00:9::2",
+            "infrastructure",
+        ),
+        (
+            OUT,
+            "dhcp client 0.0.0.0 -> 255.255.255.255",
+            "infrastructure",
+        ),
+        (OUT, "igmp report 10.9.0.1 -> 224.0.0.5", "infrastructure"),
+        (IN, "arp reply 10.9.0.2 to 10.9.0.1", "infrastructure"),
+        (IN, "dhcp server 10.9.0.2 -> 10.9.0.1", "infrastructure"),
+        (IN, "tcp 10.9.0.2:9 -> 10.9.0.9:80", "foreign-destination"),
+        (
+            IN,
+            "tcp [fd00:9::2]:9 -> [fd00:9::9]:80",
+            "foreign-destination",
+        ),
+        (IN, "udp 127.0.0.1:1 -> 10.9.0.1:2", "martian"),
+    ] {
+        bed.check(("web", way, packet, reason, None));
+    }
+}
+
+fn untracked_and_unguarded(bed: &Bed) {
+    for (way, packet, rule) in [
+        (IN, "udp 10.9.0.2:1 -> 10.9.0.3:2", "all/in.v4"),
+        (IN, "udp [fd00:9::2]:1 -> [fd00:9::3]:2", "all/in.v6"),
+        (OUT, "udp 10.9.0.3:1 -> 10.9.0.2:2", "all/out.v4"),
+        (OUT, "udp [fd00:9::3]:1 -> [fd00:9::2]:2", "all/out.v6"),
+    ] {
+        let plane = bed.check(("open", way, packet, "rule", Some(rule)));
+        assert_eq!(plane["elidable"], true);
+    }
+    for (way, packet) in [
+        (OUT, "udp 10.9.0.77:1 -> 10.9.0.2:2"),
+        (OUT, "udp [fd00:9::77]:1 -> [fd00:9::2]:2"),
+        (IN, "arp who-has 10.9.0.4 tell 10.9.0.2"),
+    ] {
+        bed.check(("free", way, packet, "unguarded", None));
+    }
+}
+
+/// A connection from the client to the web server, and the words for packets of it.
+struct Open {
+    rule: &'static str,
+    reply: String,
+    request: String,
+    error: String,
+    _stream: TcpStream,
+}
+
+fn connect(bed: &Bed, rule: &'static str, server: IpAddr) -> Open {
+    let stream = bed.connect(server, 80, PATIENCE).expect("80 is open");
+    let client = stream.local_addr().expect("it has one");
+    let web = stream.peer_addr().expect("it has one");
+    let [from, to] = [web.ip(), client.ip()];
+    Open {
+        rule,
+        reply: format!("tcp {web} -> {client} [ack]"),
+        request: format!("tcp {client} -> {web} [ack]"),
+        error: format!("icmp {from} -> {to} port-unreachable about (tcp {client} -> {web})"),
+        _stream: stream,
+    }
+}
+
+fn by_flows(bed: &Bed) {
+    let addresses = bed.web.addresses();
+    let open = [("g/open.v4", addresses[0]), ("g/open.v6", addresses[1])];
+    let open = open.map(|(rule, server)| connect(bed, rule, server));
+    for Open {
+        rule,
+        reply,
+        request,
+        error,
+        ..
+    } in &open
+    {
+        let plane = bed.check(("web", OUT, reply, "live", Some(rule)));
+        assert_eq!(plane["flow_found"], true);
+        assert_eq!(plane["flow_live"], true);
+        bed.check(("web", OUT, error, "live", Some(rule)));
+        bed.check(("web", IN, request, "rule", Some(rule)));
+        let syn = reply.replace("[ack]", "[syn]");
+        bed.check(("web", OUT, &syn, "no-rule", None));
+    }
+    let stray = "tcp 10.9.0.1:80 -> 10.9.0.2:1 [ack]";
+    bed.check(("web", OUT, stray, "no-rule", None));
+    leaves_no_trace(bed, &open);
+
+    bed.edited(|| bed.allow(81));
+    for Open { reply, error, .. } in &open {
+        let plane = bed.check(("web", OUT, reply, "no-rule", None));
+        assert_eq!(plane["flow_found"], true);
+        assert_eq!(plane["flow_live"], false);
+        // The contract would let an error pass here.
+        let (_, value) = bed.explain("web", OUT, error);
+        assert_eq!(value["plane"]["reason"], "no-rule", "{value:#}");
+        assert_eq!(value["plane"]["flow_found"], true, "{value:#}");
+    }
+    bed.edited(|| bed.allow(80));
+}
+
+/// Verdicts of all kinds, and nothing in the switch is otherwise. Machines may say something of their own accord
+/// meanwhile, but not each time.
+fn leaves_no_trace(bed: &Bed, open: &[Open]) {
+    let ask_all = || {
+        for Open { reply, rule, .. } in open {
+            bed.check(("web", OUT, reply, "live", Some(rule)));
+        }
+        // Drops that were never counted here, and MACs that were never seen.
+        for (way, packet, reason) in [
+            (IN, "udp 10.9.0.2:9 -> 10.9.0.1:80", "no-rule"),
+            (IN, "udp 10.9.0.2:9 -> 10.9.0.9:80", "foreign-destination"),
+            (OUT, "udp 10.9.0.7:1 -> 10.9.0.2:2", "spoofed-ip"),
+            (OUT, "arp who-has 10.9.0.2 tell 10.9.0.1", "infrastructure"),
+        ] {
+            bed.check(("web", way, packet, reason, None));
+        }
+        let strange = "udp 10.9.0.4:1 -> 10.9.0.2:2 src-mac 52:54:00:00:09:77";
+        bed.check(("free", OUT, strange, "unguarded", None));
+    };
+    let untouched = (0..5).any(|_| {
+        let before = bed.traces();
+        ask_all();
+        bed.traces() == before
+    });
+    assert!(untouched, "to ask changes something in the switch");
+    let learned = bed.switch.appctl(&format!("fdb/show {BRIDGE}"));
+    let learned = learned.expect("it can be asked");
+    assert!(!learned.contains("52:54:00:00:09:77"), "{learned}");
+}
+
+fn fragments_wait(bed: &Bed) {
+    let fragment = "udp 10.9.0.2:1 -> 10.9.0.1:2 frag 7@0+ len 64";
+    let (code, value) = bed.explain("web", IN, fragment);
+    assert_eq!(code, Some(0), "{value:#}");
+    let said = value["plane_not_asked"].as_str().unwrap_or_default();
+    assert!(said.contains("keeps a fragment"), "{value:#}");
+    let spoofed = "udp 10.9.0.7:1 -> 10.9.0.2:2 frag 7@0+ len 64";
+    bed.check(("web", OUT, spoofed, "spoofed-ip", None));
+}
+
+/// With no agent there to put right what somebody changes.
+fn what_somebody_changed_shows(bed: &mut Bed) {
+    bed.kill();
+    let gone = format!("del-flows {BRIDGE} cookie=0x706f720100000000/0xffffffff00000000,tcp");
+    bed.switch.ofctl(&gone).expect("flows are gone");
+    bed.check_differ("tcp 10.9.0.2:9 -> 10.9.0.1:80", "rule", "no-rule");
+    let status = bed.status();
+    let drift = status["drift"][0].as_str().unwrap_or_default();
+    assert!(drift.contains("flows of bridge pc-ovs"), "{status:#}");
+    let gone = format!("del-flows {BRIDGE} table=225");
+    bed.switch.ofctl(&gone).expect("flows are gone");
+    let (_, value) = bed.explain("web", IN, "tcp 10.9.0.2:9 -> 10.9.0.1:80");
+    let said = value["plane_not_asked"].as_str().unwrap_or_default();
+    assert!(said.contains("not our gate any more"), "{value:#}");
+}
