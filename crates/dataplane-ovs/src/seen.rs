@@ -41,7 +41,9 @@ pub(crate) fn seen(packet: &Packet<'_>, connections: &[Connection]) -> Seen {
             }
         }
         L4::Icmp { icmp_type, .. } if !is_asked_or_answered(family, icmp_type) => return invalid,
-        _ => (tuple(packet), State::Established),
+        L4::Tcp { .. } | L4::Ported { .. } | L4::Icmp { .. } | L4::Opaque | L4::Absent => {
+            (tuple(packet), State::Established)
+        }
     };
     let found = connections.iter().find_map(|connection| {
         let (protocol, tuple) = named;

@@ -418,6 +418,21 @@ fn a_device_that_comes_to_a_bridge_later_is_armed() {
 }
 
 #[test]
+fn flows_that_somebody_deletes_and_a_restarted_switch_are_seen_to() {
+    let mut bed = Bed::new(true);
+    bed.start();
+    bed.check_reached([true, false]);
+    let delete = format!("del-flows {BRIDGE}");
+    bed.switch.ofctl(&delete).expect("they are gone");
+    bed.check_reached([true, false]);
+    bed.switch.kill_vswitchd().expect("it is killed");
+    bed.switch.start_vswitchd().expect("it starts");
+    bed.check_reached([true, false]);
+    let log = bed.kill();
+    assert!(log.contains("flows of bridge pc-ovs"), "{log}");
+}
+
+#[test]
 fn what_it_is_not_for_is_refused() {
     let root = tempfile::tempdir().expect("a directory");
     let policy = root.path().join("policy.yaml");

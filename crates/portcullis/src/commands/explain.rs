@@ -24,8 +24,8 @@ use wire::words::Words;
 ///
 /// The answer comes twice: from the model of the policy, and from what is loaded, which is asked about the
 /// very packet without counting or remembering it: the very programs of the eBPF plane; of the iptables
-/// plane a copy of the kernel's rules, sets and tracked connections in a network namespace of its own. It
-/// says so if they differ. Flows that are tracked now are taken into account in both.
+/// plane a copy of the kernel's rules, sets and tracked connections in a network namespace of its own; Open
+/// vSwitch traces the packet through its own flows. It says so if they differ. Flows that are tracked now are taken into account in both.
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("packet").required(true)))]
 #[command(after_help = "\

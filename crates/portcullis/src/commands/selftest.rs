@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 ///
 /// Policies and packets are generated from the seed, with their history: replies, errors, fragments,
 /// changes in mid-flow. Each packet is judged by the contract and by the data plane: by the loaded program,
-/// or (iptables) for real, in network namespaces of its own. No device is touched, and an enforcement that
+/// or (iptables, ovs) for real, in network namespaces of its own, with an Open vSwitch of its own. No device is touched, and an enforcement that
 /// is in place goes on. The last line counts the mismatches; the exit code is 0 if there are none.
 #[derive(Args, Debug)]
 pub(crate) struct SelftestArgs {
