@@ -2,6 +2,7 @@
 
 mod books;
 mod cookie;
+mod counts;
 mod draft;
 mod elide;
 mod flows;

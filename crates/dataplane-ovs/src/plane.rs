@@ -7,15 +7,15 @@ mod tunnels;
 
 use crate::books::Books;
 use crate::cookie::Cookie;
+use crate::counts;
 use crate::names::Names;
 use crate::place::{self, Placement};
 use crate::render::{self, Flows, Forwarding, Switchboard, rules::remark};
 use crate::secure;
 use crate::switch::Held;
 use crate::timeouts;
-use dataplane::{ApplyError, ApplyReport, Capabilities, Count, Counters, DataPlane, Drift, Target};
-use model::{DropReason, Elision, Flows as FlowKeeper, Narrowing, NdOptions, PortId, RuleRef};
-use openflow::Field;
+use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
+use model::{Elision, Flows as FlowKeeper, Narrowing, NdOptions, PortId};
 use ovsdb::{Bridge, Control, Database, change, conntrack};
 use policy::ElisionChange;
 use std::collections::{BTreeMap, BTreeSet};
@@ -802,56 +802,9 @@ impl OvsPlane {
 
     fn count(&mut self, known: &Enforced) -> io::Result<Counters> {
         let mut counters = Counters::default();
-        let rules: BTreeMap<u32, &RuleRef> = known
-            .names
-            .rules
-            .iter()
-            .map(|(rule, number)| (*number, rule))
-            .collect();
         for (bridge, board) in &known.placement.boards {
-            let ports: BTreeMap<u16, &PortId> = board
-                .ports
-                .iter()
-                .map(|(id, port)| (port.number, id))
-                .collect();
-            for id in board.ports.keys() {
-                counters.ports.entry(id.clone()).or_default();
-            }
-            for told in self.switch(bridge)?.told()? {
-                let count = Count {
-                    packets: told.packets,
-                    bytes: told.bytes,
-                };
-                let add = |sum: &mut Count| {
-                    sum.packets += count.packets;
-                    sum.bytes += count.bytes;
-                };
-                match Cookie::from_number(told.flow.cookie) {
-                    Some(Cookie::Rule(number)) => {
-                        if let Some(rule) = rules.get(&number) {
-                            add(counters.rules.entry((*rule).clone()).or_default());
-                        }
-                    }
-                    Some(Cookie::Port(number))
-                        if told.flow.table == crate::Table::Deliver.number() =>
-                    {
-                        if let Some(id) = ports.get(&number) {
-                            let of_port = counters.ports.entry((*id).clone()).or_default();
-                            add(&mut of_port.passed_ingress);
-                        }
-                    }
-                    Some(Cookie::Count) => {
-                        let Some((number, reason)) = dropped(&told.flow.matching) else {
-                            continue;
-                        };
-                        if let Some(id) = ports.get(&number) {
-                            let of_port = counters.ports.entry((*id).clone()).or_default();
-                            add(of_port.drops.entry(reason).or_default());
-                        }
-                    }
-                    Some(Cookie::Shared | Cookie::Port(_) | Cookie::Learned) | None => {}
-                }
-            }
+            let told = self.switch(bridge)?.told()?;
+            counts::add(&mut counters, board, &known.names, told);
         }
         self.count_flows(known, &mut counters)?;
         Ok(counters)
@@ -872,14 +825,6 @@ fn stays_open(bridge: &str) -> String {
         "bridge {bridge} stays as it is: to make it secure would lose groups or meters that others' flows refer \
          to; if ovs-vswitchd restarts, its ports are open until the flows are back"
     )
-}
-
-/// Whose, and why, by the match of a flow that counts drops.
-fn dropped(matching: &openflow::Match) -> Option<(u16, DropReason)> {
-    let gate = matching.get(Field::Reg(0))?.value.u128()?;
-    let reason = matching.get(Field::Reg(7))?.value.u128()?;
-    let reason = DropReason::from_number(u8::try_from(reason).ok()?)?;
-    Some((gate as u16, reason))
 }
 
 /// What is asked for as `on` is enforced as `strict`: OpenFlow can't look into ICMP errors.

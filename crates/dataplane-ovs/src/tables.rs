@@ -4,7 +4,7 @@
 //! 0 Classify        shared with whoever else owns the bridge: what a port of ours sends, what is for one
 //! 200 HandOver      from another pipeline of the bridge, to the gate of a port that this has chosen
 //! from-port gate    FromFrame FromMac FromArp FromClaim FromIp4 FromIp6 FromNd FromNdTarget
-//!                   OutMany OutIdentity OutElide OutState OutVerdict
+//!                   OutMany OutIdentity OutElide OutState OutVerdict Sent
 //! between them      Tunnel TunnelNetwork Destination Learned Ahead AheadVerdict Send Enter
 //! to-port gate      ToFrame ToAddress ToSource ToInfrastructure
 //!                   InIdentity InElide InState InVerdict Deliver
@@ -31,6 +31,7 @@ pub enum Table {
     OutElide,
     OutState,
     OutVerdict,
+    Sent,
     Tunnel,
     TunnelNetwork,
     Destination,
@@ -60,7 +61,7 @@ pub enum Table {
 pub(crate) const FIRST: u8 = 200;
 
 impl Table {
-    pub const ALL: [Table; 38] = [
+    pub const ALL: [Table; 39] = [
         Table::Classify,
         Table::HandOver,
         Table::FromFrame,
@@ -76,6 +77,7 @@ impl Table {
         Table::OutElide,
         Table::OutState,
         Table::OutVerdict,
+        Table::Sent,
         Table::Tunnel,
         Table::TunnelNetwork,
         Table::Destination,

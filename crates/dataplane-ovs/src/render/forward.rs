@@ -1,6 +1,7 @@
 //! From one gate to the other: where a frame goes that has passed the sender's.
 //!
 //! ```text
+//! Sent          counts it for its port
 //! Destination   by segment and MAC: to a port of ours by Enter, else as the bridge forwards
 //! Enter         by the OpenFlow port in OUT_PORT: all that is known of the port whose gate comes next
 //! Deliver       out of its device
@@ -26,6 +27,7 @@ pub(super) fn render(scene: &mut Scene<'_>) {
         if port.view.port_security {
             scene.add(entered(scene, port));
             scene.add(delivered(port));
+            scene.add(sent(port));
         } else {
             let draft = Draft::new(Table::Enter, 10).cookie(Cookie::Port(port.number));
             scene.add(draft.on_part(OUT_PORT, port.of_port).act(output(port)));
@@ -77,6 +79,12 @@ fn entered(scene: &Scene<'_>, port: &Attached) -> Draft {
 fn delivered(port: &Attached) -> Draft {
     let draft = Draft::new(Table::Deliver, 10).cookie(Cookie::Port(port.number));
     draft.on_part(PORT, port.number).act(output(port))
+}
+
+/// Counts what has passed the port's gate on its way out.
+fn sent(port: &Attached) -> Draft {
+    let draft = Draft::new(Table::Sent, 10).cookie(Cookie::Port(port.number));
+    draft.on_part(PORT, port.number).goto(Table::Destination)
 }
 
 fn output(port: &Attached) -> Action {

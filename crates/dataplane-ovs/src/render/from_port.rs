@@ -75,7 +75,7 @@ fn macs(scene: &mut Scene<'_>) {
                 let rarp = mac_of(rarp, Field::ArpSha).on(Field::ArpTha, mac_value(*other));
                 for source in &macs {
                     let rarp = rarp.clone().on(Field::EthSrc, mac_value(*source));
-                    scene.add(rarp.goto(Table::Destination));
+                    scene.add(rarp.goto(Table::Sent));
                 }
             }
         }
@@ -102,7 +102,7 @@ fn arp(scene: &mut Scene<'_>) {
 fn ip(scene: &mut Scene<'_>) {
     let table = Table::FromClaim;
     let claimed = Draft::new(table, 30).eth(ETH_ARP).with(Flag::OWN);
-    scene.add(claimed.goto(Table::Destination));
+    scene.add(claimed.goto(Table::Sent));
     for ethertype in [ETH_ARP, ETH_RARP] {
         scene.add(
             Draft::new(table, 20)
@@ -119,7 +119,7 @@ fn ip(scene: &mut Scene<'_>) {
     );
     scene.add(v6.goto(Table::FromIp6));
     // Listed ethertypes.
-    scene.add(Draft::new(table, 0).goto(Table::Destination));
+    scene.add(Draft::new(table, 0).goto(Table::Sent));
 }
 
 /// Behind both ends of a family's steps: it goes on if the source is the port's.
@@ -131,7 +131,7 @@ fn end_of_steps(scene: &mut Scene<'_>, table: Table, ethertype: u16) {
 
 fn ip4(scene: &mut Scene<'_>) {
     let table = Table::FromIp4;
-    let infrastructure = Table::Destination;
+    let infrastructure = Table::Sent;
     cut_headers(scene, table, Family::V4);
     fragments(scene, table, Family::V4);
     let igmp = |priority| {
@@ -184,7 +184,7 @@ fn ip4(scene: &mut Scene<'_>) {
 
 fn ip6(scene: &mut Scene<'_>) {
     let table = Table::FromIp6;
-    let infrastructure = Table::Destination;
+    let infrastructure = Table::Sent;
     cut_headers(scene, table, Family::V6);
     fragments(scene, table, Family::V6);
     let icmp = |priority, icmp_type: u8| {
@@ -295,7 +295,7 @@ fn neighbours(scene: &mut Scene<'_>) {
             .on(Field::Icmpv6Type, icmp_type)
     };
     let solicits = message(NEIGHBOUR_SOLICITATION).with(Flag::OWN);
-    scene.add(solicits.goto(Table::Destination));
+    scene.add(solicits.goto(Table::Sent));
     // Duplicate address detection: what it wants to use is the target.
     let detects = message(NEIGHBOUR_SOLICITATION)
         .without(Flag::OWN)
@@ -314,7 +314,7 @@ fn neighbours(scene: &mut Scene<'_>) {
             let draft = ended.clone().on(Field::Icmpv6Type, icmp_type);
             draft.flag_is(Flag::OWN, priority_own)
         };
-        scene.add(ended(true).goto(Table::Destination));
+        scene.add(ended(true).goto(Table::Sent));
         scene.add(ended(false).drop(DropReason::SpoofedNd));
     }
 }

@@ -36,7 +36,7 @@ const GATES: [Gate; 2] = [
         elide: Table::OutElide,
         state: Table::OutState,
         verdict: Table::OutVerdict,
-        passed: Table::Destination,
+        passed: Table::Sent,
     },
     Gate {
         direction: Direction::Ingress,
