@@ -375,15 +375,17 @@ impl Port {
 const PROTOCOL_GRE: u8 = 47;
 /// In IPv6: no next header.
 const PROTOCOL_NONE: u8 = 59;
+const NO_PROTOCOL: u8 = 0;
 
 /// Linux tracks neither DCCP nor UDP-Lite by ports any more, and ICMP in its own family alone. So does Open
-/// vSwitch, which doesn't track SCTP by ports either: one entry would be a reply's for all of them.
+/// vSwitch, which doesn't track SCTP by ports either: one entry would be a reply's for all of them. Where the
+/// protocol of a first packet is 0, it tells nothing of that.
 fn is_trackable(key: &FlowKey, whose: Flows) -> bool {
     let foreign_icmp =
         key.icmp.is_none() && matches!(key.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
     let nothing_in_it = key.protocol == PROTOCOL_NONE && key.remote.is_ipv6();
     let ported = matches!(key.protocol, PROTOCOL_DCCP | PROTOCOL_UDPLITE)
-        || (key.protocol == PROTOCOL_SCTP && whose == Flows::Userspace);
+        || (matches!(key.protocol, PROTOCOL_SCTP | NO_PROTOCOL) && whose == Flows::Userspace);
     !foreign_icmp && !nothing_in_it && !ported
 }
 

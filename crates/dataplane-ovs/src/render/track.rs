@@ -290,8 +290,10 @@ fn unkept(family: Family) -> Vec<u8> {
     const UDP_LITE: u8 = 136;
     /// In IPv6: no next header.
     const NOTHING: u8 = 59;
+    /// The switch tells nothing of a first packet that has it.
+    const ZERO: u8 = 0;
     let of_family: &[u8] = match family {
-        Family::V4 => &[ICMPV6],
+        Family::V4 => &[ICMPV6, ZERO],
         Family::V6 => &[ICMP, NOTHING],
     };
     [&[SCTP, DCCP, UDP_LITE], of_family].concat()
