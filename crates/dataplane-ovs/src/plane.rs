@@ -1,27 +1,29 @@
 //! The plane: place, render, plan and execute in a row, and what one can ask of it.
 
+mod drift;
 mod dry_run;
 mod look;
+mod modes;
 mod tracked;
+mod tracker;
 mod tunnels;
 
 use crate::books::Books;
-use crate::cookie::Cookie;
 use crate::counts;
 use crate::names::Names;
 use crate::place::{self, Placement};
-use crate::render::{self, Flows, Forwarding, Switchboard, rules::remark};
+use crate::render::{self, Flows, Switchboard, rules::remark};
 use crate::secure;
 use crate::switch::Held;
-use crate::timeouts;
 use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
-use model::{Elision, Flows as FlowKeeper, Narrowing, NdOptions, PortId};
-use ovsdb::{Bridge, Control, Database, change, conntrack};
-use policy::ElisionChange;
+use model::{Elision, Flows as FlowKeeper, NdOptions};
+use modes::stays_open;
+use ovsdb::{Bridge, Control, Database};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
+use tracker::Moved;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OvsConfig {
@@ -217,89 +219,6 @@ impl OvsPlane {
         Ok(applied)
     }
 
-    /// Zones for those that come, holds for those whose flows may be open without state.
-    fn account(&mut self, target: &Target, bridges: &[Bridge], books: &mut Books) -> Moved {
-        let present = place::on_bridges(target, bridges);
-        let away = |id: &&PortId| !present.contains(*id);
-        let away: Vec<PortId> = books.zones.keys().filter(away).cloned().collect();
-        let gone = away.iter().filter_map(|id| books.zones.remove(id));
-        let gone = gone.collect();
-        let given = books.give(present);
-        if let Some(known) = &self.in_force {
-            let settings = &target.view.settings;
-            let hold = Duration::from_secs(settings.timeouts.tcp_established_s.into());
-            let mut change = ElisionChange::between(&known.target.view, &target.view);
-            match settings.narrowing {
-                Narrowing::Keep => {}
-                Narrowing::Cut => {
-                    let narrowed = target.view.ports.keys().filter(|id| change.stops(id));
-                    let until = self.now() + hold;
-                    books.held.extend(narrowed.map(|id| (id.clone(), until)));
-                }
-            }
-        }
-        books
-            .held
-            .retain(|id, _| target.view.ports.contains_key(id));
-        self.account_lost(target, books);
-        Moved { given, gone }
-    }
-
-    /// Where tags tell who is in which group, a flow remembers what its first packet said: whoever has left a group
-    /// since is told by the address, as long as such a flow may be there.
-    fn account_lost(&self, target: &Target, books: &mut Books) {
-        let now = self.now();
-        books.lost.retain(|_, until| *until > now);
-        let (Some(known), Some(overlay)) = (&self.in_force, &target.view.overlay) else {
-            return;
-        };
-        let longest = target.view.settings.timeouts.tcp_established_s.into();
-        let until = now + Duration::from_secs(longest) + LATE;
-        let (old, new) = (&known.target.view.members, &target.view.members);
-        for ((scope, _), before, after) in policy::differing(old, new) {
-            if !overlay.is_tagged(&target.view, scope) {
-                continue;
-            }
-            let gone = before.into_iter().flat_map(|set| set.iter());
-            let gone = gone.filter(|member| !after.is_some_and(|set| set.contains(*member)));
-            books
-                .lost
-                .extend(gone.map(|member| ((scope.clone(), *member), until)));
-        }
-    }
-
-    /// Zones are written down before anything is tracked in them.
-    fn keep_books(
-        &mut self,
-        bridges: &[Bridge],
-        placement: &Placement,
-        books: &Books,
-    ) -> Result<(), ApplyError> {
-        let mut operations = Vec::new();
-        for bridge in bridges {
-            let board = placement.boards.get(&bridge.name);
-            let ports = board.into_iter().flat_map(|board| board.ports.keys());
-            let mut wanted = books.external_ids(ports);
-            if board.is_some_and(|board| board.tunnel.is_some()) {
-                wanted.extend(books.lost_ids());
-            }
-            let stale = Books::keys(bridge).filter(|key| !wanted.contains_key(*key));
-            let stale: Vec<&str> = stale.map(String::as_str).collect();
-            if !stale.is_empty() {
-                operations.extend(change::remove_external_ids(&bridge.name, &stale));
-            }
-            let new = wanted
-                .iter()
-                .filter(|(key, value)| bridge.external_ids.get(*key) != Some(value));
-            let new: Vec<(&str, &str)> = new.map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            if !new.is_empty() {
-                operations.extend(change::set_external_ids(&bridge.name, &new));
-            }
-        }
-        self.transact(operations)
-            .map_err(failed("writing down the ports' conntrack zones"))
-    }
-
     fn transact(&mut self, operations: Vec<serde_json::Value>) -> io::Result<()> {
         if operations.is_empty() {
             return Ok(());
@@ -307,53 +226,6 @@ impl OvsPlane {
         let done = self.database()?.transact(&operations);
         done.map(|_| ()).map_err(|error| {
             self.database = None;
-            io::Error::other(error)
-        })
-    }
-
-    /// What has to be so before the first packet is tracked.
-    fn prepare(
-        &mut self,
-        target: &Target,
-        bridges: &[Bridge],
-        placement: &Placement,
-    ) -> Result<(), ApplyError> {
-        let ports = placement
-            .boards
-            .values()
-            .flat_map(|board| board.ports.values());
-        let zones: BTreeSet<u16> = ports.map(|port| port.number).collect();
-        let datapaths: BTreeSet<&str> = bridges.iter().map(datapath_type).collect();
-        for datapath in datapaths {
-            let found = self
-                .database()
-                .and_then(|database| database.zones(datapath).map_err(io::Error::other));
-            let found = found.map_err(failed("asking for the zones' timeouts"))?;
-            let timeouts = &target.view.settings.timeouts;
-            let operations = timeouts::operations(datapath, &found, &zones, timeouts);
-            self.transact(operations)
-                .map_err(failed("setting the zones' timeouts"))?;
-            if datapath == "netdev" && !zones.is_empty() {
-                self.set_tracker()
-                    .map_err(failed("setting up the tracker"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn set_tracker(&mut self) -> io::Result<()> {
-        let control = self.control()?;
-        let done = conntrack::tcp_sequence_check(control, None).and_then(|on| match on {
-            true => conntrack::disable_tcp_sequence_check(control, None),
-            false => Ok(()),
-        });
-        // Smaller pieces than this it doesn't put together; it takes no smaller number.
-        let done = done.and_then(|()| {
-            let mut set = |family| control.call("dpctl/ipf-set-min-frag", &[family, "400"]);
-            set("v4").and_then(|_| set("v6")).map(drop)
-        });
-        done.map_err(|error| {
-            self.control = None;
             io::Error::other(error)
         })
     }
@@ -411,42 +283,6 @@ impl OvsPlane {
         Ok(())
     }
 
-    /// Whether it is so now: what the switch would forget must be such that it can be told again.
-    fn make_secure(&mut self, bridge: &Bridge) -> Result<bool, ApplyError> {
-        let step = format!("making bridge {} secure", bridge.name);
-        let others = self.others(&bridge.name).map_err(failed(&step))?;
-        if others.iter().any(secure::refers) {
-            return Ok(false);
-        }
-        self.change_mode(bridge, &secure::secure(bridge), &others)
-            .map_err(failed(&step))?;
-        Ok(true)
-    }
-
-    /// Changes how a bridge forwards without controllers; what others have told it stays.
-    fn change_mode(
-        &mut self,
-        bridge: &Bridge,
-        operations: &[serde_json::Value],
-        others: &[openflow::Flow],
-    ) -> io::Result<()> {
-        let done = self
-            .database()?
-            .transact_and_follow(operations, MODE_PATIENCE);
-        done.map_err(|error| {
-            self.database = None;
-            io::Error::other(error)
-        })?;
-        let left = self.others(&bridge.name)?;
-        let lost = others.iter().filter(|flow| !left.contains(flow));
-        let lost: Vec<openflow::Change> = lost.cloned().map(openflow::Change::Add).collect();
-        self.switch(&bridge.name)?.change(&lost)
-    }
-
-    fn others(&mut self, bridge: &str) -> io::Result<Vec<openflow::Flow>> {
-        Ok(secure::others(self.switch(bridge)?.told_of_all()?))
-    }
-
     fn write_bridge(&mut self, bridge: &str, wanted: &Flows) -> io::Result<u64> {
         let switch = self.switch(bridge)?;
         let wanted = &switch.without_taken(wanted)?;
@@ -475,89 +311,6 @@ impl OvsPlane {
         }
         Ok(())
     }
-
-    /// A bridge that forwards by itself floods; ports of ours get their copies by their gates.
-    fn mind_floods(
-        &mut self,
-        bridge: &Bridge,
-        board: &Switchboard,
-        had: &Switchboard,
-    ) -> io::Result<()> {
-        let guarded = flooded_by_gates(board);
-        let guarded_before = flooded_by_gates(had);
-        if guarded.is_empty() && guarded_before.is_empty() {
-            return Ok(());
-        }
-        let known = openflow::no_flood_ports(self.switch(&bridge.name)?.socket())?;
-        let missing = guarded.difference(&known).copied().collect();
-        let freed = guarded_before.difference(&guarded);
-        let freed = freed.filter(|port| known.contains(port)).copied().collect();
-        self.set_no_flood(&bridge.name, &freed, false)?;
-        if self.set_no_flood(&bridge.name, &missing, true)? {
-            // What it has learned so far would lead past a gate.
-            let flushed = self.control()?.call("fdb/flush", &[&bridge.name]);
-            flushed.map_err(io::Error::other)?;
-        }
-        Ok(())
-    }
-
-    /// Whether there was something to do.
-    fn set_no_flood(&mut self, bridge: &str, ports: &BTreeSet<u16>, on: bool) -> io::Result<bool> {
-        if ports.is_empty() {
-            return Ok(false);
-        }
-        let switch = self.switch(bridge)?;
-        for port in switch.ports()? {
-            if let Ok(number) = u16::try_from(port.number)
-                && ports.contains(&number)
-            {
-                openflow::set_no_flood(switch.socket(), number, port.mac, on)?;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whoever gets one of these zones finds nothing in it.
-    fn empty(&mut self, zones: &[u16]) -> Result<(), ApplyError> {
-        for zone in zones {
-            let flushed = self.control().and_then(|control| {
-                match conntrack::flush_zone(control, None, *zone) {
-                    // Before the first bridge, and after the last.
-                    Err(error) if !error.to_string().contains("no datapaths exist") => {
-                        Err(io::Error::other(error))
-                    }
-                    Ok(_) | Err(_) => Ok(()),
-                }
-            });
-            flushed.map_err(failed("ending the connections of a port that is gone"))?;
-        }
-        Ok(())
-    }
-
-    /// Connections that are kept no state for from now on.
-    fn forget_elidable(&mut self, target: &Target) -> Result<(), ApplyError> {
-        let Some(known) = &self.in_force else {
-            return Ok(());
-        };
-        let mut change = ElisionChange::between(&known.target.view, &target.view);
-        let becomes: Vec<&PortId> = target
-            .view
-            .ports
-            .keys()
-            .filter(|id| change.becomes(id))
-            .collect();
-        let zones: Vec<(PortId, u16)> = becomes
-            .into_iter()
-            .filter_map(|id| Some((id.clone(), *self.books.as_ref()?.zones.get(id)?)))
-            .collect();
-        for (port, zone) in zones {
-            let done = self.control().and_then(|control| {
-                crate::flows::forget_elidable(control, &target.view, &port, zone)
-            });
-            done.map_err(failed("ending connections that need no tracking any more"))?;
-        }
-        Ok(())
-    }
 }
 
 /// What an apply has come to.
@@ -567,17 +320,6 @@ struct Applied {
     writes: u64,
     open: BTreeSet<String>,
 }
-
-/// Zones by what has become of them.
-struct Moved {
-    given: Vec<u16>,
-    gone: Vec<u16>,
-}
-
-/// A tracker may be so late to forget.
-const LATE: Duration = Duration::from_secs(30);
-/// How long ovs-vswitchd may take to act on its database.
-const MODE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl DataPlane for OvsPlane {
     fn capabilities(&self) -> Capabilities {
@@ -707,99 +449,6 @@ impl DataPlane for OvsPlane {
 }
 
 impl OvsPlane {
-    fn differences(&mut self, known: &Enforced) -> Result<Vec<Drift>, ApplyError> {
-        self.drop_lost_connections();
-        let bridges = self
-            .bridges()
-            .map_err(failed("asking Open vSwitch for its bridges"))?;
-        let books = self.books.clone().unwrap_or_default();
-        let placement = place::place(&known.target, &bridges, &books, self.now());
-        let mut drift = Vec::new();
-        let changed = |what: String| Drift::Changed { what };
-        let names = known.placement.boards.keys();
-        let names: BTreeSet<&String> = names.chain(placement.boards.keys()).collect();
-        for name in names {
-            let board = known.placement.boards.get(name);
-            let bridge = bridges.iter().find(|bridge| bridge.name == *name);
-            let (Some(board), Some(bridge)) = (board, bridge) else {
-                drift.push(changed(format!("what hangs on bridge {name}")));
-                continue;
-            };
-            if placement.boards.get(name) != Some(board) {
-                drift.push(changed(format!("what hangs on bridge {name}")));
-            } else if secure::is_open(bridge, board.forwarding) && !known.open.contains(name) {
-                drift.push(changed(format!("the fail_mode of bridge {name}")));
-            } else if let Some(what) = self.difference(known, name, board)? {
-                drift.push(changed(what));
-            }
-        }
-        if placement.refused != known.placement.refused {
-            drift.push(changed("which devices can be guarded".to_owned()));
-        }
-        Ok(drift)
-    }
-
-    fn difference(
-        &mut self,
-        known: &Enforced,
-        bridge: &str,
-        board: &Switchboard,
-    ) -> Result<Option<String>, ApplyError> {
-        let wanted = render::render(&known.target.view, board, &known.names);
-        let found = self.switch(bridge).and_then(|switch| {
-            switch.forget();
-            let wanted = switch.without_taken(&wanted)?;
-            let guarded = flooded_by_gates(board);
-            let is_flooded = !guarded.is_empty()
-                && !guarded.is_subset(&openflow::no_flood_ports(switch.socket())?);
-            Ok((switch.plan(&wanted)?.len(), is_flooded))
-        });
-        let found = found.map_err(failed(&format!("reading the flows of bridge {bridge}")))?;
-        Ok(match found {
-            (0, false) => None,
-            (0, true) => Some(format!("floods reach guarded ports of bridge {bridge}")),
-            (flows, _) => Some(format!("{flows} flows of bridge {bridge}")),
-        })
-    }
-
-    /// All of ours goes, all else is as it was before us.
-    fn detach_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
-        let switch = self.switch(&bridge.name)?;
-        let told = switch.told_of_all()?;
-        let guarded = told
-            .iter()
-            .filter_map(|told| secure::guarded_port(&told.flow));
-        let guarded: BTreeSet<u16> = guarded.collect();
-        let no_flood = match place::forwarding(bridge) {
-            Forwarding::Normal if !guarded.is_empty() => openflow::no_flood_ports(switch.socket())?,
-            Forwarding::Normal | Forwarding::Whole => BTreeSet::new(),
-        };
-        let freed = guarded.intersection(&no_flood).copied().collect();
-        let others = secure::others(told);
-        match secure::is_secured(bridge) {
-            true => self.change_mode(bridge, &secure::release(bridge), &others)?,
-            false => self.transact(secure::release(bridge))?,
-        }
-        self.switch(&bridge.name)?
-            .change(&[openflow::Change::DeleteAll {
-                cookie: Cookie::OURS,
-                mask: crate::cookie::OURS_MASK,
-                table: None,
-            }])?;
-        self.set_no_flood(&bridge.name, &freed, false).map(drop)
-    }
-
-    fn forget_timeouts(&mut self, datapath: &str) -> io::Result<()> {
-        let found = self.database()?.zones(datapath).map_err(io::Error::other)?;
-        let none = BTreeSet::new();
-        self.transact(timeouts::operations(
-            datapath,
-            &found,
-            &none,
-            &model::Timeouts::default(),
-        ))
-    }
-
     fn count(&mut self, known: &Enforced) -> io::Result<Counters> {
         let mut counters = Counters::default();
         for (bridge, board) in &known.placement.boards {
@@ -809,22 +458,6 @@ impl OvsPlane {
         self.count_flows(known, &mut counters)?;
         Ok(counters)
     }
-}
-
-/// The ports of a bridge that forwards by itself whose floods come by their gates.
-fn flooded_by_gates(board: &Switchboard) -> BTreeSet<u16> {
-    let guarded = board.ports.values().filter(|port| port.view.port_security);
-    match board.forwarding {
-        Forwarding::Normal => guarded.map(|port| port.of_port).collect(),
-        Forwarding::Whole => BTreeSet::new(),
-    }
-}
-
-fn stays_open(bridge: &str) -> String {
-    format!(
-        "bridge {bridge} stays as it is: to make it secure would lose groups or meters that others' flows refer \
-         to; if ovs-vswitchd restarts, its ports are open until the flows are back"
-    )
 }
 
 /// What is asked for as `on` is enforced as `strict`: OpenFlow can't look into ICMP errors.
