@@ -7,18 +7,18 @@ Flow: tcp,in_port=LOCAL,vlan_tci=0x0000,nw_frag=no,tp_src=4000,tp_dst=80,tcp_fla
 bridge(\"br0\")
 -------------
     set_field:0x10000/0xffff0000->reg4
-    resubmit(,200)
-200. priority 0, cookie 0x706f720000000000
+    resubmit(,<HandOver>)
+<HandOver>. priority 0, cookie 0x706f720000000000
     set_field:0->reg1
-    goto_table:217
-217. reg4=0x10000/0xffff0000, priority 10, cookie 0x706f720200008002
+    goto_table:<Enter>
+<Enter>. reg4=0x10000/0xffff0000, priority 10, cookie 0x706f720200008002
     set_field:0x1/0xfffffbff->reg1
     set_field:0->reg2
-    goto_table:223
-223. ip, priority 10, cookie 0x706f720000000000
-    ct(table=224,zone=NXM_NX_REG0[0..15])
+    goto_table:<InElide>
+<InElide>. ip, priority 10, cookie 0x706f720000000000
+    ct(table=<InState>,zone=NXM_NX_REG0[0..15])
     drop
-     -> A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table 224.
+     -> A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table <InState>.
 
 Final flow: tcp,reg1=0x1,in_port=LOCAL
 Datapath actions: ct(zone=32770),recirc(0xb)
@@ -36,17 +36,26 @@ thaw
 Translation failed (Recirculation conflict), packet is dropped.
 ";
 
+/// With the numbers of the tables that are named.
+fn numbered(text: &str) -> String {
+    let tables = Table::ALL.into_iter();
+    tables.fold(text.to_owned(), |text, table| {
+        text.replace(&format!("<{table:?}>"), &table.number().to_string())
+    })
+}
+
 fn second(steps: &str) -> Trace {
     let text =
         format!("Flow: tcp,reg1=0x1,in_port=LOCAL\n\nbridge(\"br0\")\n-------------\n{steps}");
-    Trace::parse(&text).expect("it is one")
+    Trace::parse(&numbered(&text)).expect("it is one")
 }
 
 #[test]
 fn a_first_half_ends_where_the_tracker_is_asked() {
-    let trace = Trace::parse(HALF).expect("it is one");
+    let trace = Trace::parse(&numbered(HALF)).expect("it is one");
     let tables: Vec<u8> = trace.steps.iter().map(|step| step.table).collect();
-    assert_eq!(tables, [200, 217, 223]);
+    let met = [Table::HandOver, Table::Enter, Table::InElide];
+    assert_eq!(tables, met.map(Table::number));
     assert_eq!(trace.steps[1].cookie, Some(0x706f_7202_0000_8002));
     // What the switch makes of its own guess is not looked at.
     assert_eq!(trace.trouble, None);
@@ -57,13 +66,13 @@ fn a_first_half_ends_where_the_tracker_is_asked() {
 #[test]
 fn a_second_half_says_by_what_it_passes() {
     let trace = second(
-        "    resubmit(,224)\n\
-         224. ip, priority 0, cookie 0x706f720000000000\n    resubmit(,229)\n    \
-         229. reg3=0x7, priority 10, cookie 0x706f720000000000\n            resubmit(,231)\n    \
-         231. tcp, priority 10, cookie 0x706f720100000042\n            set_field:0x42->reg2\n            \
-         set_field:0x6/0x6->reg1\n    goto_table:225\n\
-         225. reg1=0x2/0x2, priority 40, cookie 0x706f720000000000\n    goto_table:226\n\
-         226. reg0=0x8002/0xffff, priority 10, cookie 0x706f720200008002\n    output:1\n",
+        "    resubmit(,<InState>)\n\
+         <InState>. ip, priority 0, cookie 0x706f720000000000\n    resubmit(,<Walk>)\n    \
+         <Walk>. reg3=0x7, priority 10, cookie 0x706f720000000000\n            resubmit(,<Rules>)\n    \
+         <Rules>. tcp, priority 10, cookie 0x706f720100000042\n            set_field:0x42->reg2\n            \
+         set_field:0x6/0x6->reg1\n    goto_table:<InVerdict>\n\
+         <InVerdict>. reg1=0x2/0x2, priority 40, cookie 0x706f720000000000\n    goto_table:<Deliver>\n\
+         <Deliver>. reg0=0x8002/0xffff, priority 10, cookie 0x706f720200008002\n    output:1\n",
     );
     let End::Passed { from, said } = trace.end(Direction::Ingress) else {
         panic!("{trace:?}");
@@ -75,22 +84,26 @@ fn a_second_half_says_by_what_it_passes() {
 
 #[test]
 fn a_drop_has_its_reason_and_what_is_not_ours_none() {
-    let drop = "225. priority 0, cookie 0x706f720000000000\n    set_field:0xe->reg7\n    goto_table:232\n\
-                232. priority 0, cookie 0x706f720000000000\n     >> suppressing side effects\n";
+    let drop = "<InVerdict>. priority 0, cookie 0x706f720000000000\n    set_field:0xe->reg7\n    goto_table:<Drop>\n\
+                <Drop>. priority 0, cookie 0x706f720000000000\n     >> suppressing side effects\n";
     let reason = second(drop).end(Direction::Ingress);
     assert_eq!(reason, End::Dropped(DropReason::NoRule));
     let unknown = drop.replace("0xe", "0");
     assert_eq!(
         second(&unknown).end(Direction::Ingress),
-        End::Elsewhere(232)
+        End::Elsewhere(Table::Drop.number())
     );
-    let missed = "225. No match.\n    drop\n";
+    let missed = "<InVerdict>. No match.\n    drop\n";
     assert_eq!(second(missed).steps[0].cookie, None);
-    assert_eq!(second(missed).end(Direction::Ingress), End::Elsewhere(225));
+    assert_eq!(
+        second(missed).end(Direction::Ingress),
+        End::Elsewhere(Table::InVerdict.number())
+    );
     let others = " 7. priority 1\n    drop\n";
     assert_eq!(second(others).end(Direction::Ingress), End::Elsewhere(7));
-    let failed =
-        second("225. No match.\n    drop\nTranslation failed (Too many resubmits), dropped.\n");
+    let failed = second(
+        "<InVerdict>. No match.\n    drop\nTranslation failed (Too many resubmits), dropped.\n",
+    );
     assert!(failed.trouble.is_some());
     assert_eq!(Trace::parse("no trace"), None);
 }
