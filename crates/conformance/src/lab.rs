@@ -230,11 +230,18 @@ impl Lab {
         self.host.ip(&format!("link del {}", vm.device()))
     }
 
-    /// At most 15 characters: the prefix, and as much of the name as fits.
+    /// At most 15 characters: the prefix, and as much of the name as fits; names that begin alike still differ.
     fn device_name(&self, name: &str) -> String {
         let room = 15usize.saturating_sub(self.prefix.len());
-        let short: String = name.chars().take(room).collect();
-        format!("{}{short}", self.prefix)
+        if name.len() <= room {
+            return format!("{}{name}", self.prefix);
+        }
+        let mark = name
+            .bytes()
+            .fold(0u32, |mark, byte| mark.wrapping_mul(31) + u32::from(byte));
+        let mark = base36(mark % 1_296);
+        let short: String = name.chars().take(room.saturating_sub(mark.len())).collect();
+        format!("{}{short}{mark}", self.prefix)
     }
 }
 
