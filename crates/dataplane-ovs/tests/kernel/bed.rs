@@ -78,12 +78,6 @@ impl Bed {
         self.vsctl(&format!("del-port {}", self.device(name)));
     }
 
-    pub(crate) fn remove_vm(&mut self, name: &str) {
-        self.unplug(name);
-        let vm = self.vms.remove(name).expect("it is there");
-        self.lab.remove_vm(&vm).expect("it is there");
-    }
-
     pub(crate) fn has(&self, name: &str) -> bool {
         self.vms.contains_key(name)
     }

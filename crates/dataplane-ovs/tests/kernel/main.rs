@@ -6,5 +6,7 @@ mod faults;
 mod hosts;
 mod normal;
 mod revocation;
+mod state;
 mod stream;
+mod tunnels;
 mod whole;

@@ -19,13 +19,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Stream {
     pub(crate) fn begin(bed: &Bed, from: &str, to: &str, frame: Vec<u8>, every: Duration) -> Self {
+        Self::between(bed.packets(from), bed.packets(to), frame, every)
+    }
+
+    pub(crate) fn between(
+        from: PacketSocket,
+        to: PacketSocket,
+        frame: Vec<u8>,
+        every: Duration,
+    ) -> Self {
         let mut stream = Self {
             stopping: Arc::default(),
             sent: Arc::default(),
             arrivals: Arc::default(),
             threads: Vec::new(),
         };
-        let (from, to) = (bed.packets(from), bed.packets(to));
         stream.receive(to, frame.clone());
         stream.send(from, frame, every);
         stream
