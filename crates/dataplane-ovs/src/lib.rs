@@ -6,6 +6,7 @@ mod counts;
 mod draft;
 mod elide;
 mod flows;
+mod limits;
 mod names;
 mod numbers;
 mod place;

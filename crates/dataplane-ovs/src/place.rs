@@ -4,6 +4,7 @@
 //! Knows nothing of: flows.
 
 use crate::books::Books;
+use crate::limits;
 use crate::render::inlets::{Inlet, Tagged};
 use crate::render::tunnel::TunnelPort;
 use crate::render::{Attached, Forwarding, Switchboard};
@@ -39,6 +40,7 @@ pub(crate) fn place(
 ) -> Placement {
     let mut placement = Placement::default();
     let interfaces = by_name(bridges);
+    let most_tags = limits::most_tags(&target.view);
     for (id, device) in &target.devices {
         let Some(view) = target.view.ports.get(id) else {
             continue;
@@ -58,6 +60,11 @@ pub(crate) fn place(
                 continue;
             }
         };
+        if let Some(why) = limits::exceeds(view, most_tags) {
+            placement.refused.insert(id.clone(), why);
+            placement.board(found.bridge).closed.insert(of_port);
+            continue;
+        }
         let Some(number) = books.zones.get(id) else {
             let why = "no conntrack zone is left".to_owned();
             placement.refused.insert(id.clone(), why);

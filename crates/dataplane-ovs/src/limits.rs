@@ -1,0 +1,70 @@
+//! What a switch does for one packet is bounded: it resubmits 4,096 times at most, and drops the packet then. A port
+//! whose rules could need more is not enforced in part: it is refused.
+//!
+//! At each of the two gates on a packet's way, each of the port's groups is asked with each group of the other side,
+//! about the packet and about the first packet of its flow.
+
+use policy::{HostView, PortView, SHORT};
+use std::collections::BTreeMap;
+
+/// Of one gate, once: with room for all else that resubmits, and for prefixes that inherit groups.
+const MOST: usize = 700;
+
+/// The most groups that an address has, as far as the view knows.
+pub(crate) fn most_tags(view: &HostView) -> usize {
+    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+    for ((scope, _), members) in &view.members {
+        for member in members.iter() {
+            *counts.entry((scope, *member)).or_default() += 1;
+        }
+    }
+    let named = counts.into_values().max().unwrap_or(0);
+    let overlay = view.overlay.as_ref().map_or(0, |overlay| {
+        let lists = overlay.identities.values().chain(overlay.crowded.values());
+        lists.map(|groups| groups.len()).fold(SHORT, usize::max)
+    });
+    named.max(overlay).max(1)
+}
+
+/// Why the port can't be served, if so.
+pub(crate) fn exceeds(port: &PortView, most_tags: usize) -> Option<String> {
+    let groups = port.groups.len();
+    (groups * most_tags > MOST).then(|| {
+        format!(
+            "it is in {groups} groups, and addresses are in up to {most_tags}: more than Open vSwitch can go \
+             through for one packet; it passes nothing"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{DeviceMatch, GroupId, MacAddr};
+    use std::collections::BTreeSet;
+
+    fn port(groups: usize) -> PortView {
+        PortView {
+            network: "n".into(),
+            device: DeviceMatch::Mac,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            port_security: true,
+            dhcp_server: false,
+            router: false,
+            addresses: BTreeSet::new(),
+            groups: (0..groups).map(|n| GroupId::new(format!("g{n}"))).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_switch_can_go_through_is_bounded() {
+        assert_eq!(most_tags(&HostView::default()), 1);
+        assert_eq!(exceeds(&port(700), 1), None);
+        assert_eq!(exceeds(&port(10), 63), None);
+        let told = exceeds(&port(70), 63).expect("70 x 63 is too much");
+        assert!(
+            told.contains("70 groups") && told.contains("up to 63"),
+            "{told}"
+        );
+    }
+}
