@@ -6,9 +6,9 @@ use crate::books::Books;
 use crate::place::{self, Placement};
 use crate::timeouts;
 use dataplane::{ApplyError, Target};
-use model::{Narrowing, PortId};
+use model::{GroupId, Narrowing, PortId};
 use ovsdb::{Bridge, change, conntrack};
-use policy::ElisionChange;
+use policy::{ElisionChange, HostView, PeerView};
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
@@ -67,8 +67,10 @@ impl OvsPlane {
         let longest = target.view.settings.timeouts.tcp_established_s.into();
         let until = now + Duration::from_secs(longest) + LATE;
         let (old, new) = (&known.target.view.members, &target.view.members);
-        for ((scope, _), before, after) in policy::differing(old, new) {
-            if !overlay.is_tagged(&target.view, scope) {
+        let named = named_groups(&target.view);
+        for ((scope, group), before, after) in policy::differing(old, new) {
+            // Of a group that no rule names any more, no rule asks.
+            if !named.contains(group) || !overlay.is_tagged(&target.view, scope) {
                 continue;
             }
             let gone = before.into_iter().flat_map(|set| set.iter());
@@ -210,4 +212,13 @@ impl OvsPlane {
             &model::Timeouts::default(),
         ))
     }
+}
+
+fn named_groups(view: &HostView) -> BTreeSet<&GroupId> {
+    let rules = view.groups.values().flat_map(|group| group.rules.values());
+    let named = rules.filter_map(|rule| match &rule.peer {
+        PeerView::Group(group) => Some(group),
+        PeerView::Any | PeerView::Prefix(_) | PeerView::AddressGroup(_) => None,
+    });
+    named.collect()
 }

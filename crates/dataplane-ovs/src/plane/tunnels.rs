@@ -11,7 +11,7 @@ use crate::place::{self, OWNER, Placement, TUNNEL};
 use dataplane::{ApplyError, Target};
 use openflow::TlvMapping;
 use ovsdb::change::{self, Tunnel};
-use ovsdb::{Bridge, DatabaseError};
+use ovsdb::{Bridge, DatabaseError, SwitchPort};
 use policy::{OPTION_BYTES, OPTION_CLASS, OPTION_TYPE, OverlayView};
 use std::collections::BTreeSet;
 use std::io;
@@ -43,6 +43,10 @@ impl OvsPlane {
                 }
                 (None, Some(port)) => {
                     operations.extend(change::remove_port(&bridge.name, &port.uuid));
+                }
+                (Some((overlay, _)), Some(port)) if !leads_from(port, overlay) => {
+                    operations.extend(change::remove_port(&bridge.name, &port.uuid));
+                    operations.extend(change::add_tunnel(&bridge.name, &tunnel(bridge, overlay)));
                 }
                 (Some(_), Some(_)) | (None, None) => {}
             }
@@ -118,6 +122,13 @@ impl OvsPlane {
 
 fn field(index: u16) -> io::Result<u8> {
     u8::try_from(index).map_err(|_| io::Error::other(format!("a field number of {index}")))
+}
+
+/// The host's address may have changed since it was made.
+fn leads_from(port: &SwitchPort, overlay: &OverlayView) -> bool {
+    let address = overlay.address.to_string();
+    let mut interfaces = port.interfaces.iter();
+    interfaces.any(|interface| interface.options.get("local_ip") == Some(&address))
 }
 
 /// Names of interfaces are unique in a switch.

@@ -109,9 +109,10 @@ fn asks(scene: &mut Scene<'_>) {
     scene.add(Draft::new(table, 0).goto(Table::Send));
 }
 
-/// With nothing of what the sender's rules have said.
+/// With nothing of what the sender's rules have been asked, and have said.
 fn ask_receiver(draft: Draft) -> Draft {
     let draft = draft.clear(&[Flag::PERMITTED, Flag::STATEFUL, Flag::LIVE]);
+    let draft = draft.clear(&[Flag::ABOUT_FIRST]);
     let draft = draft.raise(&[Flag::TO_PORT]).copy(SOURCE_TAGS, TAGS);
     draft.ask(Table::Walk)
 }

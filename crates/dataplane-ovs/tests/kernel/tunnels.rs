@@ -2,10 +2,9 @@
 
 use crate::bed::{Bed, SILENCE, datagram, mac};
 use crate::hosts::{Hosts, policy};
-use crate::stream::Stream;
 use conformance::lab::PacketSocket;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What certainly comes does so within this on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -107,106 +106,6 @@ fn the_option_says_the_groups_of_the_source() {
             "{from}"
         );
     }
-}
-
-/// Groups of the client, and rules of the server's group.
-fn revocable(rules: &str, peers: &str) -> String {
-    format!(
-        "
-version: 1
-hosts:
-  a: {{ tunnel-address: 192.0.2.1 }}
-  b: {{ tunnel-address: 192.0.2.2 }}
-networks: {{ red: {{ subnets: [10.0.0.0/24], scope: red, vni: 100, mtu: 1400 }} }}
-groups:
-  web: {{ tag: 10, rules: [{{ name: out, to: any, protocol: icmp }}, {rules}] }}
-  friends: {{ tag: 11, rules: [{{ name: out, to: any }}] }}
-  others: {{ tag: 12, rules: [{{ name: out, to: any }}] }}
-ports:
-  web: {{ host: a, network: red, device: web, mac: '52:54:00:00:00:01', addresses: 10.0.0.1, groups: web }}
-  friend: {{ host: b, network: red, device: friend, mac: '52:54:00:00:00:02', addresses: 10.0.0.2, groups: {peers} }}
-"
-    )
-}
-
-const UDP: &str = "{ name: udp, from: friends, protocol: udp, ports: 53 }";
-const TCP: &str = "{ name: tcp, from: friends, protocol: tcp, ports: 80 }";
-
-/// The client has asked once; from then on only the server sends.
-fn replies(hosts: &Hosts) -> Stream {
-    let asked = hosts.a.packets("web");
-    let question = datagram(2, 1, 4000, 53);
-    hosts.b.packets("friend").send(&question).expect("sent");
-    let arrived = asked.wait_for(PATIENCE, |frame| frame == question);
-    arrived.expect("a socket").expect("it is permitted");
-    Stream::between(
-        hosts.a.packets("web"),
-        hosts.b.packets("friend"),
-        datagram(1, 2, 53, 4000),
-        Duration::from_millis(1),
-    )
-}
-
-/// How long after the return of apply the last packet came.
-fn cut(hosts: &mut Hosts, stream: &Stream, policy: &str, on_both: bool) -> Duration {
-    let before = Instant::now();
-    let report = hosts.a.apply(policy);
-    let returned = Instant::now();
-    assert!(stream.is_silent(), "it goes on");
-    let last = stream.last().expect("it flowed before");
-    let late = last.saturating_duration_since(returned);
-    println!(
-        "apply {:?} of {} flows, on both: {on_both}; the last packet {late:?} after it, {:?} after the call",
-        report.took,
-        report.writes,
-        last.saturating_duration_since(before)
-    );
-    if on_both {
-        hosts.b.apply(policy);
-    }
-    late
-}
-
-#[test]
-fn what_is_revoked_at_one_host_ends_what_comes_from_the_other() {
-    let mut hosts = Hosts::new();
-    let good = revocable(&format!("{UDP}, {TCP}"), "friends");
-    hosts.apply(&good);
-    let _mute = hosts.b.vm("friend").udp(4000).expect("a free port");
-    let stream = replies(&hosts);
-    let mut slowest = Duration::ZERO;
-    for on_both in [false, true, false] {
-        assert!(stream.flows(), "{on_both}");
-        slowest = slowest.max(cut(
-            &mut hosts,
-            &stream,
-            &revocable(TCP, "friends"),
-            on_both,
-        ));
-        hosts.apply(&good);
-        assert!(stream.flows(), "putting it back revives it");
-        let left = revocable(&format!("{UDP}, {TCP}"), "others");
-        slowest = slowest.max(cut(&mut hosts, &stream, &left, on_both));
-        hosts.apply(&good);
-        assert!(stream.flows(), "coming back revives it");
-    }
-    println!("at most {slowest:?} after the return");
-    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
-}
-
-#[test]
-fn a_member_may_leave_while_nobody_looks() {
-    let mut hosts = Hosts::new();
-    hosts.apply(&revocable(&format!("{UDP}, {TCP}"), "friends"));
-    let _mute = hosts.b.vm("friend").udp(4000).expect("a free port");
-    let stream = replies(&hosts);
-    assert!(stream.flows());
-    // A new process doesn't know which policy there was.
-    hosts.a.reopen();
-    hosts
-        .a
-        .apply(&revocable(&format!("{UDP}, {TCP}"), "others"));
-    assert!(stream.is_silent());
 }
 
 #[test]
