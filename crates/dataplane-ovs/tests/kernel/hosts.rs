@@ -51,6 +51,12 @@ impl Hosts {
         self.b.apply(policy);
     }
 
+    /// While a switch asks who has the other host's address, it drops what is for it.
+    pub(crate) fn find_each_other(&self) {
+        let permitted = || self.answers("friend", "web", Family::V4, Asked::Udp(53));
+        assert!((0..20).any(|_| permitted()), "no way from host to host");
+    }
+
     /// Whether one VM is answered by another, wherever they are.
     pub(crate) fn answers(&self, from: &str, to: &str, family: Family, asked: Asked) -> bool {
         let vm = |name: &str| match self.a.has(name) {
@@ -102,6 +108,7 @@ ports:
 
 /// What the policy says, whatever the solution.
 pub(crate) fn check(hosts: &Hosts) {
+    hosts.find_each_other();
     for family in Family::BOTH {
         let answers = |from, to, asked| hosts.answers(from, to, family, asked);
         for (friend, web) in [("friend", "web"), ("friend-b", "web-b")] {
