@@ -101,7 +101,8 @@ impl Trace {
                         None => End::Elsewhere(step.table),
                     };
                 }
-                (Table::Destination, Direction::Egress) | (Table::Deliver, Direction::Ingress) => {
+                (Table::Sent | Table::Destination, Direction::Egress)
+                | (Table::Deliver, Direction::Ingress) => {
                     let from = from.unwrap_or(Table::Classify);
                     return End::Passed { from, said };
                 }
