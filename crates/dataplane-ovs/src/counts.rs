@@ -4,7 +4,7 @@
 
 use crate::cookie::Cookie;
 use crate::names::Names;
-use crate::registers::{GATE, REASON};
+use crate::registers::{FLAGS, Flag, GATE, REASON};
 use crate::render::Switchboard;
 use crate::tables::Table;
 use dataplane::{Count, Counters, PortCounters};
@@ -51,12 +51,14 @@ impl Known<'_> {
                 Some(counters.rules.entry(rule.clone()).or_default())
             }
             Cookie::Port(number) => {
-                let table = Table::from_number(told.flow.table)?;
+                if told.flow.table != Table::Passed.number() {
+                    return None;
+                }
                 let of_port = self.of_port(counters, number)?;
-                match table {
-                    Table::Sent => Some(&mut of_port.passed_egress),
-                    Table::Deliver => Some(&mut of_port.passed_ingress),
-                    _other => None,
+                let gate = told.flow.matching.get(FLAGS)?.value.u128()?;
+                match gate == Flag::FROM_PORT.bit() {
+                    true => Some(&mut of_port.passed_egress),
+                    false => Some(&mut of_port.passed_ingress),
                 }
             }
             Cookie::Count => {

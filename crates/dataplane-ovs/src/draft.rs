@@ -61,6 +61,11 @@ impl Draft {
         self
     }
 
+    pub(crate) fn on_bits(self, bits: Bits, value: u128) -> Self {
+        let mask = ones(bits.count.into()) << bits.start;
+        self.on_masked(bits.field, value << bits.start, mask)
+    }
+
     /// What others of the same register ask stays.
     pub(crate) fn on_part(self, part: Part, value: u16) -> Self {
         self.on_masked(part.field, part.value(value), part.mask())
@@ -132,10 +137,16 @@ impl Draft {
     }
 
     pub(crate) fn copy(self, from: Field, to: Field) -> Self {
-        self.act(Action::Move {
-            from: Bits::all(from),
-            to: Bits::all(to),
-        })
+        self.copy_bits(Bits::all(from), Bits::all(to))
+    }
+
+    pub(crate) fn copy_bits(self, from: Bits, to: Bits) -> Self {
+        self.act(Action::Move { from, to })
+    }
+
+    pub(crate) fn copy_flag(self, from: Flag, to: Flag) -> Self {
+        let bit = |flag: Flag| Bits::one(FLAGS, flag.place());
+        self.copy_bits(bit(from), bit(to))
     }
 
     /// Asks a table, and comes back.
@@ -143,7 +154,11 @@ impl Draft {
         self.act(ask(table))
     }
 
+    /// The end. To a table before this one, which OpenFlow's goto can't, a resubmit goes.
     pub(crate) fn goto(mut self, table: Table) -> Self {
+        if table <= self.table {
+            return self.ask(table);
+        }
         self.goto = Some(table);
         self
     }

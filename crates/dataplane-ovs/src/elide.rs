@@ -5,6 +5,8 @@
 //! is allowed. Mode `strict`, as OpenFlow can't look into ICMP errors.
 //! Source: docs/semantics.md "Elision".
 
+use crate::draft::Draft;
+use crate::registers::Flag;
 use model::{Direction, Elision, Family, GroupId, L4Match, L4PortRange, PortedProtocol};
 use openflow::Field;
 use policy::{HostView, PeerView, RuleView};
@@ -95,10 +97,10 @@ fn single(range: L4PortRange) -> Option<u16> {
 }
 
 impl Class {
-    /// What a packet that goes this way has to have: the port's own side is the service's.
-    pub(crate) fn fields(self, direction: Direction) -> Vec<(Field, u128)> {
+    /// A flow that asks the rest, as flows for what is of the class: the service is at the port's own side.
+    pub(crate) fn matched(self, draft: Draft) -> Vec<Draft> {
         let Some((protocol, l4_port)) = self.service else {
-            return Vec::new();
+            return vec![draft];
         };
         let [src, dst] = match protocol {
             PortedProtocol::Tcp => [Field::TcpSrc, Field::TcpDst],
@@ -107,11 +109,9 @@ impl Class {
             // No class is of these.
             PortedProtocol::UdpLite | PortedProtocol::Dccp => return Vec::new(),
         };
-        let field = match direction {
-            Direction::Ingress => dst,
-            Direction::Egress => src,
-        };
-        let protocol = (Field::IpProto, protocol.number().into());
-        vec![protocol, (field, l4_port.into())]
+        let draft = draft.on(Field::IpProto, protocol.number());
+        let ways = [(Flag::FROM_PORT, src), (Flag::TO_PORT, dst)];
+        ways.map(|(gate, field)| draft.clone().with(gate).on(field, l4_port))
+            .to_vec()
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn plan(found: &Flows, wanted: &Flows) -> Plan {
 /// By what a packet carries since its first half.
 fn is_asked_late(flow: &Flow) -> bool {
     match Table::from_number(flow.table) {
-        Some(Table::Walk | Table::Remotes | Table::Deliver | Table::Enter) => true,
+        Some(Table::Walk | Table::Remotes | Table::Passed | Table::Enter) => true,
         Some(_) | None => false,
     }
 }

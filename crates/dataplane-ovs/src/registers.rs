@@ -10,7 +10,7 @@
 //! reg5       a group of the destination (its own number at the to-port gate, else its tag)
 //! reg6       a group of the source (its own number at the from-port gate, else its tag)
 //! reg7       an IPv4 address that is asked about; the host that has a MAC; at last the reason of a drop
-//! xxreg2     an IPv6 address that is asked about; the tags of the other side
+//! xxreg2     an IPv6 address or, in the 48 bits of xreg4, a MAC that is asked about; the tags of the other side
 //! xxreg3     the tags of the source, as they go into a tunnel or come out of one
 //! ```
 //! A list of tags is eight of 16 bits, the first in the lowest; 0 is none. [`WIDE`] in the first place says
@@ -30,6 +30,7 @@ pub(crate) const ASKED4: Field = Field::Reg(7);
 pub(crate) const REASON: Field = Field::Reg(7);
 pub(crate) const REMOTE: Field = Field::Reg(7);
 pub(crate) const ASKED6: Field = Field::XxReg(2);
+pub(crate) const ASKED_MAC: Bits = Bits::new(Field::XReg(4), 0, 48);
 pub(crate) const TAGS: Field = Field::XxReg(2);
 pub(crate) const SOURCE_TAGS: Field = Field::XxReg(3);
 
@@ -73,9 +74,10 @@ impl Part {
 pub(crate) struct Flag(u32);
 
 impl Flag {
-    /// At the to-port gate.
+    /// At the to-port gate; at the from-port gate.
     pub(crate) const TO_PORT: Flag = Flag(1 << 0);
-    /// A rule permits it; one of a stateful group does; its flow is live.
+    pub(crate) const FROM_PORT: Flag = Flag(1 << 19);
+    /// A rule permits it, or the first packet of its flow; one of a stateful group does; its flow is live.
     pub(crate) const PERMITTED: Flag = Flag(1 << 1);
     pub(crate) const STATEFUL: Flag = Flag(1 << 2);
     pub(crate) const LIVE: Flag = Flag(1 << 3);
@@ -83,12 +85,15 @@ impl Flag {
     pub(crate) const MANY: Flag = Flag(1 << 4);
     /// No state is kept for its flow.
     pub(crate) const ELIDED: Flag = Flag(1 << 5);
-    /// The rules are asked about the first packet of its flow, by what the tracker says of that; and whether
-    /// that one came to the port.
+    /// The rules are asked about the first packet of its flow, by what the tracker says of that.
     pub(crate) const ABOUT_FIRST: Flag = Flag(1 << 6);
+    /// The rules are asked for what comes to the port.
     pub(crate) const TOWARDS: Flag = Flag(1 << 7);
-    /// The address that was asked about is the port's own.
+    /// The address that was asked about is the port's own; the MAC is.
     pub(crate) const OWN: Flag = Flag(1 << 8);
+    pub(crate) const OWN_MAC: Flag = Flag(1 << 20);
+    /// The MAC that is asked about was in an address.
+    pub(crate) const DERIVED: Flag = Flag(1 << 21);
     /// What is asked about is an IPv6 address.
     pub(crate) const SIX: Flag = Flag(1 << 9);
     /// The tags of the source came with it.

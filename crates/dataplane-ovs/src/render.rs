@@ -3,6 +3,7 @@
 //! Place on the line: view -> **render** -> plan -> execute. Pure.
 //! ```text
 //! classify.rs   what comes in: of whom, and for whom
+//! frame.rs      the guard's first step, for both gates
 //! inlets.rs     the same of ports that have VLANs of their own
 //! from_port.rs  the guard of what a port sends
 //! to_port.rs    the guard of what a port receives
@@ -18,6 +19,7 @@
 mod ahead;
 mod classify;
 mod forward;
+mod frame;
 mod from_port;
 mod identity;
 pub(crate) mod inlets;
@@ -99,6 +101,7 @@ pub(crate) fn render(view: &HostView, board: &Switchboard, names: &Names) -> Flo
         flows: Flows::new(),
     };
     classify::render(&mut scene);
+    frame::render(&mut scene);
     from_port::render(&mut scene);
     to_port::render(&mut scene);
     own::render(&mut scene);

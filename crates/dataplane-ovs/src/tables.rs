@@ -1,24 +1,22 @@
-//! Our tables, in the order in which a packet meets them.
+//! Our tables, in the order of their numbers.
 //!
 //! ```text
 //! 0 Classify        shared with whoever else owns the bridge: what a port of ours sends, what is for one
 //! 200 HandOver      from another pipeline of the bridge, to the gate of a port that this has chosen
-//! from-port gate    FromFrame FromMac FromArp FromClaim FromIp4 FromIp6 FromNd FromNdTarget
-//!                   OutMany OutIdentity OutElide OutState OutVerdict Sent
+//! from-port gate    Frame, FromMac FromArp FromClaim FromIp4 FromIp6 FromNd FromNdTarget OutMany OutIdentity,
+//!                   Elide State Verdict Passed
 //! between them      Tunnel TunnelNetwork Destination Learned Ahead AheadVerdict Send Enter
-//! to-port gate      ToFrame ToAddress ToSource ToInfrastructure
-//!                   InIdentity InElide InState InVerdict Deliver
-//! asked by both     Own Identity Walk Remotes Rules
+//! to-port gate      Frame, ToAddress ToSource ToInfrastructure InIdentity, Elide State Verdict Passed
+//! asked by both     OwnMac Own Identity First Walk Remotes Rules
 //! at last           Drop
 //! ```
-//! Those of the gates go in one direction, from lower numbers to higher ones; those that are asked come back.
+//! What is the same at both gates is in the same tables. Those that are asked come back.
 
 /// A table by its name; its number is its place in the list, behind [`FIRST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     Classify,
     HandOver,
-    FromFrame,
     FromMac,
     FromArp,
     FromClaim,
@@ -28,10 +26,6 @@ pub enum Table {
     FromNdTarget,
     OutMany,
     OutIdentity,
-    OutElide,
-    OutState,
-    OutVerdict,
-    Sent,
     Tunnel,
     TunnelNetwork,
     Destination,
@@ -40,17 +34,19 @@ pub enum Table {
     AheadVerdict,
     Send,
     Enter,
-    ToFrame,
     ToAddress,
     ToSource,
     ToInfrastructure,
     InIdentity,
-    InElide,
-    InState,
-    InVerdict,
-    Deliver,
+    Frame,
+    Elide,
+    State,
+    Verdict,
+    Passed,
+    OwnMac,
     Own,
     Identity,
+    First,
     Walk,
     Remotes,
     Rules,
@@ -61,10 +57,9 @@ pub enum Table {
 pub(crate) const FIRST: u8 = 200;
 
 impl Table {
-    pub const ALL: [Table; 39] = [
+    pub const ALL: [Table; 36] = [
         Table::Classify,
         Table::HandOver,
-        Table::FromFrame,
         Table::FromMac,
         Table::FromArp,
         Table::FromClaim,
@@ -74,10 +69,6 @@ impl Table {
         Table::FromNdTarget,
         Table::OutMany,
         Table::OutIdentity,
-        Table::OutElide,
-        Table::OutState,
-        Table::OutVerdict,
-        Table::Sent,
         Table::Tunnel,
         Table::TunnelNetwork,
         Table::Destination,
@@ -86,17 +77,19 @@ impl Table {
         Table::AheadVerdict,
         Table::Send,
         Table::Enter,
-        Table::ToFrame,
         Table::ToAddress,
         Table::ToSource,
         Table::ToInfrastructure,
         Table::InIdentity,
-        Table::InElide,
-        Table::InState,
-        Table::InVerdict,
-        Table::Deliver,
+        Table::Frame,
+        Table::Elide,
+        Table::State,
+        Table::Verdict,
+        Table::Passed,
+        Table::OwnMac,
         Table::Own,
         Table::Identity,
+        Table::First,
         Table::Walk,
         Table::Remotes,
         Table::Rules,

@@ -101,8 +101,7 @@ impl Trace {
                         None => End::Elsewhere(step.table),
                     };
                 }
-                (Table::Sent | Table::Destination, Direction::Egress)
-                | (Table::Deliver, Direction::Ingress) => {
+                (Table::Passed, _) | (Table::Destination, Direction::Egress) => {
                     let from = from.unwrap_or(Table::Classify);
                     return End::Passed { from, said };
                 }
@@ -112,8 +111,7 @@ impl Trace {
                 {
                     return End::Passed { from: table, said };
                 }
-                (Table::Own | Table::Identity | Table::Walk | Table::Remotes | Table::Rules, _) => {
-                }
+                (table, _) if table > Table::Passed => {}
                 (_, _) => from = Some(table),
             }
             step.actions.iter().for_each(|action| said.act(action));

@@ -105,7 +105,7 @@ pub enum Source {
 }
 
 impl Bits {
-    pub fn new(field: Field, start: u16, count: u16) -> Self {
+    pub const fn new(field: Field, start: u16, count: u16) -> Self {
         Self {
             field,
             start,

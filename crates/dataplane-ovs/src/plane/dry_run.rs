@@ -110,12 +110,8 @@ impl OvsPlane {
         };
         let connections = self.connections(Some(question.port.number))?;
         let seen = seen::seen(&packet, &connections);
-        let state = match question.direction {
-            Direction::Egress => Table::OutState,
-            Direction::Ingress => Table::InState,
-        };
         let fields = format!("{},{fields}", seen.fields());
-        let actions = format!("resubmit(,{})", state.number());
+        let actions = format!("resubmit(,{})", Table::State.number());
         let second = self.trace_packet_out(question, &[&fields], &actions)?;
         Ok(
             second
@@ -212,8 +208,7 @@ fn passed(question: &Question<'_>, from: Table, said: Registers) -> Result<PassR
         Ok(rule.clone())
     };
     // What passes without the rules, the guard lets pass.
-    let by_rules = [Table::OutVerdict, Table::InVerdict].contains(&from);
-    Ok(match (by_rules, said.has(Flag::LIVE)) {
+    Ok(match (from == Table::Verdict, said.has(Flag::LIVE)) {
         (true, true) => PassReason::Live(rule()?),
         (true, false) => PassReason::Rule(rule()?),
         (false, _) => PassReason::Infrastructure,

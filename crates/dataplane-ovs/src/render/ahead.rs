@@ -113,6 +113,6 @@ fn asks(scene: &mut Scene<'_>) {
 fn ask_receiver(draft: Draft) -> Draft {
     let draft = draft.clear(&[Flag::PERMITTED, Flag::STATEFUL, Flag::LIVE]);
     let draft = draft.clear(&[Flag::ABOUT_FIRST]);
-    let draft = draft.raise(&[Flag::TO_PORT]).copy(SOURCE_TAGS, TAGS);
+    let draft = draft.raise(&[Flag::TOWARDS]).copy(SOURCE_TAGS, TAGS);
     draft.ask(Table::Walk)
 }

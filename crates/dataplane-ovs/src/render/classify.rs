@@ -46,12 +46,15 @@ fn sends(scene: &Scene<'_>, port: &Attached) -> Draft {
         .on(Field::InPort, port.of_port)
         .set(SEGMENT, scene.segment(port).0)
         .set(GATE, gate)
-        .set(FLAGS, flags(port) | keeps_state(scene, port))
+        .set(
+            FLAGS,
+            flags(port) | keeps_state(scene, port) | Flag::FROM_PORT.bit(),
+        )
         .set(PROFILE, scene.names.profiles[&port.view.groups])
         .set_part(SCOPE, scene.names.scopes[scene.scope(port)] as u16)
         .set(SOURCE_TAGS, 0u32);
     match port.view.port_security {
-        true => draft.goto(Table::FromFrame),
+        true => draft.goto(Table::Frame),
         false => of_no_group(scene, draft, scene.scope(port)).goto(Table::Destination),
     }
 }

@@ -1,10 +1,9 @@
 //! From one gate to the other: where a frame goes that has passed the sender's.
 //!
 //! ```text
-//! Sent          counts it for its port
+//! Passed        counts it for its port; what was for the port goes out of its device
 //! Destination   by segment and MAC: to a port of ours by Enter, else as the bridge forwards
 //! Enter         by the OpenFlow port in OUT_PORT: all that is known of the port whose gate comes next
-//! Deliver       out of its device
 //! ```
 //! HandOver is where another pipeline of the bridge hands over a frame for one of our ports: it puts the port's
 //! OpenFlow number into bits 16 to 31 of reg4, and resubmits to table 200.
@@ -26,8 +25,8 @@ pub(super) fn render(scene: &mut Scene<'_>) {
         scene.add(itself(port));
         if port.view.port_security {
             scene.add(entered(scene, port));
-            scene.add(delivered(port));
-            scene.add(sent(port));
+            scene.add(passed(port, Flag::FROM_PORT).goto(Table::Destination));
+            scene.add(passed(port, Flag::TO_PORT).act(output(port)));
         } else {
             let draft = Draft::new(Table::Enter, 10).cookie(Cookie::Port(port.number));
             scene.add(draft.on_part(OUT_PORT, port.of_port).act(output(port)));
@@ -67,24 +66,19 @@ fn entered(scene: &Scene<'_>, port: &Attached) -> Draft {
         // But for tags that came with it nothing that the other gate knew counts here.
         .act(set_masked(
             FLAGS,
-            flags(port) | Flag::TO_PORT.bit(),
+            flags(port) | Flag::TO_PORT.bit() | Flag::TOWARDS.bit(),
             ones(32) & !(Flag::TAGGED.bit() | Flag::INSPECTED.bit()),
         ))
         .set(RULE, 0u32)
         .set(PROFILE, scene.names.profiles[&port.view.groups])
         .set_part(SCOPE, scene.names.scopes[scene.scope(port)] as u16)
-        .goto(Table::ToFrame)
+        .goto(Table::Frame)
 }
 
-fn delivered(port: &Attached) -> Draft {
-    let draft = Draft::new(Table::Deliver, 10).cookie(Cookie::Port(port.number));
-    draft.on_part(PORT, port.number).act(output(port))
-}
-
-/// Counts what has passed the port's gate on its way out.
-fn sent(port: &Attached) -> Draft {
-    let draft = Draft::new(Table::Sent, 10).cookie(Cookie::Port(port.number));
-    draft.on_part(PORT, port.number).goto(Table::Destination)
+/// Counts what has passed this gate of the port.
+fn passed(port: &Attached, gate: Flag) -> Draft {
+    let draft = Draft::new(Table::Passed, 10).cookie(Cookie::Port(port.number));
+    draft.on_part(PORT, port.number).with(gate)
 }
 
 fn output(port: &Attached) -> Action {

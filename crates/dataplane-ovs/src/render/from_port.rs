@@ -3,11 +3,9 @@
 //! Source: docs/semantics.md "Guard", from-port. What OpenFlow can't see is a capability that is missing.
 
 use super::Scene;
-use super::classify::mac_value;
 use super::own;
-use crate::cookie::Cookie;
 use crate::draft::{Draft, ETH_ARP, ETH_IP, ETH_IPV6, ETH_RARP};
-use crate::registers::{Flag, NETWORK, PORT};
+use crate::registers::{Flag, NETWORK};
 use crate::tables::Table;
 use model::{DropReason, Family, Prefix};
 use openflow::Field;
@@ -31,7 +29,6 @@ const REDIRECT: u8 = 137;
 const LISTENER_QUERY: u8 = 130;
 
 pub(super) fn render(scene: &mut Scene<'_>) {
-    frames(scene, Table::FromFrame, Table::FromMac);
     macs(scene);
     arp(scene);
     ip(scene);
@@ -40,51 +37,28 @@ pub(super) fn render(scene: &mut Scene<'_>) {
     neighbours(scene);
 }
 
-/// Tags and ethertypes, the same at both gates.
-pub(super) fn frames(scene: &mut Scene<'_>, table: Table, next: Table) {
-    const TAG: u128 = 0x1000;
-    let tagged = Draft::new(table, 30).on_masked(Field::VlanTci, TAG, TAG);
-    scene.add(tagged.drop(DropReason::VlanTag));
-    let listed = scene.view.settings.ethertypes.iter().copied();
-    for ethertype in [ETH_IP, ETH_IPV6, ETH_ARP, ETH_RARP]
-        .into_iter()
-        .chain(listed)
-    {
-        scene.add(Draft::new(table, 20).eth(ethertype).goto(next));
-    }
-    scene.add(Draft::new(table, 0).drop(DropReason::Ethertype));
-}
-
+/// Whether the frame's is the port's has been asked.
 fn macs(scene: &mut Scene<'_>) {
-    for (_, port) in scene.guarded() {
-        let macs = port.view.macs();
-        for mac in &macs {
-            let of_port = |priority| {
-                let draft = Draft::new(Table::FromMac, priority).cookie(Cookie::Port(port.number));
-                draft.on_part(PORT, port.number)
-            };
-            let mac_of = |draft: Draft, field| draft.on(field, mac_value(*mac));
-            let any = mac_of(of_port(20), Field::EthSrc);
-            scene.add(any.goto(Table::FromClaim));
-            let arp = mac_of(of_port(30).eth(ETH_ARP), Field::EthSrc);
-            scene.add(mac_of(arp, Field::ArpSha).goto(Table::FromArp));
-            // What a hypervisor announces for a machine that has just arrived.
-            for other in &macs {
-                let rarp = of_port(30).eth(ETH_RARP).on(Field::ArpOp, 3u8);
-                let rarp = rarp.on(Field::ArpSpa, 0u8).on(Field::ArpTpa, 0u8);
-                let rarp = mac_of(rarp, Field::ArpSha).on(Field::ArpTha, mac_value(*other));
-                for source in &macs {
-                    let rarp = rarp.clone().on(Field::EthSrc, mac_value(*source));
-                    scene.add(rarp.goto(Table::Sent));
-                }
-            }
-        }
-    }
-    scene.add(Draft::new(Table::FromMac, 0).drop(DropReason::SpoofedMac));
+    let table = Table::FromMac;
+    let spoofed = Draft::new(table, 40).without(Flag::OWN_MAC);
+    scene.add(spoofed.drop(DropReason::SpoofedMac));
+    let arp = Draft::new(table, 30).eth(ETH_ARP);
+    scene.add(own::begin_mac(arp, Field::ArpSha).goto(Table::FromArp));
+    // What a hypervisor announces for a machine that has just arrived.
+    let announced = Draft::new(table, 30).eth(ETH_RARP).on(Field::ArpOp, 3u8);
+    let announced = announced.on(Field::ArpSpa, 0u8).on(Field::ArpTpa, 0u8);
+    scene.add(own::begin_mac(announced, Field::ArpSha).goto(Table::FromArp));
+    let other = Draft::new(table, 20).eth(ETH_RARP);
+    scene.add(other.drop(DropReason::SpoofedArp));
+    scene.add(Draft::new(table, 0).goto(Table::FromClaim));
 }
 
 /// The sender's MAC is the frame's.
 fn arp(scene: &mut Scene<'_>) {
+    let spoofed = Draft::new(Table::FromArp, 30).without(Flag::OWN_MAC);
+    scene.add(spoofed.drop(DropReason::SpoofedArp));
+    let announced = Draft::new(Table::FromArp, 20).eth(ETH_RARP);
+    scene.add(own::begin_mac(announced, Field::ArpTha).goto(Table::FromClaim));
     for opcode in [1u8, 2] {
         let message = |priority| Draft::new(Table::FromArp, priority).eth(ETH_ARP);
         // A probe asks for the address that it wants to use.
@@ -102,7 +76,9 @@ fn arp(scene: &mut Scene<'_>) {
 fn ip(scene: &mut Scene<'_>) {
     let table = Table::FromClaim;
     let claimed = Draft::new(table, 30).eth(ETH_ARP).with(Flag::OWN);
-    scene.add(claimed.goto(Table::Sent));
+    scene.add(claimed.goto(Table::Passed));
+    let announced = Draft::new(table, 30).eth(ETH_RARP).with(Flag::OWN_MAC);
+    scene.add(announced.goto(Table::Passed));
     for ethertype in [ETH_ARP, ETH_RARP] {
         scene.add(
             Draft::new(table, 20)
@@ -119,7 +95,7 @@ fn ip(scene: &mut Scene<'_>) {
     );
     scene.add(v6.goto(Table::FromIp6));
     // Listed ethertypes.
-    scene.add(Draft::new(table, 0).goto(Table::Sent));
+    scene.add(Draft::new(table, 0).goto(Table::Passed));
 }
 
 /// Behind both ends of a family's steps: it goes on if the source is the port's.
@@ -131,9 +107,7 @@ fn end_of_steps(scene: &mut Scene<'_>, table: Table, ethertype: u16) {
 
 fn ip4(scene: &mut Scene<'_>) {
     let table = Table::FromIp4;
-    let infrastructure = Table::Sent;
-    cut_headers(scene, table, Family::V4);
-    fragments(scene, table, Family::V4);
+    let infrastructure = Table::Passed;
     let igmp = |priority| {
         let draft = Draft::new(table, priority).ip(IGMP);
         draft.on_masked(Field::IpFrag, 0, FRAGMENT)
@@ -184,9 +158,7 @@ fn ip4(scene: &mut Scene<'_>) {
 
 fn ip6(scene: &mut Scene<'_>) {
     let table = Table::FromIp6;
-    let infrastructure = Table::Sent;
-    cut_headers(scene, table, Family::V6);
-    fragments(scene, table, Family::V6);
+    let infrastructure = Table::Passed;
     let icmp = |priority, icmp_type: u8| {
         Draft::new(table, priority)
             .ip6(ICMPV6)
@@ -266,36 +238,30 @@ fn neighbours(scene: &mut Scene<'_>) {
             .ip6(ICMPV6)
             .on(Field::Icmpv6Type, icmp_type)
     };
-    let kinds = [
+    for (icmp_type, option) in [
         (NEIGHBOUR_SOLICITATION, Field::NdSll),
         (NEIGHBOUR_ADVERTISEMENT, Field::NdTll),
-    ];
-    for (icmp_type, option) in kinds {
+    ] {
         // Also what is left of options that can't be walked.
         let no_target = message(40, icmp_type).on(Field::NdTarget, 0u8);
         scene.add(no_target.drop(DropReason::SpoofedNd));
         let without_option = message(30, icmp_type).on(option, 0u8);
         scene.add(without_option.goto(Table::FromNdTarget));
-        for (_, port) in scene.guarded() {
-            for mac in port.view.macs() {
-                let draft = message(30, icmp_type).cookie(Cookie::Port(port.number));
-                let draft = draft
-                    .on_part(PORT, port.number)
-                    .on(Field::EthSrc, mac_value(mac));
-                scene.add(draft.on(option, mac_value(mac)).goto(Table::FromNdTarget));
-            }
-        }
+        let with_option = own::begin_mac(message(20, icmp_type), option);
+        scene.add(with_option.goto(Table::FromNdTarget));
     }
     scene.add(Draft::new(table, 0).drop(DropReason::SpoofedNd));
 
     let table = Table::FromNdTarget;
+    let spoofed = Draft::new(table, 40).without(Flag::OWN_MAC);
+    scene.add(spoofed.drop(DropReason::SpoofedNd));
     let message = |icmp_type: u8| {
         Draft::new(table, 30)
             .ip6(ICMPV6)
             .on(Field::Icmpv6Type, icmp_type)
     };
     let solicits = message(NEIGHBOUR_SOLICITATION).with(Flag::OWN);
-    scene.add(solicits.goto(Table::Sent));
+    scene.add(solicits.goto(Table::Passed));
     // Duplicate address detection: what it wants to use is the target.
     let detects = message(NEIGHBOUR_SOLICITATION)
         .without(Flag::OWN)
@@ -314,40 +280,9 @@ fn neighbours(scene: &mut Scene<'_>) {
             let draft = ended.clone().on(Field::Icmpv6Type, icmp_type);
             draft.flag_is(Flag::OWN, priority_own)
         };
-        scene.add(ended(true).goto(Table::Sent));
+        scene.add(ended(true).goto(Table::Passed));
         scene.add(ended(false).drop(DropReason::SpoofedNd));
     }
-}
-
-/// A header that is cut short reads as zeros.
-pub(super) fn cut_headers(scene: &mut Scene<'_>, table: Table, family: Family) {
-    let ports = [
-        (TCP, Field::TcpSrc, Field::TcpDst),
-        (UDP, Field::UdpSrc, Field::UdpDst),
-        (SCTP, Field::SctpSrc, Field::SctpDst),
-    ];
-    for (protocol, src, dst) in ports {
-        let draft = Draft::new(table, 100).eth(own::ethertype(family));
-        let draft = draft.on(Field::IpProto, protocol).on(src, 0u8).on(dst, 0u8);
-        let draft = draft.on_masked(Field::IpFrag, 0, FRAGMENT);
-        scene.add(
-            match protocol {
-                TCP => draft.on(Field::TcpFlags, 0u8),
-                _ => draft,
-            }
-            .drop(DropReason::BadHeader),
-        );
-    }
-}
-
-/// They skip all but the source address: what they say of themselves is known to the tracker alone.
-fn fragments(scene: &mut Scene<'_>, table: Table, family: Family) {
-    let fragment = |priority| {
-        let draft = Draft::new(table, priority).eth(own::ethertype(family));
-        draft.on_masked(Field::IpFrag, FRAGMENT, FRAGMENT)
-    };
-    scene.add(fragment(90).with(Flag::OWN).goto(Table::OutMany));
-    scene.add(fragment(80).drop(DropReason::SpoofedIp));
 }
 
 fn from_link_local(draft: Draft) -> Draft {

@@ -44,14 +44,14 @@ pub(super) fn render(scene: &mut Scene<'_>) {
             let out = of_family(Table::OutIdentity, 20).on_part(SCOPE, *scope);
             let out = ask(scene, out, src, family).copy(TAGS, SOURCE_TAGS);
             let out = ask(scene, out.raise(&[Flag::TAGGED]), dst, family);
-            scene.add(out.goto(Table::OutElide));
+            scene.add(out.goto(Table::Elide));
         }
         let out = ask(scene, of_family(Table::OutIdentity, 10), dst, family);
-        scene.add(out.goto(Table::OutElide));
+        scene.add(out.goto(Table::Elide));
         let came = of_family(Table::InIdentity, 20).with(Flag::TAGGED);
-        scene.add(came.copy(SOURCE_TAGS, TAGS).goto(Table::InElide));
+        scene.add(came.copy(SOURCE_TAGS, TAGS).goto(Table::Elide));
         let asked = ask(scene, of_family(Table::InIdentity, 10), src, family);
-        scene.add(asked.goto(Table::InElide));
+        scene.add(asked.goto(Table::Elide));
     }
     members(scene);
     for scope in &tagged {

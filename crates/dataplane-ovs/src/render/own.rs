@@ -1,5 +1,5 @@
-//! Table Own: is an address the port's own? Asked with the address in a register, by the guard of what it sends
-//! (with the frame's MAC); the to-port guard asks table ToAddress.
+//! Is an address the port's own? Asked with the address in a register, by both guards: table Own. Is the frame's
+//! MAC, and is it what the frame says elsewhere, in another register: table OwnMac.
 //!
 //! Link-local addresses that a MAC derives count as reserved, whoever's MAC it may be: a flow for each port of
 //! a network, wherever it is, would be a flow for each member.
@@ -7,25 +7,72 @@
 use super::Scene;
 use super::classify::mac_value;
 use crate::cookie::Cookie;
-use crate::draft::{Draft, ETH_IPV6};
-use crate::registers::{ASKED4, ASKED6, Flag, NETWORK, PORT};
+use crate::draft::{Draft, ETH_IPV6, ETH_RARP};
+use crate::registers::{ASKED_MAC, ASKED4, ASKED6, Flag, NETWORK, PORT};
 use crate::tables::Table;
-use model::{DropReason, Family, Prefix};
-use openflow::Field;
-use std::net::{IpAddr, Ipv6Addr};
+use model::{Family, Prefix};
+use openflow::{Action, Bits, Field};
 
-/// Listed, or derived from the port's own MAC.
+/// Listed.
 const LISTED: u16 = 40;
+const OWN_DERIVED: u16 = 35;
 const RESERVED: u16 = 30;
 const LINK_LOCAL: u16 = 10;
 
 pub(super) fn render(scene: &mut Scene<'_>) {
-    from_ports(scene);
-    to_ports(scene);
-    scene.add(Draft::new(Table::Own, 0));
+    macs(scene);
+    addresses(scene);
+    derived(scene);
 }
 
-fn from_ports(scene: &mut Scene<'_>) {
+/// MACs in a frame have to be its source's. In an address there may be the port's own, whatever the source is.
+fn macs(scene: &mut Scene<'_>) {
+    for (_, port) in scene.guarded() {
+        let asked = |mac| {
+            let draft = Draft::new(Table::OwnMac, 10).cookie(Cookie::Port(port.number));
+            let draft = draft.on_part(PORT, port.number);
+            let draft = draft.on_bits(ASKED_MAC, mac_value(mac));
+            draft.raise(&[Flag::OWN_MAC])
+        };
+        let macs = port.view.macs();
+        if macs.len() == 1 {
+            scene.add(asked(port.view.mac));
+            continue;
+        }
+        scene.add(asked(port.view.mac).with(Flag::DERIVED));
+        for source in &macs {
+            for mac in &macs {
+                let draft = asked(*mac).without(Flag::DERIVED);
+                let draft = draft.on(Field::EthSrc, mac_value(*source));
+                scene.add(match mac == source {
+                    true => draft,
+                    // What a hypervisor announces for a machine that has just arrived.
+                    false => draft.eth(ETH_RARP),
+                });
+            }
+        }
+    }
+    scene.add(Draft::new(Table::OwnMac, 0));
+}
+
+/// Takes the MAC out of an address: without its middle, and with bit 1 of its first byte turned.
+fn derived(scene: &mut Scene<'_>) {
+    let interface = |start, count| Bits::new(Field::XReg(5), start, count);
+    let mac = |start, count| Bits::new(ASKED_MAC.field, start, count);
+    for turned in [0, 1] {
+        let (value, mask) = DERIVED;
+        let draft = Draft::new(Table::Own, OWN_DERIVED).with(Flag::SIX);
+        let draft = draft.on_masked(ASKED6, value | turned << 57, mask | 1 << 57);
+        let draft = draft.raise(&[Flag::DERIVED]).clear(&[Flag::OWN_MAC]);
+        let draft = draft.copy_bits(interface(0, 24), mac(0, 24));
+        let draft = draft.copy_bits(interface(40, 24), mac(24, 24));
+        let draft = draft.act(Action::set_bits(mac(41, 1), 1 - turned));
+        let draft = draft.ask(Table::OwnMac).clear(&[Flag::DERIVED]);
+        scene.add(draft.copy_flag(Flag::OWN_MAC, Flag::OWN));
+    }
+}
+
+fn addresses(scene: &mut Scene<'_>) {
     for (_, port) in scene.guarded() {
         let asked = |prefix: Prefix| {
             let draft = Draft::new(Table::Own, LISTED).cookie(Cookie::Port(port.number));
@@ -37,12 +84,15 @@ fn from_ports(scene: &mut Scene<'_>) {
         };
         for own in &port.view.addresses {
             let draft = asked(own.prefix);
-            scene.add(match own.mac {
-                Some(mac) => draft.on(Field::EthSrc, mac_value(mac)),
-                None => draft,
-            });
+            match own.mac {
+                None => scene.add(draft),
+                Some(mac) => {
+                    scene.add(draft.clone().with(Flag::TO_PORT));
+                    let sends = draft.with(Flag::FROM_PORT);
+                    scene.add(sends.on(Field::EthSrc, mac_value(mac)));
+                }
+            }
         }
-        scene.add(asked(derived(port.view.mac.eui64_link_local())));
     }
     for (id, network) in scene.networks() {
         let number = scene.network_number(id);
@@ -58,39 +108,7 @@ fn from_ports(scene: &mut Scene<'_>) {
             scene.add(asked(LINK_LOCAL, value, mask).raise(&[Flag::OWN]));
         }
     }
-}
-
-fn to_ports(scene: &mut Scene<'_>) {
-    let table = Table::ToAddress;
-    for (_, port) in scene.guarded() {
-        let asked = |prefix: Prefix| {
-            let draft = Draft::new(table, LISTED).cookie(Cookie::Port(port.number));
-            let draft = draft
-                .on_part(PORT, port.number)
-                .eth(ethertype(prefix.family()));
-            draft
-                .on_prefix([Field::IpDst, Field::Ipv6Dst], prefix)
-                .goto(Table::ToSource)
-        };
-        for own in &port.view.addresses {
-            scene.add(asked(own.prefix));
-        }
-        scene.add(asked(derived(port.view.mac.eui64_link_local())));
-    }
-    for (id, network) in scene.networks() {
-        let number = scene.network_number(id);
-        let asked = |priority, value, mask| {
-            let draft = Draft::new(table, priority).on_part(NETWORK, number);
-            draft.eth(ETH_IPV6).on_masked(Field::Ipv6Dst, value, mask)
-        };
-        for (value, mask) in reserved(network) {
-            scene.add(asked(RESERVED, value, mask).drop(DropReason::ForeignDestination));
-        }
-        if !network.eui64_only {
-            let (value, mask) = ANY_LINK_LOCAL;
-            scene.add(asked(LINK_LOCAL, value, mask).goto(Table::ToSource));
-        }
-    }
+    scene.add(Draft::new(Table::Own, 0));
 }
 
 pub(super) fn ethertype(family: Family) -> u16 {
@@ -98,10 +116,6 @@ pub(super) fn ethertype(family: Family) -> u16 {
         Family::V4 => crate::draft::ETH_IP,
         Family::V6 => ETH_IPV6,
     }
-}
-
-fn derived(address: Ipv6Addr) -> Prefix {
-    Prefix::host(IpAddr::V6(address))
 }
 
 /// fe80::/10.
@@ -116,9 +130,9 @@ fn reserved(network: &policy::NetworkView) -> Vec<(u128, u128)> {
     }
     let exact = network.reserved_link_local.iter().map(|a| u128::from(*a));
     let (value, mask) = DERIVED;
+    // Of those that a MAC derives each is refused but the port's own.
     let exact = exact.filter(|address| address & mask != value);
-    let exact = exact.map(|address| (address, u128::MAX));
-    exact.chain([DERIVED]).collect()
+    exact.map(|address| (address, u128::MAX)).collect()
 }
 
 /// So that whatever register is asked about, the flag says which.
@@ -128,4 +142,12 @@ pub(super) fn begin(draft: Draft, address: Field, family: Family) -> Draft {
         Family::V6 => draft.copy(address, ASKED6).raise(&[Flag::SIX]),
     };
     draft.ask(Table::Own)
+}
+
+/// The same of a MAC.
+pub(super) fn begin_mac(draft: Draft, mac: Field) -> Draft {
+    let draft = draft.clear(&[Flag::OWN_MAC]);
+    draft
+        .copy_bits(Bits::all(mac), ASKED_MAC)
+        .ask(Table::OwnMac)
 }

@@ -54,20 +54,9 @@ fn registers(direction: Direction) -> [Field; 2] {
 }
 
 /// Which direction the rules are of that are asked.
-fn asked(table: Table, priority: u16, direction: Direction, subject: Subject) -> Draft {
-    let draft = Draft::new(table, priority);
-    let towards = is_ingress(direction);
-    match subject {
-        Subject::Packet => draft
-            .without(Flag::ABOUT_FIRST)
-            .flag_is(Flag::TO_PORT, towards),
-        Subject::First => draft
-            .with(Flag::ABOUT_FIRST)
-            .flag_is(Flag::TOWARDS, towards),
-    }
+fn asked(table: Table, priority: u16, direction: Direction) -> Draft {
+    Draft::new(table, priority).flag_is(Flag::TOWARDS, is_ingress(direction))
 }
-
-const SUBJECTS: [Subject; 2] = [Subject::Packet, Subject::First];
 
 fn walks(scene: &mut Scene<'_>) {
     let here = scene.guarded().map(|(_, port)| &port.view.groups);
@@ -77,17 +66,15 @@ fn walks(scene: &mut Scene<'_>) {
         let number = scene.names.profiles[profile];
         for direction in Direction::BOTH {
             let [own, _] = registers(direction);
-            for subject in SUBJECTS {
-                let mut draft = asked(Table::Walk, 10, direction, subject).on(PROFILE, number);
-                // What the last one says stays: the least group's.
-                for group in profile.iter().rev() {
-                    let number = scene.names.groups[group];
-                    draft = draft
-                        .act(Action::set(own, number.into()))
-                        .ask(Table::Remotes);
-                }
-                scene.add(draft);
+            let mut draft = asked(Table::Walk, 10, direction).on(PROFILE, number);
+            // What the last one says stays: the least group's.
+            for group in profile.iter().rev() {
+                let number = scene.names.groups[group];
+                draft = draft
+                    .act(Action::set(own, number.into()))
+                    .ask(Table::Remotes);
             }
+            scene.add(draft);
         }
     }
 }
@@ -95,31 +82,29 @@ fn walks(scene: &mut Scene<'_>) {
 fn remotes(scene: &mut Scene<'_>) {
     for direction in Direction::BOTH {
         let [_, other] = registers(direction);
-        for subject in SUBJECTS {
-            let begin = |priority| asked(Table::Remotes, priority, direction, subject);
-            for count in 0..=TAGS_IN_PLACE {
-                let draft = begin(10 * (TAGS_IN_PLACE - count + 1) as u16);
-                let draft = match count {
-                    TAGS_IN_PLACE => draft,
-                    // The first place that is free.
-                    free => draft.on_masked(TAGS, 0, 0xffff << (16 * free)),
-                };
-                scene.add(each_tag(draft, count, other));
-            }
-            for (number, tags) in super::identity::long_lists(scene) {
-                let value = u128::from(WIDE) | u128::from(number) << 16;
-                let draft = begin(200).on_masked(TAGS, value, ones(48));
-                let draft = tags.iter().fold(draft, |draft, tag| {
-                    draft
-                        .act(Action::set(other, (*tag).into()))
-                        .ask(Table::Rules)
-                });
-                scene.add(draft);
-            }
-            // A list that nobody knows is none.
-            let unknown = begin(150).on_masked(TAGS, WIDE.into(), 0xffff);
-            scene.add(each_tag(unknown, 0, other));
+        let begin = |priority| asked(Table::Remotes, priority, direction);
+        for count in 0..=TAGS_IN_PLACE {
+            let draft = begin(10 * (TAGS_IN_PLACE - count + 1) as u16);
+            let draft = match count {
+                TAGS_IN_PLACE => draft,
+                // The first place that is free.
+                free => draft.on_masked(TAGS, 0, 0xffff << (16 * free)),
+            };
+            scene.add(each_tag(draft, count, other));
         }
+        for (number, tags) in super::identity::long_lists(scene) {
+            let value = u128::from(WIDE) | u128::from(number) << 16;
+            let draft = begin(200).on_masked(TAGS, value, ones(48));
+            let draft = tags.iter().fold(draft, |draft, tag| {
+                draft
+                    .act(Action::set(other, (*tag).into()))
+                    .ask(Table::Rules)
+            });
+            scene.add(draft);
+        }
+        // A list that nobody knows is none.
+        let unknown = begin(150).on_masked(TAGS, WIDE.into(), 0xffff);
+        scene.add(each_tag(unknown, 0, other));
     }
 }
 
@@ -143,9 +128,10 @@ fn rules(scene: &mut Scene<'_>, id: &GroupId, group: &GroupView, direction: Dire
             rule: rule_id.clone(),
         };
         let number = scene.names.rules[&name];
-        for subject in SUBJECTS {
+        for subject in [Subject::Packet, Subject::First] {
             let [own, _] = registers(direction);
-            let begin = asked(Table::Rules, 10, direction, subject)
+            let begin = asked(Table::Rules, 10, direction)
+                .flag_is(Flag::ABOUT_FIRST, subject == Subject::First)
                 .cookie(Cookie::Rule(number))
                 .on(own, scene.names.groups[id]);
             let drafts = peers(scene, id, begin, rule, subject);
@@ -153,13 +139,10 @@ fn rules(scene: &mut Scene<'_>, id: &GroupId, group: &GroupView, direction: Dire
                 .into_iter()
                 .flat_map(|draft| l4(draft, rule, subject))
             {
-                let flags: &[Flag] = match (subject, group.stateful) {
-                    (Subject::First, true) => &[Flag::LIVE, Flag::STATEFUL],
-                    (Subject::First, false) => &[Flag::LIVE],
-                    (Subject::Packet, true) => &[Flag::PERMITTED, Flag::STATEFUL],
-                    (Subject::Packet, false) => &[Flag::PERMITTED],
-                };
-                scene.add(draft.set(RULE, number).raise(flags));
+                let mut flags = vec![Flag::PERMITTED];
+                flags.extend((subject == Subject::First).then_some(Flag::LIVE));
+                flags.extend(group.stateful.then_some(Flag::STATEFUL));
+                scene.add(draft.set(RULE, number).raise(&flags));
             }
         }
     }

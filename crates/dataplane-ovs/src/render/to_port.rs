@@ -4,9 +4,7 @@
 
 use super::Scene;
 use super::classify::GROUP_BIT;
-use super::from_port::{
-    FRAGMENT, ICMPV6, IGMP, address4, cut_headers, dhcp_servers, frames, udp4, udp6,
-};
+use super::from_port::{FRAGMENT, ICMPV6, IGMP, address4, dhcp_servers, udp4, udp6};
 use super::own::ethertype;
 use crate::draft::{Draft, ETH_IP, ETH_IPV6};
 use crate::registers::{Flag, NETWORK};
@@ -16,7 +14,6 @@ use openflow::Field;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub(super) fn render(scene: &mut Scene<'_>) {
-    frames(scene, Table::ToFrame, Table::ToAddress);
     addresses(scene);
     sources(scene);
     infrastructure(scene);
@@ -61,26 +58,20 @@ pub(super) fn for_many(
     drafts
 }
 
-/// Own addresses are in own.rs.
+/// Whether it is the port's own has been asked.
 fn addresses(scene: &mut Scene<'_>) {
     let table = Table::ToAddress;
     let fields = [Field::IpDst, Field::Ipv6Dst];
     for draft in for_many(scene, table, 60, fields) {
         scene.add(draft.raise(&[Flag::MANY]).goto(Table::ToSource));
     }
-    for family in Family::BOTH {
-        let other = Draft::new(table, 5).eth(ethertype(family));
-        scene.add(other.drop(DropReason::ForeignDestination));
-    }
-    // ARP, RARP and listed ethertypes.
-    scene.add(Draft::new(table, 0).goto(Table::Deliver));
+    let own = Draft::new(table, 40).with(Flag::OWN);
+    scene.add(own.goto(Table::ToSource));
+    scene.add(Draft::new(table, 0).drop(DropReason::ForeignDestination));
 }
 
 fn sources(scene: &mut Scene<'_>) {
     let table = Table::ToSource;
-    for family in Family::BOTH {
-        cut_headers(scene, table, family);
-    }
     for draft in for_many(scene, table, 60, [Field::IpSrc, Field::Ipv6Src]) {
         scene.add(draft.drop(DropReason::Martian));
     }
@@ -129,16 +120,16 @@ fn infrastructure(scene: &mut Scene<'_>) {
         |draft: Draft| draft.on_masked(Field::Ipv6Src, 0xfe80 << 112, 0xffc0 << 112);
     for icmp_type in [133, 135, 136] {
         let message = icmp(icmp_type, 255).on(Field::Icmpv6Code, 0u8);
-        scene.add(message.goto(Table::Deliver));
+        scene.add(message.goto(Table::Passed));
     }
     let advertisement = from_link_local(icmp(134, 255)).on(Field::Icmpv6Code, 0u8);
-    scene.add(advertisement.goto(Table::Deliver));
-    scene.add(from_link_local(icmp(130, 1)).goto(Table::Deliver));
+    scene.add(advertisement.goto(Table::Passed));
+    scene.add(from_link_local(icmp(130, 1)).goto(Table::Passed));
     let query = Draft::new(table, 50)
         .ip(IGMP)
         .on_masked(Field::IpFrag, 0, FRAGMENT);
     let query = query.on(Field::IpDst, address4(Ipv4Addr::new(224, 0, 0, 1)));
-    scene.add(query.goto(Table::Deliver));
+    scene.add(query.goto(Table::Passed));
 
     let kinds = [
         (
@@ -152,16 +143,16 @@ fn infrastructure(scene: &mut Scene<'_>) {
         for (network, from) in dhcp_servers(scene, family) {
             let draft = udp(table, 50, server, client).on_part(NETWORK, network);
             let draft = draft.on_prefix([Field::IpSrc, Field::Ipv6Src], from);
-            scene.add(draft.goto(Table::Deliver));
+            scene.add(draft.goto(Table::Passed));
         }
         let asked = udp(table, 50, client, server).with(Flag::DHCP_SERVER);
-        scene.add(asked.goto(Table::Deliver));
+        scene.add(asked.goto(Table::Passed));
     }
     // Where no server of IPv6 is listed, any on the link may answer.
     for (id, network) in scene.networks() {
         if !network.dhcp_servers.iter().any(IpAddr::is_ipv6) {
             let draft = udp6(table, 50, 547, 546).on_part(NETWORK, scene.network_number(id));
-            scene.add(from_link_local(draft).goto(Table::Deliver));
+            scene.add(from_link_local(draft).goto(Table::Passed));
         }
     }
     scene.add(Draft::new(table, 0).goto(Table::InIdentity));

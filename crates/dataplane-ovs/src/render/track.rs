@@ -1,51 +1,24 @@
 //! What is tracked, what is live, and what passes: the same at both gates.
 //!
 //! ```text
-//! OutMany -> OutIdentity -> OutElide --(what needs no state)--> rules -> OutVerdict
-//!                              \-- ct(zone of the port) -> OutState -> rules -> OutVerdict
+//! Elide --(what needs no state)--> rules -> Verdict -> Passed
+//!    \-- ct(zone of the port) -> State -> rules -> Verdict -> Passed
 //! ```
 //! The rules are asked about the packet, and of a reply also about the first packet of its flow, as the tracker
 //! remembers it. So a rule that is gone ends the replies that it let through, without any change of entries.
-//! Only OutVerdict and InVerdict write entries, last of all: a commit forgets what the tracker has said.
+//! Only Verdict writes entries, last of all: a commit forgets what the tracker has said.
 
 use super::classify::GROUP_BIT;
 use super::from_port::{FRAGMENT, ICMP, ICMPV6, SCTP, TCP, UDP};
 use super::own::ethertype;
 use super::to_port::for_many;
-use super::{Scene, identity, is_ingress};
+use super::{Scene, identity};
 use crate::draft::Draft;
 use crate::elide;
 use crate::registers::{Flag, PORT, PROFILE};
 use crate::tables::Table;
-use model::{Direction, DropReason, Family};
+use model::{DropReason, Family};
 use openflow::{Action, Field, Zone};
-
-/// The tables of a gate.
-#[derive(Clone, Copy)]
-struct Gate {
-    direction: Direction,
-    elide: Table,
-    state: Table,
-    verdict: Table,
-    passed: Table,
-}
-
-const GATES: [Gate; 2] = [
-    Gate {
-        direction: Direction::Egress,
-        elide: Table::OutElide,
-        state: Table::OutState,
-        verdict: Table::OutVerdict,
-        passed: Table::Sent,
-    },
-    Gate {
-        direction: Direction::Ingress,
-        elide: Table::InElide,
-        state: Table::InState,
-        verdict: Table::InVerdict,
-        passed: Table::Deliver,
-    },
-];
 
 const TRACKED: u128 = 1 << 5;
 const NEW: u128 = 1;
@@ -61,11 +34,10 @@ const ACK: u128 = 1 << 4;
 
 pub(super) fn render(scene: &mut Scene<'_>) {
     many(scene);
-    for gate in GATES {
-        elidable(scene, gate);
-        states(scene, gate);
-        verdicts(scene, gate);
-    }
+    elidable(scene);
+    states(scene);
+    first(scene);
+    verdicts(scene);
 }
 
 /// What goes to many starts no flow.
@@ -80,9 +52,9 @@ fn many(scene: &mut Scene<'_>) {
 }
 
 /// What is judged without a look at the tracker. Fragments never are: it puts them together.
-fn elidable(scene: &mut Scene<'_>, gate: Gate) {
+fn elidable(scene: &mut Scene<'_>) {
     let untracked = |priority, family| {
-        let draft = Draft::new(gate.elide, priority).eth(ethertype(family));
+        let draft = Draft::new(Table::Elide, priority).eth(ethertype(family));
         draft.on_masked(Field::IpFrag, 0, FRAGMENT)
     };
     for (profile, number) in &scene.names.profiles {
@@ -91,43 +63,43 @@ fn elidable(scene: &mut Scene<'_>, gate: Gate) {
             continue;
         }
         for class in elide::classes(scene.view, profile) {
-            let draft = untracked(30, class.family).on(PROFILE, *number);
-            let fields = class.fields(gate.direction).into_iter();
-            let draft = fields.fold(draft, |draft, (field, value)| draft.on(field, value));
-            let draft = draft.raise(&[Flag::ELIDED]).ask(Table::Walk);
-            scene.add(draft.goto(gate.verdict));
+            let draft = untracked(30, class.family)
+                .on(PROFILE, *number)
+                .raise(&[Flag::ELIDED])
+                .ask(Table::Walk)
+                .goto(Table::Verdict);
+            for draft in class.matched(draft) {
+                scene.add(draft);
+            }
         }
     }
     for family in Family::BOTH {
         scene.add(
-            Draft::new(gate.elide, 10)
+            Draft::new(Table::Elide, 10)
                 .eth(ethertype(family))
                 .act(Action::Ct {
                     commit: false,
                     force: false,
                     zone: Zone::Field(PORT.bits()),
-                    table: Some(gate.state.number()),
+                    table: Some(Table::State.number()),
                     exec: Vec::new(),
                 }),
         );
     }
 }
 
-fn states(scene: &mut Scene<'_>, gate: Gate) {
-    let table = gate.state;
-    // A flow that a reply of the port belongs to came to it.
-    let opposite = !is_ingress(gate.direction);
+fn states(scene: &mut Scene<'_>) {
     for family in Family::BOTH {
-        let begin = |priority| Draft::new(table, priority).eth(ethertype(family));
+        let begin = |priority| Draft::new(Table::State, priority).eth(ethertype(family));
         let state = |priority, value: u128, mask: u128| {
             begin(priority).on_masked(Field::CtState, value, mask)
         };
         let mut drafts = Vec::new();
         // Of a fragment only the tracker knows the ports: what it knows is asked alone.
         let fragment = |draft: Draft| draft.on_masked(Field::IpFrag, FRAGMENT, FRAGMENT);
-        for (reply, towards) in [(0, !opposite), (REPLY, opposite)] {
+        for reply in [0, REPLY] {
             let tracked = state(70, TRACKED | reply, TRACKED | INVALID | REPLY);
-            drafts.push(about_first(scene, fragment(tracked), family, towards));
+            drafts.push(about_first(fragment(tracked), reply));
         }
         drafts.push(fragment(begin(60)));
 
@@ -137,49 +109,41 @@ fn states(scene: &mut Scene<'_>, gate: Gate) {
         let syn = syn.on_masked(Field::TcpFlags, SYN, SYN | ACK);
         drafts.push(syn.ask(Table::Walk));
         let reply = state(40, reply, reply | INVALID).ask(Table::Walk);
-        let reply = match gate.direction {
-            Direction::Egress => reply.raise(&[Flag::BACK]),
-            Direction::Ingress => reply,
-        };
-        drafts.push(about_first(scene, reply, family, opposite));
+        drafts.push(about_first(reply.raise(&[Flag::BACK]), REPLY));
         for (icmp_type, field, protocol) in errors(family) {
-            for (reply, towards) in [(REPLY, opposite), (0, !opposite)] {
+            for reply in [REPLY, 0] {
                 let mask = TRACKED | RELATED | REPLY | INVALID;
                 let error = state(40, TRACKED | RELATED | reply, mask);
                 let error = error.on(Field::IpProto, protocol).on(field, icmp_type);
-                drafts.push(about_first(scene, error.ask(Table::Walk), family, towards));
+                drafts.push(about_first(error.ask(Table::Walk), reply));
             }
         }
         drafts.push(begin(0).ask(Table::Walk));
         if scene.inspects_ahead() {
-            drafts.extend(forth(gate, family));
+            drafts.extend(forth(family));
             let inspected = begin(90).with(Flag::INSPECTED);
             drafts.push(inspected.raise(&[Flag::PERMITTED, Flag::STATEFUL]));
         }
         for draft in drafts {
-            scene.add(draft.goto(gate.verdict));
+            scene.add(draft.goto(Table::Verdict));
         }
-        if !is_ingress(gate.direction) {
-            let tracked = |reply| state(80, TRACKED | reply, TRACKED | INVALID | REPLY);
-            let [(server, client), (asked, by)] = dhcp_ports(family).map(|p| (p[0], p[1]));
-            // As the tracker sees it: from the end that spoke first.
-            for (reply, src, dst) in [(0, server, client), (REPLY, asked, by)] {
-                let rogue = fragment(tracked(reply)).without(Flag::DHCP_SERVER);
-                let rogue = rogue.on(Field::CtNwProto, UDP).on(Field::CtTpSrc, src);
-                scene.add(rogue.on(Field::CtTpDst, dst).drop(DropReason::RogueDhcp));
-            }
+        let tracked = |reply| state(80, TRACKED | reply, TRACKED | INVALID | REPLY);
+        let [(server, client), (asked, by)] = dhcp_ports(family).map(|p| (p[0], p[1]));
+        // As the tracker sees it: from the end that spoke first.
+        for (reply, src, dst) in [(0, server, client), (REPLY, asked, by)] {
+            let rogue = fragment(tracked(reply)).with(Flag::FROM_PORT);
+            let rogue = rogue.without(Flag::DHCP_SERVER);
+            let rogue = rogue.on(Field::CtNwProto, UDP).on(Field::CtTpSrc, src);
+            scene.add(rogue.on(Field::CtTpDst, dst).drop(DropReason::RogueDhcp));
         }
     }
 }
 
-/// What the port's own flows say of a packet that is no reply: it belongs to one that the port began, or begins it.
-fn forth(gate: Gate, family: Family) -> Vec<Draft> {
-    if is_ingress(gate.direction) {
-        return Vec::new();
-    }
+/// Of a packet that is no reply: it belongs to a flow that the port began, or begins it.
+fn forth(family: Family) -> Vec<Draft> {
     let state = |value: u128| {
         let mask = TRACKED | NEW | ESTABLISHED | RELATED | REPLY | INVALID;
-        let draft = Draft::new(gate.state, 10).eth(ethertype(family));
+        let draft = Draft::new(Table::State, 10).eth(ethertype(family));
         draft.on_masked(Field::CtState, TRACKED | value, mask)
     };
     let icmp = match family {
@@ -212,55 +176,55 @@ fn errors(family: Family) -> Vec<(u8, Field, u8)> {
     }
 }
 
-/// Asks the rules about the first packet of the flow, as they are now.
-fn about_first(scene: &Scene<'_>, draft: Draft, family: Family, towards: bool) -> Draft {
-    let (src, dst) = match family {
-        Family::V4 => (Field::CtNwSrc, Field::CtNwDst),
-        Family::V6 => (Field::CtIpv6Src, Field::CtIpv6Dst),
+/// Asks the rules about the first packet of the flow, as they are now. That of a reply went the other way.
+fn about_first(draft: Draft, reply: u128) -> Draft {
+    let draft = draft.raise(&[Flag::ABOUT_FIRST]);
+    let draft = match reply {
+        REPLY => draft.copy_flag(Flag::FROM_PORT, Flag::TOWARDS),
+        _same_way => draft,
     };
-    let draft = match towards {
-        true => draft.raise(&[Flag::ABOUT_FIRST, Flag::TOWARDS]),
-        false => draft.clear(&[Flag::TOWARDS]).raise(&[Flag::ABOUT_FIRST]),
-    };
-    let remote = if towards { src } else { dst };
-    identity::ask(scene, draft, remote, family).ask(Table::Walk)
+    draft.ask(Table::First)
 }
 
-fn verdicts(scene: &mut Scene<'_>, gate: Gate) {
-    let table = gate.verdict;
-    scene.add(Draft::new(table, 90).with(Flag::LIVE).goto(gate.passed));
-    // Of the first packet of a flow that comes in pieces the rules are asked in the way of replies.
-    for family in Family::BOTH {
-        let pieces = |priority| {
-            let draft = Draft::new(table, priority).eth(ethertype(family));
-            let draft = draft
-                .with(Flag::LIVE)
-                .with(Flag::STATEFUL)
-                .without(Flag::MANY);
-            let draft = draft.on_masked(Field::IpFrag, FRAGMENT, FRAGMENT);
-            let asked = TRACKED | NEW | REPLY | INVALID;
-            draft.on_masked(Field::CtState, TRACKED | NEW, asked)
-        };
-        for protocol in [TCP].into_iter().chain(unkept(family)) {
-            let draft = pieces(97).on(Field::IpProto, protocol);
-            scene.add(draft.goto(gate.passed));
+/// Who was at the other end, and what the rules say.
+fn first(scene: &mut Scene<'_>) {
+    for (family, src, dst) in [
+        (Family::V4, Field::CtNwSrc, Field::CtNwDst),
+        (Family::V6, Field::CtIpv6Src, Field::CtIpv6Dst),
+    ] {
+        for (towards, remote) in [(true, src), (false, dst)] {
+            let draft = Draft::new(Table::First, 10)
+                .eth(ethertype(family))
+                .on_masked(Field::CtState, TRACKED, TRACKED | INVALID)
+                .flag_is(Flag::TOWARDS, towards);
+            let draft = identity::ask(scene, draft, remote, family);
+            scene.add(draft.ask(Table::Walk));
         }
-        scene.add(pieces(95).act(commit(scene)).goto(gate.passed));
     }
-    let permitted = |priority| Draft::new(table, priority).with(Flag::PERMITTED);
+}
+
+fn verdicts(scene: &mut Scene<'_>) {
+    let permitted = |priority| Draft::new(Table::Verdict, priority).with(Flag::PERMITTED);
     let begins = |priority, ethertype| {
         let draft = permitted(priority).eth(ethertype).with(Flag::STATEFUL);
         let draft = draft.without(Flag::MANY).without(Flag::ELIDED);
         let asked = TRACKED | NEW | REPLY | INVALID;
         draft.on_masked(Field::CtState, TRACKED | NEW, asked)
     };
-    let commit = |draft: Draft| draft.act(commit(scene)).goto(gate.passed);
+    let commit = |draft: Draft| draft.act(commit(scene));
     let mut drafts = Vec::new();
     for (family, own_icmp, icmp_field, requests) in [
         (Family::V4, ICMP, Field::IcmpType, [8u8, 13].as_slice()),
         (Family::V6, ICMPV6, Field::Icmpv6Type, &[128]),
     ] {
         let ethertype = ethertype(family);
+        // What the rules were asked about is the first packet of these pieces' flow.
+        let pieces = |protocol: u8| {
+            let draft = begins(80, ethertype).on(Field::IpProto, protocol);
+            draft.on_masked(Field::IpFrag, FRAGMENT, FRAGMENT)
+        };
+        drafts.push(pieces(TCP));
+        drafts.push(commit(pieces(own_icmp)));
         let tcp = || begins(70, ethertype).on(Field::IpProto, TCP);
         let syn = tcp().on_masked(Field::TcpFlags, SYN, SYN | ACK | FIN | RST);
         drafts.push(commit(syn));
@@ -272,16 +236,15 @@ fn verdicts(scene: &mut Scene<'_>, gate: Gate) {
         }
         // No flow comes of these.
         for protocol in [TCP, own_icmp].into_iter().chain(unkept(family)) {
-            let draft = begins(60, ethertype).on(Field::IpProto, protocol);
-            drafts.push(draft.goto(gate.passed));
+            drafts.push(begins(60, ethertype).on(Field::IpProto, protocol));
         }
         drafts.push(commit(begins(50, ethertype)));
     }
-    drafts.push(permitted(40).goto(gate.passed));
+    drafts.push(permitted(40));
     for draft in drafts {
-        scene.add(draft);
+        scene.add(draft.goto(Table::Passed));
     }
-    scene.add(Draft::new(table, 0).drop(DropReason::NoRule));
+    scene.add(Draft::new(Table::Verdict, 0).drop(DropReason::NoRule));
 }
 
 /// Protocols that no flow comes of: the tracker knows no ports of them, or there is nothing in them.

@@ -69,39 +69,33 @@ impl Ends<'_> {
             let Some(address) = v4(peer.address) else {
                 continue;
             };
-            let from = || Draft::new(Table::Tunnel, 20).on(Field::TunSrc, address);
-            match peer.trust {
+            let from = Draft::new(Table::Tunnel, 20).on(Field::TunSrc, address);
+            let arrives = match peer.trust {
                 // Who it is, its address says.
-                PeerTrust::Address => {
-                    scene.add(self.learning(from(), peer).goto(Table::TunnelNetwork));
-                }
-                PeerTrust::Tag => self.tagged(scene, peer, from),
-            }
+                PeerTrust::Address => self.learning(from, peer),
+                PeerTrust::Tag => self.tagged(from, peer),
+            };
+            scene.add(arrives.goto(Table::TunnelNetwork));
         }
         scene.add(Draft::new(Table::Tunnel, 0).drop(DropReason::UnknownTunnel));
         scene.add(Draft::new(Table::TunnelNetwork, 0).drop(DropReason::UnknownTunnel));
     }
 
-    fn tagged(&self, scene: &mut Scene<'_>, peer: &PeerHost, from: impl Fn() -> Draft) {
-        let trusts = self.overlay.inspection == Inspection::Source;
-        for inspected in [false, true] {
-            let draft = from().on_value(
-                Field::TunMetadata(self.port.option),
-                Value::from(FORM)
-                    .shifted_left(FORM_BITS.0)
-                    .or(bit(INSPECTED_BIT, inspected)),
-                Value::ones(FORM_BITS.0, FORM_BITS.1).or(Value::ones(INSPECTED_BIT, 1)),
-            );
-            let draft = draft.act(Action::Move {
-                from: self.option(0, 128),
-                to: Bits::all(SOURCE_TAGS),
-            });
-            let draft = self.learning(draft, peer);
-            let flags: &[Flag] = match inspected && trusts {
-                true => &[Flag::TAGGED, Flag::INSPECTED],
-                false => &[Flag::TAGGED],
-            };
-            scene.add(draft.raise(flags).goto(Table::TunnelNetwork));
+    fn tagged(&self, from: Draft, peer: &PeerHost) -> Draft {
+        let (start, count) = FORM_BITS;
+        let draft = from.on_value(
+            Field::TunMetadata(self.port.option),
+            Value::from(FORM).shifted_left(start),
+            Value::ones(start, count),
+        );
+        let draft = draft.copy_bits(self.option(0, 128), Bits::all(SOURCE_TAGS));
+        let draft = self.learning(draft, peer).raise(&[Flag::TAGGED]);
+        match self.overlay.inspection {
+            Inspection::Source => draft.copy_bits(
+                self.option(INSPECTED_BIT, 1),
+                Bits::one(FLAGS, Flag::INSPECTED.place()),
+            ),
+            Inspection::Destination | Inspection::Both => draft,
         }
     }
 
@@ -238,13 +232,6 @@ fn learn() -> Action {
         ],
         ..Learn::default()
     })
-}
-
-fn bit(place: u16, on: bool) -> Value {
-    match on {
-        true => Value::ones(place, 1),
-        false => Value::ZERO,
-    }
 }
 
 /// Tunnels are between IPv4 addresses.

@@ -14,11 +14,11 @@ bridge(\"br0\")
 <Enter>. reg4=0x10000/0xffff0000, priority 10, cookie 0x706f720200008002
     set_field:0x1/0xfffffbff->reg1
     set_field:0->reg2
-    goto_table:<InElide>
-<InElide>. ip, priority 10, cookie 0x706f720000000000
-    ct(table=<InState>,zone=NXM_NX_REG0[0..15])
+    goto_table:<Elide>
+<Elide>. ip, priority 10, cookie 0x706f720000000000
+    ct(table=<State>,zone=NXM_NX_REG0[0..15])
     drop
-     -> A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table <InState>.
+     -> A clone of the packet is forked to recirculate. The forked pipeline will be resumed at table <State>.
 
 Final flow: tcp,reg1=0x1,in_port=LOCAL
 Datapath actions: ct(zone=32770),recirc(0xb)
@@ -54,7 +54,7 @@ fn second(steps: &str) -> Trace {
 fn a_first_half_ends_where_the_tracker_is_asked() {
     let trace = Trace::parse(&numbered(HALF)).expect("it is one");
     let tables: Vec<u8> = trace.steps.iter().map(|step| step.table).collect();
-    let met = [Table::HandOver, Table::Enter, Table::InElide];
+    let met = [Table::HandOver, Table::Enter, Table::Elide];
     assert_eq!(tables, met.map(Table::number));
     assert_eq!(trace.steps[1].cookie, Some(0x706f_7202_0000_8002));
     // What the switch makes of its own guess is not looked at.
@@ -66,25 +66,25 @@ fn a_first_half_ends_where_the_tracker_is_asked() {
 #[test]
 fn a_second_half_says_by_what_it_passes() {
     let trace = second(
-        "    resubmit(,<InState>)\n\
-         <InState>. ip, priority 0, cookie 0x706f720000000000\n    resubmit(,<Walk>)\n    \
+        "    resubmit(,<State>)\n\
+         <State>. ip, priority 0, cookie 0x706f720000000000\n    resubmit(,<Walk>)\n    \
          <Walk>. reg3=0x7, priority 10, cookie 0x706f720000000000\n            resubmit(,<Rules>)\n    \
          <Rules>. tcp, priority 10, cookie 0x706f720100000042\n            set_field:0x42->reg2\n            \
-         set_field:0x6/0x6->reg1\n    goto_table:<InVerdict>\n\
-         <InVerdict>. reg1=0x2/0x2, priority 40, cookie 0x706f720000000000\n    goto_table:<Deliver>\n\
-         <Deliver>. reg0=0x8002/0xffff, priority 10, cookie 0x706f720200008002\n    output:1\n",
+         set_field:0x6/0x6->reg1\n    goto_table:<Verdict>\n\
+         <Verdict>. reg1=0x2/0x2, priority 40, cookie 0x706f720000000000\n    goto_table:<Passed>\n\
+         <Passed>. reg0=0x8002/0xffff, priority 10, cookie 0x706f720200008002\n    output:1\n",
     );
     let End::Passed { from, said } = trace.end(Direction::Ingress) else {
         panic!("{trace:?}");
     };
-    assert_eq!((from, said.rule), (Table::InVerdict, 0x42));
+    assert_eq!((from, said.rule), (Table::Verdict, 0x42));
     assert!(said.has(Flag::PERMITTED) && said.has(Flag::STATEFUL));
     assert!(!said.has(Flag::LIVE));
 }
 
 #[test]
 fn a_drop_has_its_reason_and_what_is_not_ours_none() {
-    let drop = "<InVerdict>. priority 0, cookie 0x706f720000000000\n    set_field:0xe->reg7\n    goto_table:<Drop>\n\
+    let drop = "<Verdict>. priority 0, cookie 0x706f720000000000\n    set_field:0xe->reg7\n    goto_table:<Drop>\n\
                 <Drop>. priority 0, cookie 0x706f720000000000\n     >> suppressing side effects\n";
     let reason = second(drop).end(Direction::Ingress);
     assert_eq!(reason, End::Dropped(DropReason::NoRule));
@@ -93,16 +93,16 @@ fn a_drop_has_its_reason_and_what_is_not_ours_none() {
         second(&unknown).end(Direction::Ingress),
         End::Elsewhere(Table::Drop.number())
     );
-    let missed = "<InVerdict>. No match.\n    drop\n";
+    let missed = "<Verdict>. No match.\n    drop\n";
     assert_eq!(second(missed).steps[0].cookie, None);
     assert_eq!(
         second(missed).end(Direction::Ingress),
-        End::Elsewhere(Table::InVerdict.number())
+        End::Elsewhere(Table::Verdict.number())
     );
     let others = " 7. priority 1\n    drop\n";
     assert_eq!(second(others).end(Direction::Ingress), End::Elsewhere(7));
     let failed = second(
-        "<InVerdict>. No match.\n    drop\nTranslation failed (Too many resubmits), dropped.\n",
+        "<Verdict>. No match.\n    drop\nTranslation failed (Too many resubmits), dropped.\n",
     );
     assert!(failed.trouble.is_some());
     assert_eq!(Trace::parse("no trace"), None);

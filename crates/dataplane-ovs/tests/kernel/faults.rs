@@ -200,7 +200,7 @@ fn actions_that_somebody_changes_come_back(mut scene: Scene) {
     let changes = [
         format!(
             "mod-flows br0 table={},actions=drop",
-            Table::Deliver.number()
+            Table::Passed.number()
         ),
         format!("mod-flows br0 table={},actions=drop", Table::Rules.number()),
         format!(

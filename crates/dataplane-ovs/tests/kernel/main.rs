@@ -6,6 +6,7 @@ mod faults;
 mod hosts;
 mod normal;
 mod revocation;
+mod size;
 mod state;
 mod stream;
 mod tunnels;
