@@ -1,5 +1,6 @@
 //! The tracker's entries as flows of ports.
 
+use crate::records;
 use model::{Direction, FlowKey, IcmpRequest, PortId};
 use ovsdb::Control;
 use ovsdb::conntrack::{Connection, connections, flush_connection};
@@ -13,12 +14,14 @@ pub(crate) fn forget_elidable(
     port: &PortId,
     zone: u16,
 ) -> io::Result<()> {
+    let Some(of_port) = view.ports.get(port) else {
+        return Ok(());
+    };
     let connections = connections(control, None, Some(zone)).map_err(io::Error::other)?;
     for connection in &connections {
-        let both = Direction::BOTH
-            .into_iter()
-            .filter_map(|original| key(connection, original));
-        let mut elidable = both.filter(|key| policy::elidable(view, port, key));
+        let ways = records::ways(of_port, connection).iter();
+        let keys = ways.filter_map(|original| key(connection, *original));
+        let mut elidable = keys.filter(|key| policy::elidable(view, port, key));
         if elidable.next().is_some() {
             flush_connection(control, None, connection).map_err(io::Error::other)?;
         }

@@ -42,19 +42,27 @@ pub(crate) fn original(
     connection: &Connection,
 ) -> Option<Direction> {
     let of_port = view.ports.get(port)?;
-    let (src, dst) = (connection.orig.src, connection.orig.dst);
     let permitted = |direction: &Direction| {
         let key = key(connection, *direction);
         key.is_some_and(|key| policy::permitting(view, port, *direction, &key).is_some())
     };
-    Some(match (owns(of_port, src), owns(of_port, dst)) {
-        (true, false) => Direction::Egress,
-        (false, true) => Direction::Ingress,
-        (true, true) | (false, false) => {
-            let mut permitted = Direction::BOTH.into_iter().filter(permitted);
+    Some(match ways(of_port, connection) {
+        [way] => *way,
+        ways => {
+            let mut permitted = ways.iter().copied().filter(permitted);
             permitted.next().unwrap_or(Direction::Egress)
         }
     })
+}
+
+/// Which way its first packet may have gone.
+pub(crate) fn ways(port: &PortView, connection: &Connection) -> &'static [Direction] {
+    let (src, dst) = (connection.orig.src, connection.orig.dst);
+    match (owns(port, src), owns(port, dst)) {
+        (true, false) => &[Direction::Egress],
+        (false, true) => &[Direction::Ingress],
+        (true, true) | (false, false) => &Direction::BOTH,
+    }
 }
 
 fn owns(port: &PortView, address: IpAddr) -> bool {
