@@ -60,9 +60,13 @@ fn derived(scene: &mut Scene<'_>) {
     let interface = |start, count| Bits::new(Field::XReg(5), start, count);
     let mac = |start, count| Bits::new(ASKED_MAC.field, start, count);
     for turned in [0, 1] {
-        let (value, mask) = DERIVED;
+        let middle = 0xfffe << 24;
         let draft = Draft::new(Table::Own, OWN_DERIVED).with(Flag::SIX);
-        let draft = draft.on_masked(ASKED6, value | turned << 57, mask | 1 << 57);
+        let draft = draft.on_masked(
+            ASKED6,
+            0xfe80 << 112 | turned << 57 | middle,
+            u128::MAX << 64 | 1 << 57 | 0xffff << 24,
+        );
         let draft = draft.raise(&[Flag::DERIVED]).clear(&[Flag::OWN_MAC]);
         let draft = draft.copy_bits(interface(0, 24), mac(0, 24));
         let draft = draft.copy_bits(interface(40, 24), mac(24, 24));
@@ -130,9 +134,9 @@ fn reserved(network: &policy::NetworkView) -> Vec<(u128, u128)> {
     }
     let exact = network.reserved_link_local.iter().map(|a| u128::from(*a));
     let (value, mask) = DERIVED;
-    // Of those that a MAC derives each is refused but the port's own.
     let exact = exact.filter(|address| address & mask != value);
-    exact.map(|address| (address, u128::MAX)).collect()
+    let exact = exact.map(|address| (address, u128::MAX));
+    exact.chain([DERIVED]).collect()
 }
 
 /// So that whatever register is asked about, the flag says which.
