@@ -314,6 +314,8 @@ impl Port {
     ) -> Judgement {
         let entry = self.connections.tracker.entry(key);
         notes.say(Stage::Conntrack, || format!("quotes {key:?}: {entry:?}"));
+        // What an address sends to itself has no direction.
+        notes.leave_if(key.local == key.remote);
         let related = userspace::reads(packet) && userspace::reads_quote(quoted);
         let entry = entry.filter(|entry| related && entry.started);
         let first = entry.and_then(|entry| self.permits_first(key, entry.original));
