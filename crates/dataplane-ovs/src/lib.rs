@@ -5,6 +5,7 @@ mod cookie;
 mod counts;
 mod draft;
 mod elide;
+mod flow_set;
 mod flows;
 mod limits;
 mod names;

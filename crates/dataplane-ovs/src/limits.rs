@@ -10,20 +10,30 @@ use std::collections::BTreeMap;
 /// Of one gate, once: with room for all else that resubmits, and for prefixes that inherit groups.
 const MOST: usize = 700;
 
-/// The most groups that an address has, as far as the view knows.
+/// The most groups that an address has as far as the view knows, or more where it makes no difference.
 pub(crate) fn most_tags(view: &HostView) -> usize {
+    let groups = view.ports.values().map(|port| port.groups.len());
+    let overlay = view.overlay.as_ref().map_or(0, |overlay| {
+        let lists = overlay.identities.values().chain(overlay.crowded.values());
+        lists.map(|groups| groups.len()).fold(SHORT, usize::max)
+    });
+    let sets = view.members.len().max(overlay).max(1);
+    match groups.max().is_none_or(|groups| groups * sets <= MOST) {
+        // Even if an address were in all of them.
+        true => sets,
+        false => named(view).max(overlay).max(1),
+    }
+}
+
+/// The most groups that rules name and one address is in.
+fn named(view: &HostView) -> usize {
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
     for ((scope, _), members) in &view.members {
         for member in members.iter() {
             *counts.entry((scope, *member)).or_default() += 1;
         }
     }
-    let named = counts.into_values().max().unwrap_or(0);
-    let overlay = view.overlay.as_ref().map_or(0, |overlay| {
-        let lists = overlay.identities.values().chain(overlay.crowded.values());
-        lists.map(|groups| groups.len()).fold(SHORT, usize::max)
-    });
-    named.max(overlay).max(1)
+    counts.into_values().max().unwrap_or(0)
 }
 
 /// Why the port can't be served, if so.

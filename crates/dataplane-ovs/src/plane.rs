@@ -10,13 +10,14 @@ mod tunnels;
 
 use crate::books::Books;
 use crate::counts;
+use crate::flow_set::FlowSet;
 use crate::names::Names;
 use crate::place::{self, Placement};
-use crate::render::{self, Flows, Switchboard, rules::remark};
+use crate::render::{self, Switchboard, rules::remark};
 use crate::secure;
 use crate::switch::Held;
 use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
-use model::{Elision, Flows as FlowKeeper, NdOptions};
+use model::{Elision, Flows, NdOptions};
 use modes::stays_open;
 use ovsdb::{Bridge, Control, Database};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +35,7 @@ pub struct OvsConfig {
 
 /// What Open vSwitch can do with the userspace datapath (docs/semantics.md, Capabilities).
 pub const CAPABILITIES: Capabilities = Capabilities {
-    flows: FlowKeeper::Userspace,
+    flows: Flows::Userspace,
     quote_match: false,
     fragment_verdict: false,
     per_end_start: true,
@@ -265,10 +266,6 @@ impl OvsPlane {
         had: &Switchboard,
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
-        let wanted = match board {
-            Some(board) => render::render(&target.view, board, &applied.names),
-            None => Flows::new(),
-        };
         if let Some(board) = board {
             if secure::is_open(bridge, board.forwarding) && !self.make_secure(bridge)? {
                 applied.open.insert(bridge.name.clone());
@@ -278,15 +275,20 @@ impl OvsPlane {
                 .map_err(failed("keeping floods from the ports"))?;
         }
         let step = format!("writing the flows of bridge {}", bridge.name);
-        let written = self.write_bridge(&bridge.name, &wanted);
+        let switch = self.switch(&bridge.name).map_err(failed(&step))?;
+        let wanted = match board {
+            Some(board) => switch.render(&target.view, board, &applied.names),
+            None => FlowSet::default(),
+        };
+        let written = self.write_bridge(&bridge.name, wanted);
         applied.writes += written.map_err(failed(&step))?;
         Ok(())
     }
 
-    fn write_bridge(&mut self, bridge: &str, wanted: &Flows) -> io::Result<u64> {
+    fn write_bridge(&mut self, bridge: &str, mut wanted: FlowSet) -> io::Result<u64> {
         let switch = self.switch(bridge)?;
-        let wanted = &switch.without_taken(wanted)?;
-        let plan = switch.plan(wanted)?;
+        switch.vacate_taken(&mut wanted)?;
+        let plan = switch.plan(&wanted)?;
         if plan.is_empty() {
             return Ok(0);
         }
@@ -328,7 +330,10 @@ impl DataPlane for OvsPlane {
 
     fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
         let began = Instant::now();
-        let target = strict(target);
+        let mut target = strict(target);
+        if let Some(known) = &self.in_force {
+            target.view.share(&known.target.view);
+        }
         let applied = self.enforce(&target).inspect_err(|_| self.disconnect());
         let Applied {
             placement,

@@ -10,7 +10,7 @@
 //! own.rs        whose addresses are whose, for both
 //! track.rs      what is tracked, and what passes: both gates alike
 //! rules.rs      the rules, and how groups are walked through
-//! identity.rs   of which groups an address is
+//! identity.rs   who asks of which groups an address is, and members.rs, who is in which
 //! forward.rs    from one gate to the other
 //! tunnel.rs     from one host to the other, and ahead.rs, what is asked before that
 //! ```
@@ -23,6 +23,7 @@ mod frame;
 mod from_port;
 mod identity;
 pub(crate) mod inlets;
+mod members;
 mod own;
 pub(crate) mod rules;
 mod to_port;
@@ -30,12 +31,14 @@ mod track;
 pub(crate) mod tunnel;
 
 use crate::draft::Draft;
+use crate::flow_set::FlowSet;
 use crate::names::Names;
 use crate::registers;
 use crate::tables::Table;
 use inlets::Inlet;
+pub(crate) use members::Members;
 use model::{Direction, Inspection, NetworkId, PortId, Prefix, ScopeId};
-use openflow::{Flow, Match};
+use openflow::Flow;
 use policy::{HostView, NetworkView, OverlayView, PortView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,23 +85,28 @@ pub(crate) struct Attached {
     pub(crate) held: bool,
 }
 
-/// By table, priority and match: what a switch tells two flows apart by.
-pub(crate) type Flows = BTreeMap<(u8, u16, Match), Flow>;
-
 /// Everything that the renderers look at.
 pub(crate) struct Scene<'a> {
     pub(crate) view: &'a HostView,
     pub(crate) board: &'a Switchboard,
     pub(crate) names: &'a Names,
-    flows: Flows,
+    members: Arc<Members>,
+    flows: Vec<Flow>,
 }
 
-pub(crate) fn render(view: &HostView, board: &Switchboard, names: &Names) -> Flows {
+/// `known`: of the last rendering of the same bridge.
+pub(crate) fn render(
+    view: &HostView,
+    board: &Switchboard,
+    names: &Names,
+    known: Option<Arc<Members>>,
+) -> (FlowSet, Arc<Members>) {
     let mut scene = Scene {
         view,
         board,
         names,
-        flows: Flows::new(),
+        members: Members::of(view, board, names, known),
+        flows: Vec::new(),
     };
     classify::render(&mut scene);
     frame::render(&mut scene);
@@ -111,10 +119,10 @@ pub(crate) fn render(view: &HostView, board: &Switchboard, names: &Names) -> Flo
     forward::render(&mut scene);
     tunnel::render(&mut scene);
     ahead::render(&mut scene);
-    let nudge = nudge();
-    let key = (nudge.table, nudge.priority, nudge.matching.clone());
-    scene.flows.insert(key, nudge);
-    scene.flows
+    scene.flows.push(nudge());
+    let mut flows = FlowSet::of(scene.flows);
+    flows.put(Table::Identity.number(), Arc::clone(&scene.members.table));
+    (flows, scene.members)
 }
 
 /// A flow that no packet meets. To write it again makes the switch look through its decisions.
@@ -126,9 +134,7 @@ pub(crate) fn nudge() -> Flow {
 impl<'a> Scene<'a> {
     /// Of two that ask the same the first stays.
     pub(crate) fn add(&mut self, draft: Draft) {
-        let flow = draft.flow();
-        let key = (flow.table, flow.priority, flow.matching.clone());
-        self.flows.entry(key).or_insert(flow);
+        self.flows.push(draft.flow());
     }
 
     /// Ports whose packets are judged.

@@ -3,19 +3,25 @@
 //! Place on the line: plan -> **execute**; read back.
 
 use crate::cookie::{Cookie, OURS_MASK};
+use crate::flow_set::FlowSet;
+use crate::names::Names;
 use crate::plan::{self, Plan};
-use crate::render::Flows;
+use crate::render::{self, Members, Switchboard};
 use crate::secure;
 use crate::tables::Table;
 use openflow::{Change, Filter, FlowStats, PortDesc, Switch, TlvMapping};
+use policy::HostView;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) struct Held {
     socket: PathBuf,
     switch: Switch,
     /// `None`: it has to be asked.
-    known: Option<Flows>,
+    known: Option<FlowSet>,
+    /// Of the last rendering.
+    members: Option<Arc<Members>>,
 }
 
 /// All flows of ours.
@@ -33,7 +39,20 @@ impl Held {
             socket,
             switch,
             known: None,
+            members: None,
         })
+    }
+
+    /// What the bridge has to hold.
+    pub(crate) fn render(
+        &mut self,
+        view: &HostView,
+        board: &Switchboard,
+        names: &Names,
+    ) -> FlowSet {
+        let (flows, members) = render::render(view, board, names, self.members.take());
+        self.members = Some(members);
+        flows
     }
 
     pub(crate) fn ports(&mut self) -> io::Result<Vec<PortDesc>> {
@@ -62,30 +81,28 @@ impl Held {
     }
 
     /// Others may have a flow of their own where our last one of the first table would be. Theirs stays.
-    pub(crate) fn without_taken(&mut self, wanted: &Flows) -> io::Result<Flows> {
+    pub(crate) fn vacate_taken(&mut self, wanted: &mut FlowSet) -> io::Result<()> {
         let floor = secure::floor().flow();
-        let key = (floor.table, floor.priority, floor.matching);
-        let mut wanted = wanted.clone();
-        if wanted.contains_key(&key) && !self.known()?.contains_key(&key) {
+        if wanted.has_place_of(&floor) && !self.known()?.has_place_of(&floor) {
             let first_table = Filter {
-                table: Some(key.0),
+                table: Some(floor.table),
                 ..Filter::default()
             };
             let told = self.switch.flows(&first_table)?;
             let mut flows = told.iter().map(|told| &told.flow);
-            if flows.any(|flow| flow.priority == key.1 && flow.matching == key.2) {
-                wanted.remove(&key);
+            if flows.any(|f| f.priority == floor.priority && f.matching == floor.matching) {
+                wanted.vacate(&floor);
             }
         }
-        Ok(wanted)
+        Ok(())
     }
 
     /// What is to be done for these flows.
-    pub(crate) fn plan(&mut self, wanted: &Flows) -> io::Result<Plan> {
+    pub(crate) fn plan(&mut self, wanted: &FlowSet) -> io::Result<Plan> {
         Ok(plan::plan(self.known()?, wanted))
     }
 
-    fn known(&mut self) -> io::Result<&Flows> {
+    fn known(&mut self) -> io::Result<&FlowSet> {
         let known = match self.known.take() {
             Some(known) => known,
             None => self.read()?,
@@ -94,7 +111,7 @@ impl Held {
     }
 
     /// The first table is everybody's, and may be long.
-    pub(crate) fn read(&mut self) -> io::Result<Flows> {
+    pub(crate) fn read(&mut self) -> io::Result<FlowSet> {
         let mut told = Vec::new();
         for table in Table::ALL {
             let filter = if table == Table::Classify {
@@ -118,8 +135,8 @@ impl Held {
     }
 
     /// All of it landed.
-    pub(crate) fn keep(&mut self, wanted: &Flows) {
-        self.known = Some(wanted.clone());
+    pub(crate) fn keep(&mut self, wanted: FlowSet) {
+        self.known = Some(wanted);
     }
 
     pub(crate) fn forget(&mut self) {

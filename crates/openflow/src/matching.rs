@@ -1,8 +1,5 @@
 //! What a flow matches: fields to values and masks, in one form for all that means the same.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map;
-
 use crate::{Field, Value};
 
 /// Bits of the value outside of the mask are 0. All ones that the field has: an exact match.
@@ -12,9 +9,9 @@ pub struct Masked {
     pub mask: Value,
 }
 
-/// An empty mask isn't stored; `XReg` and `XxReg` are stored as the registers that they consist of.
+/// In the order of the fields. An empty mask isn't stored; `XReg` and `XxReg` are stored as the registers that they consist of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Match(BTreeMap<Field, Masked>);
+pub struct Match(Vec<(Field, Masked)>);
 
 /// In a VLAN tag: that there is one, and what of it is the VLAN.
 const TAGGED: u128 = 0x1000;
@@ -44,12 +41,13 @@ impl Match {
     }
 
     pub fn get(&self, field: Field) -> Option<Masked> {
-        self.0.get(&field).copied()
+        let at = self.place_of(field).ok()?;
+        Some(self.0[at].1)
     }
 
     /// In the order of the fields.
     pub fn iter(&self) -> impl Iterator<Item = (Field, Masked)> {
-        self.0.iter().map(|(field, masked)| (*field, *masked))
+        self.0.iter().copied()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -86,16 +84,18 @@ impl Match {
     }
 
     fn add(&mut self, field: Field, value: Value, mask: Value) {
-        match self.0.entry(field) {
-            btree_map::Entry::Vacant(entry) => {
-                entry.insert(Masked { value, mask });
-            }
-            btree_map::Entry::Occupied(mut entry) => {
-                let masked = entry.get_mut();
+        match self.place_of(field) {
+            Err(at) => self.0.insert(at, (field, Masked { value, mask })),
+            Ok(at) => {
+                let masked = &mut self.0[at].1;
                 masked.value = masked.value.without(mask).or(value);
                 masked.mask = masked.mask.or(mask);
             }
         }
+    }
+
+    fn place_of(&self, field: Field) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&field, |(field, _)| *field)
     }
 }
 

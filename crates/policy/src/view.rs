@@ -43,6 +43,9 @@ impl HostView {
         share(&mut self.groups, &other.groups);
         share(&mut self.members, &other.members);
         share(&mut self.address_groups, &other.address_groups);
+        if self.overlay == other.overlay {
+            self.overlay.clone_from(&other.overlay);
+        }
     }
 
     /// Takes what one part of an inventory came to out of the view of the whole, and puts in what it comes to now.

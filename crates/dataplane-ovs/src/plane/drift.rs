@@ -3,7 +3,7 @@
 use super::modes::flooded_by_gates;
 use super::{Enforced, OvsPlane, failed};
 use crate::place;
-use crate::render::{self, Switchboard};
+use crate::render::Switchboard;
 use crate::secure;
 use dataplane::{ApplyError, Drift};
 use std::collections::BTreeSet;
@@ -47,10 +47,10 @@ impl OvsPlane {
         bridge: &str,
         board: &Switchboard,
     ) -> Result<Option<String>, ApplyError> {
-        let wanted = render::render(&known.target.view, board, &known.names);
         let found = self.switch(bridge).and_then(|switch| {
+            let mut wanted = switch.render(&known.target.view, board, &known.names);
             switch.forget();
-            let wanted = switch.without_taken(&wanted)?;
+            switch.vacate_taken(&mut wanted)?;
             let guarded = flooded_by_gates(board);
             let is_flooded = !guarded.is_empty()
                 && !guarded.is_subset(&openflow::no_flood_ports(switch.socket())?);

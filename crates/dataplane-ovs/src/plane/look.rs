@@ -6,10 +6,10 @@
 use super::{Enforced, OvsConfig, OvsPlane, failed, strict};
 use crate::books::Books;
 use crate::cookie::Cookie;
+use crate::flow_set::FlowSet;
 use crate::names::Names;
 use crate::place;
 use crate::plan::Plan;
-use crate::render::{self, Flows};
 use crate::tables::Table;
 use dataplane::{ApplyError, Device, DevicesInForce, Target};
 use model::PortId;
@@ -112,11 +112,11 @@ impl OvsPlane {
     ) -> io::Result<BTreeMap<String, Plan>> {
         let mut plans = BTreeMap::new();
         for bridge in bridges {
-            let wanted = match known.placement.boards.get(&bridge.name) {
-                Some(board) => render::render(&known.target.view, board, &known.names),
-                None => Flows::new(),
-            };
             let switch = self.switch(&bridge.name)?;
+            let wanted = match known.placement.boards.get(&bridge.name) {
+                Some(board) => switch.render(&known.target.view, board, &known.names),
+                None => FlowSet::default(),
+            };
             switch.forget();
             plans.insert(bridge.name.clone(), switch.plan(&wanted)?);
         }
@@ -130,7 +130,7 @@ impl OvsPlane {
         let mut found = DevicesInForce::default();
         for bridge in bridges {
             let devices = devices(bridge);
-            for flow in self.switch(&bridge.name)?.read()?.values() {
+            for flow in self.switch(&bridge.name)?.read()?.iter() {
                 let Some((of_port, said)) = said(flow) else {
                     continue;
                 };

@@ -92,7 +92,7 @@ fn remotes(scene: &mut Scene<'_>) {
             };
             scene.add(each_tag(draft, count, other));
         }
-        for (number, tags) in super::identity::long_lists(scene) {
+        for (number, tags) in scene.members.long_lists.clone() {
             let value = u128::from(WIDE) | u128::from(number) << 16;
             let draft = begin(200).on_masked(TAGS, value, ones(48));
             let draft = tags.iter().fold(draft, |draft, tag| {
