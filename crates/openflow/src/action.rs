@@ -38,6 +38,9 @@ pub enum Action {
         from: Bits,
         to: Bits,
     },
+    /// Onto a stack that the packet has while it is translated.
+    Push(Bits),
+    Pop(Bits),
     Resubmit {
         /// `None`: as if it came from where it came from.
         port: Option<u16>,

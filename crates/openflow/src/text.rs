@@ -94,6 +94,8 @@ impl Display for Action {
                 )
             }
             Action::Move { from, to } => write!(f, "move:{from}->{to}"),
+            Action::Push(from) => write!(f, "push:{from}"),
+            Action::Pop(to) => write!(f, "pop:{to}"),
             Action::Resubmit { port: None, table } => write!(f, "resubmit(,{table})"),
             Action::Resubmit {
                 port: Some(port),

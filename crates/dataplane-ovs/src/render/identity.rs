@@ -51,9 +51,16 @@ pub(super) fn ask(scene: &Scene<'_>, draft: Draft, address: Field, family: Famil
     if !is_asked(scene) {
         return draft;
     }
+    // Not by a move: of an ICMP error that goes the way of its flow's first packet a move takes nothing that the
+    // tracker has said.
+    let draft = draft.act(Action::Push(Bits::all(address)));
     let draft = match family {
-        Family::V4 => draft.copy(address, ASKED4).clear(&[Flag::SIX]),
-        Family::V6 => draft.copy(address, ASKED6).raise(&[Flag::SIX]),
+        Family::V4 => draft
+            .act(Action::Pop(Bits::all(ASKED4)))
+            .clear(&[Flag::SIX]),
+        Family::V6 => draft
+            .act(Action::Pop(Bits::all(ASKED6)))
+            .raise(&[Flag::SIX]),
     };
     draft.ask(Table::Identity)
 }

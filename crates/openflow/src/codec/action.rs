@@ -27,6 +27,8 @@ const REG_LOAD: u16 = 7;
 const RESUBMIT_TABLE: u16 = 14;
 const OUTPUT_REG: u16 = 15;
 const LEARN: u16 = 16;
+const STACK_PUSH: u16 = 27;
+const STACK_POP: u16 = 28;
 const REG_LOAD2: u16 = 33;
 const CT: u16 = 35;
 const CLONE: u16 = 42;
@@ -92,6 +94,8 @@ fn write_action(out: &mut Vec<u8>, action: &Action) {
             write_name(out, from.field);
             write_name(out, to.field);
         }),
+        Action::Push(from) => extension(out, STACK_PUSH, |out| write_stacked(out, *from)),
+        Action::Pop(to) => extension(out, STACK_POP, |out| write_stacked(out, *to)),
         Action::Resubmit { port, table } => extension(out, RESUBMIT_TABLE, |out| {
             out.extend(port.unwrap_or(RESUBMIT_IN_PORT).to_be_bytes());
             out.push(*table);
@@ -127,6 +131,19 @@ fn write_action(out: &mut Vec<u8>, action: &Action) {
         // After the actions, where `write_instructions` puts it.
         Action::Instruction(_) => (),
     }
+}
+
+fn write_stacked(out: &mut Vec<u8>, bits: Bits) {
+    out.extend(bits.start.to_be_bytes());
+    write_name(out, bits.field);
+    out.extend(bits.count.to_be_bytes());
+}
+
+fn read_stacked(mut body: Reader) -> Read<Bits> {
+    let start = body.u16()?;
+    let bits = read_name(&mut body, start, 0)?;
+    let count = body.u16()?;
+    Ok(Bits { count, ..bits })
 }
 
 /// OpenFlow 1.4 can't set part of a field, Open vSwitch's own action can.
@@ -246,6 +263,8 @@ fn read_extension(subtype: u16, mut body: Reader, depth: usize) -> Read<Option<A
                 to: read_name(&mut body, to, count)?,
             }
         }
+        STACK_PUSH => Action::Push(read_stacked(body)?),
+        STACK_POP => Action::Pop(read_stacked(body)?),
         REG_LOAD => {
             let (start, count) = bits_of(body.u16()?);
             let to = read_name(&mut body, start, count)?;
