@@ -58,6 +58,7 @@ soak: root setup-test build ## A million generated cases; kills and 10,000 chang
 	@target/release/portcullis-vmlab soak $(RELEASE) target/vm
 	@$(RELEASE) selftest --plane ebpf --cases 1000000 --seed 1
 	CHANGES=10000 $(CARGO) test --package portcullis-dataplane-iptables --test kernel traffic -- --nocapture
+	CHANGES=10000 $(CARGO) test --package portcullis-dataplane-ovs --test kernel change -- --nocapture
 
 fuzz: ## Coverage-guided fuzzing of the parsers, 60 s each
 	@tools/fuzz 60

@@ -2,7 +2,9 @@
 //!
 //! Place on the line: render, read back -> **plan** -> execute. Pure.
 //! A packet waits between two halves of a gate while the tracker looks at it, and goes on with what the first
-//! half knew. What only such packets still ask for goes last, when the switch has forgotten old decisions.
+//! half knew. What only such packets still ask for goes last, when the switch has forgotten old decisions. And
+//! what none of them asks for yet comes first: of a state that there was before, the switch may remember what
+//! became of it when it was cleared.
 
 use crate::cookie::Cookie;
 use crate::flow_set::FlowSet;
@@ -13,52 +15,58 @@ use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// One bundle.
+    /// A bundle; decisions by what there was then have to be forgotten before the next.
+    pub(crate) prepare: Vec<Change>,
+    /// Another one.
     pub(crate) switch: Vec<Change>,
-    /// Another one, once nothing is under way that was decided before.
+    /// The last one, once nothing is under way that was decided before.
     pub(crate) clear: Vec<Change>,
 }
 
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
-        self.switch.is_empty() && self.clear.is_empty()
+        self.changes().next().is_none()
     }
 
     pub(crate) fn len(&self) -> u64 {
-        (self.switch.len() + self.clear.len()) as u64
+        self.changes().count() as u64
+    }
+
+    pub(crate) fn changes(&self) -> impl Iterator<Item = &Change> {
+        let all = self.prepare.iter().chain(&self.switch);
+        all.chain(&self.clear)
     }
 }
 
 pub(crate) fn plan(found: &FlowSet, wanted: &FlowSet) -> Plan {
     let mut plan = Plan::default();
-    let mut gone = Vec::new();
+    let walked = [found, wanted].map(walked);
     for (before, after) in wanted.differences(found) {
         match (before, after) {
-            (_, Some(after)) => plan.switch.push(Change::Add(after.clone())),
-            (Some(before), None) => gone.push(before),
+            (None, Some(flow)) => match is_asked_late(flow, &walked[0]) {
+                true => plan.prepare.push(Change::Add(flow.clone())),
+                false => plan.switch.push(Change::Add(flow.clone())),
+            },
+            (Some(_), Some(flow)) => plan.switch.push(Change::Add(flow.clone())),
+            (Some(flow), None) => {
+                let change = Change::Delete {
+                    table: flow.table,
+                    priority: flow.priority,
+                    matching: flow.matching.clone(),
+                };
+                match is_asked_late(flow, &walked[1]) {
+                    true => plan.clear.push(change),
+                    false => plan.switch.push(change),
+                }
+            }
             (None, None) => {}
-        }
-    }
-    if gone.is_empty() {
-        return plan;
-    }
-    let walked = walked(wanted);
-    for flow in gone {
-        let change = Change::Delete {
-            table: flow.table,
-            priority: flow.priority,
-            matching: flow.matching.clone(),
-        };
-        match is_asked_late(flow, &walked) {
-            true => plan.clear.push(change),
-            false => plan.switch.push(change),
         }
     }
     plan
 }
 
-/// By what a packet carries since its first half. Rules of a group that ports are still in go at once, as nothing
-/// passes by them any more; those of a group that the last port has left are asked by such packets alone.
+/// By what a packet carries since its first half. Rules of a group that some port is in are asked by all; those of
+/// another one only by a packet whose port was in it in its first half.
 fn is_asked_late(flow: &Flow, walked: &BTreeSet<(Field, Value)>) -> bool {
     match Table::from_number(flow.table) {
         Some(Table::Walk | Table::Remotes | Table::Passed | Table::Enter) => true,
@@ -118,32 +126,39 @@ mod tests {
         draft.with(Flag::TOWARDS).on(TO_GROUP, group).flow()
     }
 
-    #[test]
-    fn rules_of_a_group_that_nobody_is_in_any_more_go_last() {
-        let (left, kept) = (7u32, 8u32);
-        let found = FlowSet::of([walk(1, left), walk(2, kept), rule(left, 1), rule(kept, 2)]);
-        let wanted = FlowSet::of([walk(2, kept)]);
-        let plan = plan(&found, &wanted);
-        let tables = |changes: &[Change]| -> Vec<(u8, Value)> {
-            let deleted = changes.iter().map(|change| match change {
+    /// Tables of changes, and whose rules these are.
+    fn told(changes: &[Change]) -> Vec<(Table, u32)> {
+        let told = changes.iter().map(|change| {
+            let (table, matching) = match change {
+                Change::Add(flow) => (flow.table, &flow.matching),
                 Change::Delete {
                     table, matching, ..
-                } => {
-                    let group = matching.get(TO_GROUP).map_or(Value::ZERO, |m| m.value);
-                    (*table, group)
-                }
-                other => panic!("{other}"),
-            });
-            deleted.collect()
-        };
-        let (walks, rules) = (Table::Walk.number(), Table::Rules.number());
-        assert_eq!(
-            tables(&plan.switch),
-            [(rules, Value::from(u128::from(kept)))]
-        );
-        assert_eq!(
-            tables(&plan.clear),
-            [(walks, Value::ZERO), (rules, Value::from(u128::from(left)))]
-        );
+                } => (*table, matching),
+                Change::DeleteAll { .. } => panic!("{change}"),
+            };
+            let group = matching.get(TO_GROUP).and_then(|group| group.value.u128());
+            let table = Table::from_number(table).expect("one of ours");
+            (table, group.unwrap_or(0) as u32)
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn rules_of_a_group_that_nobody_is_in_come_first_and_go_last() {
+        let (other, kept) = (7, 8);
+        let more = FlowSet::of([walk(1, other), walk(2, kept), rule(other, 1), rule(kept, 2)]);
+        let less = FlowSet::of([walk(2, kept)]);
+        let apart = [(Table::Walk, 0), (Table::Rules, other)];
+        let at_once = [(Table::Rules, kept)];
+
+        let narrowed = plan(&more, &less);
+        assert_eq!(told(&narrowed.prepare), []);
+        assert_eq!(told(&narrowed.switch), at_once);
+        assert_eq!(told(&narrowed.clear), apart);
+
+        let widened = plan(&less, &more);
+        assert_eq!(told(&widened.prepare), apart);
+        assert_eq!(told(&widened.switch), at_once);
+        assert_eq!(told(&widened.clear), []);
     }
 }

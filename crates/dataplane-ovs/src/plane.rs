@@ -292,7 +292,11 @@ impl OvsPlane {
         if plan.is_empty() {
             return Ok(0);
         }
-        switch.change(&plan.switch)?;
+        if !plan.prepare.is_empty() {
+            switch.change(&plan.prepare)?;
+            self.settle(bridge)?;
+        }
+        self.switch(bridge)?.change(&plan.switch)?;
         self.settle(bridge)?;
         self.switch(bridge)?.change(&plan.clear)?;
         self.switch(bridge)?.keep(wanted);

@@ -98,8 +98,8 @@ impl OvsPlane {
         let plans = plans.map_err(failed("comparing flows"));
         let plans = plans.inspect_err(|_| self.disconnect())?;
         let differences = plans.iter().flat_map(|(bridge, plan)| {
-            let changes = plan.switch.iter().chain(&plan.clear);
-            changes.map(move |change| format!("bridge {bridge} would need: {change}"))
+            plan.changes()
+                .map(move |change| format!("bridge {bridge} would need: {change}"))
         });
         Ok(differences.collect())
     }

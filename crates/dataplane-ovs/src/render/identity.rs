@@ -49,7 +49,7 @@ pub(super) fn render(scene: &mut Scene<'_>) {
 /// The list of this address, in its place.
 pub(super) fn ask(scene: &Scene<'_>, draft: Draft, address: Field, family: Family) -> Draft {
     if !is_asked(scene) {
-        return draft;
+        return draft.set(TAGS, 0u32);
     }
     // Not by a move: of an ICMP error that goes the way of its flow's first packet a move takes nothing that the
     // tracker has said.

@@ -2,6 +2,7 @@
 //! Needs root and Open vSwitch.
 
 mod bed;
+mod change;
 mod faults;
 mod hosts;
 mod normal;
