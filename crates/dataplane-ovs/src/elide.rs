@@ -5,11 +5,15 @@
 //! is allowed. Mode `strict`, as OpenFlow can't look into ICMP errors.
 //! Source: docs/semantics.md "Elision".
 
-use crate::draft::Draft;
-use crate::registers::Flag;
+use crate::cookie::Cookie;
+use crate::draft::{Draft, ETH_IP};
+use crate::flow_set::FlowSet;
+use crate::registers::{Flag, PROFILE};
+use crate::tables::Table;
 use model::{Direction, Elision, Family, GroupId, L4Match, L4PortRange, PortedProtocol};
-use openflow::Field;
+use openflow::{Action, Field, Flow};
 use policy::{HostView, PeerView, RuleView};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class {
@@ -96,7 +100,61 @@ fn single(range: L4PortRange) -> Option<u16> {
     (range.first() == range.last()).then_some(range.first())
 }
 
+/// What the flows that a bridge holds keep no state for, by port.
+pub(crate) fn in_force(found: &FlowSet) -> BTreeMap<u16, Vec<Class>> {
+    let mut by_profile: BTreeMap<u128, Vec<Class>> = BTreeMap::new();
+    for flow in found.table(Table::Elide.number()) {
+        if let Some((profile, class)) = Class::of(flow) {
+            by_profile.entry(profile).or_default().push(class);
+        }
+    }
+    let sends = found.table(Table::Classify.number()).iter();
+    let ports = sends.filter_map(|flow| {
+        let Cookie::Port(number) = Cookie::from_number(flow.cookie)? else {
+            return None;
+        };
+        let profile = flow.actions.iter().find_map(|action| match action {
+            Action::Set { to, value, .. } if *to == PROFILE => value.u128(),
+            _other => None,
+        });
+        Some((number, by_profile.get(&profile?)?.clone()))
+    });
+    ports.collect()
+}
+
+/// Whether some TCP flow of the one is of none of the others.
+pub(crate) fn stops(before: &[Class], after: &[Class]) -> bool {
+    let is_tcp = |class: &&Class| match class.service {
+        None | Some((PortedProtocol::Tcp, _)) => true,
+        Some(_) => false,
+    };
+    let all_of = |family| Class {
+        family,
+        service: None,
+    };
+    let mut lost = before.iter().filter(is_tcp);
+    lost.any(|class| !after.contains(class) && !after.contains(&all_of(class.family)))
+}
+
 impl Class {
+    /// The profile and the class that such a flow was made for.
+    fn of(flow: &Flow) -> Option<(u128, Self)> {
+        let asked = |field| flow.matching.get(field)?.value.u128();
+        let profile = asked(PROFILE)?;
+        let family = match asked(Field::EthType)? as u16 {
+            ETH_IP => Family::V4,
+            _ => Family::V6,
+        };
+        let tcp = [Field::TcpSrc, Field::TcpDst].into_iter().find_map(asked);
+        let others = [Field::UdpSrc, Field::UdpDst, Field::SctpSrc, Field::SctpDst];
+        let service = match (tcp, others.into_iter().find_map(asked)) {
+            (Some(l4_port), _) => Some((PortedProtocol::Tcp, l4_port as u16)),
+            (None, None) => None,
+            (None, Some(_)) => return None,
+        };
+        Some((profile, Self { family, service }))
+    }
+
     /// A flow that asks the rest, as flows for what is of the class: the service is at the port's own side.
     pub(crate) fn matched(self, draft: Draft) -> Vec<Draft> {
         let Some((protocol, l4_port)) = self.service else {

@@ -190,7 +190,8 @@ impl OvsPlane {
             .bridges()
             .map_err(failed("asking Open vSwitch for its bridges"))?;
         let mut books = self.books.take().unwrap_or_else(|| Books::read(&bridges));
-        let Moved { given, gone } = self.account(target, &bridges, &mut books);
+        let moved = self.account(target, &bridges, &mut books);
+        let Moved { given, gone } = moved.map_err(failed("reading what is kept no state for"))?;
         let names = Names::of(&target.view);
         let placement = place::place(target, &bridges, &books, self.now());
         let tunnels = self.prepare_tunnels(target, bridges, &placement, &mut books);

@@ -102,7 +102,7 @@ impl Held {
         Ok(plan::plan(self.known()?, wanted))
     }
 
-    fn known(&mut self) -> io::Result<&FlowSet> {
+    pub(crate) fn known(&mut self) -> io::Result<&FlowSet> {
         let known = match self.known.take() {
             Some(known) => known,
             None => self.read()?,

@@ -3,6 +3,7 @@
 
 use super::{OvsPlane, datapath_type, failed};
 use crate::books::Books;
+use crate::elide;
 use crate::place::{self, Placement};
 use crate::timeouts;
 use dataplane::{ApplyError, Target};
@@ -29,31 +30,55 @@ impl OvsPlane {
         target: &Target,
         bridges: &[Bridge],
         books: &mut Books,
-    ) -> Moved {
+    ) -> io::Result<Moved> {
         let present = place::on_bridges(target, bridges);
         let away = |id: &&PortId| !present.contains(*id);
         let away: Vec<PortId> = books.zones.keys().filter(away).cloned().collect();
         let gone = away.iter().filter_map(|id| books.zones.remove(id));
         let gone = gone.collect();
         let given = books.give(present);
-        if let Some(known) = &self.in_force {
-            let settings = &target.view.settings;
-            let hold = Duration::from_secs(settings.timeouts.tcp_established_s.into());
-            let mut change = ElisionChange::between(&known.target.view, &target.view);
-            match settings.narrowing {
-                Narrowing::Keep => {}
-                Narrowing::Cut => {
-                    let narrowed = target.view.ports.keys().filter(|id| change.stops(id));
-                    let until = self.now() + hold;
-                    books.held.extend(narrowed.map(|id| (id.clone(), until)));
-                }
+        match target.view.settings.narrowing {
+            Narrowing::Keep => {}
+            Narrowing::Cut => {
+                let narrowed = self.narrowed(&target.view, bridges, books)?;
+                let established = target.view.settings.timeouts.tcp_established_s;
+                let until = self.now() + Duration::from_secs(established.into());
+                books
+                    .held
+                    .extend(narrowed.into_iter().map(|id| (id, until)));
             }
         }
         books
             .held
             .retain(|id, _| target.view.ports.contains_key(id));
         self.account_lost(target, books);
-        Moved { given, gone }
+        Ok(Moved { given, gone })
+    }
+
+    /// Ports at which flows were open without state that need it now. Another process may have left them so.
+    fn narrowed(
+        &mut self,
+        view: &HostView,
+        bridges: &[Bridge],
+        books: &Books,
+    ) -> io::Result<Vec<PortId>> {
+        if let Some(known) = &self.in_force {
+            let mut change = ElisionChange::between(&known.target.view, view);
+            let narrowed = view.ports.keys().filter(|id| change.stops(id));
+            return Ok(narrowed.cloned().collect());
+        }
+        let mut narrowed = Vec::new();
+        for bridge in bridges {
+            let before = elide::in_force(self.switch(&bridge.name)?.known()?);
+            for (id, port) in &view.ports {
+                let before = books.zones.get(id).and_then(|number| before.get(number));
+                let after = || elide::classes(view, &port.groups);
+                if before.is_some_and(|before| elide::stops(before, &after())) {
+                    narrowed.push(id.clone());
+                }
+            }
+        }
+        Ok(narrowed)
     }
 
     /// Where tags tell who is in which group, a flow remembers what its first packet said: whoever has left a group

@@ -164,6 +164,19 @@ fn narrowing_cuts_what_was_open() {
 }
 
 #[test]
+fn another_process_cuts_what_the_last_one_had_open() {
+    let mut bed = three();
+    bed.apply(&policy("narrowing: cut", ALL));
+    let _serving = bed.vm("web").serve_tcp(80).expect("a free port");
+    let mut connection = Connection::open(&bed, "out");
+    assert!(connection.echoes());
+    bed.reopen();
+    bed.apply(&policy("narrowing: cut", HTTP));
+    assert!(!connection.echoes());
+    assert!(Connection::open(&bed, "out").echoes());
+}
+
+#[test]
 fn narrowing_keeps_what_was_open() {
     let mut bed = three();
     bed.apply(&policy("narrowing: keep", ALL));
