@@ -38,6 +38,10 @@ impl FlowSet {
             .map_or(&[], |table| table.as_slice())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.values().all(|table| table.is_empty())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Flow> {
         let tables = self.tables.values();
         tables.flat_map(|table| table.iter().map(|flow| &**flow))

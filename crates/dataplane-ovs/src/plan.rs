@@ -43,7 +43,8 @@ pub(crate) fn plan(found: &FlowSet, wanted: &FlowSet) -> Plan {
     let walked = [found, wanted].map(walked);
     for (before, after) in wanted.differences(found) {
         match (before, after) {
-            (None, Some(flow)) => match is_asked_late(flow, &walked[0]) {
+            // Of a bridge without flows nothing is remembered.
+            (None, Some(flow)) => match !found.is_empty() && is_asked_late(flow, &walked[0]) {
                 true => plan.prepare.push(Change::Add(flow.clone())),
                 false => plan.switch.push(Change::Add(flow.clone())),
             },

@@ -50,6 +50,9 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     dccp_ports: false,
 };
 
+/// ovs-vswitchd looks whether it can answer when something wakes it; by itself it may sleep for half a second.
+const ROUSE_EVERY: Duration = Duration::from_millis(1);
+
 /// The Open vSwitch data plane of one instance.
 ///
 /// Dropping it changes no verdict: flows stay.
@@ -136,12 +139,14 @@ impl OvsPlane {
     fn control(&mut self) -> io::Result<&mut Control> {
         let control = match self.control.take() {
             Some(control) => control,
-            None => {
-                let socket = ovsdb::vswitchd_socket(&self.config.run_dir)?;
-                Control::connect(&socket)?
-            }
+            None => self.connect_control()?,
         };
         Ok(self.control.insert(control))
+    }
+
+    fn connect_control(&self) -> io::Result<Control> {
+        let socket = ovsdb::vswitchd_socket(&self.config.run_dir)?;
+        Control::connect(&socket)
     }
 
     /// Over a connection that may have been lost since it was used.
@@ -307,15 +312,18 @@ impl OvsPlane {
     /// Waits until the switch has forgotten decisions that it made by earlier flows: it looks through them after
     /// each change, but doesn't say when it is done. It may be doing so just now, so it is made to twice.
     fn settle(&mut self, bridge: &str) -> io::Result<()> {
+        let mut control = match self.control.take() {
+            Some(control) => control,
+            None => self.connect_control()?,
+        };
+        let switch = self.switch(bridge)?;
         for _ in 0..2 {
-            self.switch(bridge)?
-                .change(&[openflow::Change::Add(render::nudge())])?;
-            let waited = self.control()?.call("revalidator/wait", &[]);
-            waited.map(|_| ()).map_err(|error| {
-                self.control = None;
-                io::Error::other(error)
-            })?;
+            switch.change(&[openflow::Change::Add(render::nudge())])?;
+            let waited =
+                control.call_rousing("revalidator/wait", &[], ROUSE_EVERY, || switch.echo());
+            waited.map_err(io::Error::other)?;
         }
+        self.control = Some(control);
         Ok(())
     }
 }

@@ -144,6 +144,10 @@ impl Held {
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
-        self.switch.echo().is_ok()
+        self.echo().is_ok()
+    }
+
+    pub(crate) fn echo(&mut self) -> io::Result<()> {
+        self.switch.echo()
     }
 }

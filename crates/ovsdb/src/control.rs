@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A standing connection. One command at a time.
 #[derive(Debug)]
@@ -34,13 +35,26 @@ impl Control {
 
     /// What the command answers.
     pub fn call(&mut self, command: &str, arguments: &[&str]) -> Result<String, ControlError> {
+        self.call_rousing(command, arguments, SILENCE, || Ok(()))
+    }
+
+    /// The same of a command whose answer may be ready while the daemon sleeps: it is roused again and again, by
+    /// something that it has to do.
+    pub fn call_rousing(
+        &mut self,
+        command: &str,
+        arguments: &[&str],
+        every: Duration,
+        rouse: impl FnMut() -> io::Result<()>,
+    ) -> Result<String, ControlError> {
         self.last_id += 1;
         let question = json!({"id": self.last_id, "method": command, "params": arguments});
         let failed = |source| ControlError::Connection {
             command: command.to_owned(),
             source,
         };
-        let mut answer = self.exchange(&question).map_err(failed)?;
+        let answer = self.exchange(&question, every, rouse);
+        let mut answer = answer.map_err(failed)?;
         // The one of the two that doesn't hold is null or not there.
         match (answer["error"].take(), answer["result"].take()) {
             (Value::String(text), _) => Err(ControlError::Refused {
@@ -52,13 +66,26 @@ impl Control {
         }
     }
 
-    fn exchange(&mut self, question: &Value) -> io::Result<Value> {
+    fn exchange(
+        &mut self,
+        question: &Value,
+        every: Duration,
+        mut rouse: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<Value> {
         self.stream.send(question)?;
+        let asked = Instant::now();
         loop {
-            let message = self.stream.receive(SILENCE)?;
-            // The answer to a command that we gave up on may come now: nobody waits for it.
-            if message["id"] == question["id"] {
-                return Ok(message);
+            match self.stream.receive(every) {
+                Ok(message) if message["id"] == question["id"] => return Ok(message),
+                // The answer to a command that we gave up on may come now: nobody waits for it.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if asked.elapsed() >= SILENCE {
+                        return Err(error);
+                    }
+                    rouse()?;
+                }
+                Err(error) => return Err(error),
             }
         }
     }
