@@ -9,11 +9,12 @@ use crate::plan::{self, Plan};
 use crate::render::{self, Members, Switchboard};
 use crate::secure;
 use crate::tables::Table;
-use openflow::{Change, Filter, FlowStats, PortDesc, Switch, TlvMapping};
+use openflow::{Change, Filter, FlowStats, FlowWatch, PortDesc, Switch, TlvMapping};
 use policy::HostView;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub(crate) struct Held {
     socket: PathBuf,
@@ -22,7 +23,12 @@ pub(crate) struct Held {
     known: Option<FlowSet>,
     /// Of the last rendering.
     members: Option<Arc<Members>>,
+    /// Says whether a flow has changed since all were read and were as they should be.
+    watch: Option<FlowWatch>,
+    read: Instant,
 }
+
+const READ_EVERY: Duration = Duration::from_secs(60);
 
 /// All flows of ours.
 const OURS: Filter = Filter {
@@ -40,6 +46,8 @@ impl Held {
             switch,
             known: None,
             members: None,
+            watch: None,
+            read: Instant::now(),
         })
     }
 
@@ -141,6 +149,26 @@ impl Held {
 
     pub(crate) fn forget(&mut self) {
         self.known = None;
+    }
+
+    /// How many flows aren't as these. All are read where the switch can't say that none has changed since they
+    /// were found in order, and now and then.
+    pub(crate) fn drift(&mut self, mut wanted: FlowSet) -> io::Result<u64> {
+        if self.read.elapsed() < READ_EVERY && self.is_untouched() {
+            return Ok(0);
+        }
+        let begun = FlowWatch::begin(&self.socket);
+        self.forget();
+        self.vacate_taken(&mut wanted)?;
+        let drift = self.plan(&wanted)?.len();
+        self.watch = begun.ok().filter(|_| drift == 0);
+        self.read = Instant::now();
+        Ok(drift)
+    }
+
+    fn is_untouched(&mut self) -> bool {
+        let changed = self.watch.as_mut().map(FlowWatch::changed);
+        matches!(changed, Some(Ok(false)))
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {

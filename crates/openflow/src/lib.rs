@@ -22,6 +22,7 @@ mod matching;
 mod switch;
 mod text;
 mod value;
+mod watch;
 
 pub use action::{Action, Bits, Learn, Port, Source, Spec, Zone};
 pub use error::{OfError, Refused};
@@ -31,3 +32,4 @@ pub use flow::{Change, Filter, Flow, FlowStats, PortDesc, TlvMapping};
 pub use matching::{Masked, Match};
 pub use switch::{ANSWER_TIMEOUT, Switch};
 pub use value::Value;
+pub use watch::FlowWatch;

@@ -21,7 +21,7 @@ use crate::{Change, Filter, FlowStats, OfError, PortDesc, Refused, TlvMapping};
 /// hangs up another minute later. So `echo` at least once a minute.
 #[derive(Debug)]
 pub struct Switch {
-    connection: Connection,
+    pub(crate) connection: Connection,
     datapath_id: u64,
     next_xid: u32,
     next_bundle: u32,
@@ -230,7 +230,7 @@ impl Switch {
     }
 
     /// The first of so many in a row.
-    fn xids(&mut self, count: u32) -> u32 {
+    pub(crate) fn xids(&mut self, count: u32) -> u32 {
         let first = match self.next_xid.checked_add(count) {
             Some(_) => self.next_xid,
             None => 1,

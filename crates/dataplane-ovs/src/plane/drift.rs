@@ -48,13 +48,11 @@ impl OvsPlane {
         board: &Switchboard,
     ) -> Result<Option<String>, ApplyError> {
         let found = self.switch(bridge).and_then(|switch| {
-            let mut wanted = switch.render(&known.target.view, board, &known.names);
-            switch.forget();
-            switch.vacate_taken(&mut wanted)?;
+            let wanted = switch.render(&known.target.view, board, &known.names);
             let guarded = flooded_by_gates(board);
             let is_flooded = !guarded.is_empty()
                 && !guarded.is_subset(&openflow::no_flood_ports(switch.socket())?);
-            Ok((switch.plan(&wanted)?.len(), is_flooded))
+            Ok((switch.drift(wanted)?, is_flooded))
         });
         let found = found.map_err(failed(&format!("reading the flows of bridge {bridge}")))?;
         Ok(match found {

@@ -6,8 +6,8 @@ mod samples;
 use std::time::{Duration, Instant};
 
 use portcullis_openflow::{
-    Action, Bits, Change, Field, Filter, Flow, Learn, Match, Port, Refused, Source, Spec, Switch,
-    TlvMapping, no_flood_ports, set_no_flood,
+    Action, Bits, Change, Field, Filter, Flow, FlowWatch, Learn, Match, Port, Refused, Source,
+    Spec, Switch, TlvMapping, no_flood_ports, set_no_flood,
 };
 
 use ovs::Ovs;
@@ -509,4 +509,25 @@ fn what_was_learned_counts() {
         })
         .expect("told");
     assert_eq!((told[0].packets, told[0].bytes), (3, 3 * 64));
+}
+
+#[test]
+fn whoever_changes_a_flow_is_seen() {
+    let ovs = Ovs::start();
+    let mut switch = connect(&ovs);
+    let mut watch = FlowWatch::begin(&ovs.socket()).expect("the switch can tell");
+    assert!(!watch.changed().expect("it answers"));
+    let mut flow = simple(3, 7, 1);
+    let gone = Change::Delete {
+        table: flow.table,
+        priority: flow.priority,
+        matching: flow.matching.clone(),
+    };
+    let add = Change::Add(flow.clone());
+    flow.actions = vec![Action::Output(Port::Number(2))];
+    for change in [add, Change::Add(flow), gone] {
+        switch.change(&[change]).expect("it takes that");
+        assert!(watch.changed().expect("it answers"));
+        assert!(!watch.changed().expect("it answers"));
+    }
 }
