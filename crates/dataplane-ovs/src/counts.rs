@@ -1,5 +1,6 @@
 //! What flows have counted, as counts of ports and rules. Pure.
 //!
+//! Of the first packet that is dropped at a port for a reason the bytes are not known.
 //! A rule's flows count how often it was asked with success, about packets and about the first packets of flows.
 
 use crate::cookie::Cookie;
@@ -38,6 +39,8 @@ pub(crate) fn add(
         if let Some(sum) = known.counted(counters, &told) {
             sum.packets += told.packets;
             sum.bytes += told.bytes;
+            // The packet that such a flow comes of meets another one.
+            sum.packets += u64::from(told.flow.cookie == Cookie::Count.number());
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A bridge that the plane drives whole: where frames go is decided by it alone.
 
-use crate::bed::Bed;
+use crate::bed::{Bed, SILENCE, datagram};
 use conformance::lab::Asked;
 use dataplane::DataPlane;
-use model::Family;
+use model::{DropReason, Family, PortId};
+use std::time::Instant;
 
 const POLICY: &str = "
 version: 1
@@ -52,6 +53,36 @@ fn two_networks_with_the_same_addresses_share_a_bridge() {
         assert!(!bed.answers("out", "web", family, Asked::Udp(53)));
     }
     assert_eq!(bed.audit(), []);
+}
+
+#[test]
+fn each_packet_that_is_dropped_is_counted() {
+    let mut bed = Bed::new(&[("br0", true)]);
+    bed.add_vm("web", 1, &[], "br0");
+    bed.add_vm("friend", 2, &[], "br0");
+    bed.apply(POLICY);
+    let denied = |bed: &mut Bed| {
+        let counters = bed.with(DataPlane::counters).expect("counts");
+        let drops = &counters.ports[&PortId::from("web")].drops;
+        drops
+            .get(&DropReason::NoRule)
+            .map_or(0, |count| count.packets)
+    };
+    assert_eq!(denied(&mut bed), 0);
+    let (friend, web) = (bed.packets("friend"), bed.packets("web"));
+    for sent in 1..=3 {
+        friend.send(&datagram(2, 1, 4000, 54)).expect("sent");
+        let permitted = datagram(2, 1, 4000 + sent, 53);
+        friend.send(&permitted).expect("sent");
+        let arrived = web.wait_for(SILENCE * 10, |frame| frame == permitted);
+        assert!(arrived.expect("a socket").is_some(), "what comes behind it");
+    }
+    // The switch adds up now and then.
+    let began = Instant::now();
+    while denied(&mut bed) < 3 && began.elapsed() < SILENCE * 20 {
+        std::thread::sleep(SILENCE / 10);
+    }
+    assert_eq!(denied(&mut bed), 3);
 }
 
 /// One serves and the other doesn't: whoever asks meets only its own network's.
