@@ -10,5 +10,7 @@ mod revocation;
 mod size;
 mod state;
 mod stream;
+mod tunnel_faults;
+mod tunnel_revocation;
 mod tunnels;
 mod whole;

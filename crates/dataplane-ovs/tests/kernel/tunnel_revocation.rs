@@ -1,0 +1,127 @@
+//! What a change of policy at one host does to what comes from the other, where tags say who is who.
+
+use crate::bed::datagram;
+use crate::hosts::Hosts;
+use crate::stream::Stream;
+use crate::tunnels::PATIENCE;
+use std::time::{Duration, Instant};
+
+/// Groups of the client, and rules of the server's group.
+fn revocable(rules: &str, peers: &str) -> String {
+    format!(
+        "
+version: 1
+hosts:
+  a: {{ tunnel-address: 192.0.2.1, peer-trust: tag }}
+  b: {{ tunnel-address: 192.0.2.2, peer-trust: tag }}
+networks: {{ red: {{ subnets: [10.0.0.0/24], scope: red, vni: 100, mtu: 1400 }} }}
+groups:
+  web: {{ tag: 10, rules: [{{ name: out, to: any, protocol: icmp }}, {rules}] }}
+  friends: {{ tag: 11, rules: [{{ name: out, to: any }}] }}
+  others: {{ tag: 12, rules: [{{ name: out, to: any }}] }}
+ports:
+  web: {{ host: a, network: red, device: web, mac: '52:54:00:00:00:01', addresses: 10.0.0.1, groups: web }}
+  friend: {{ host: b, network: red, device: friend, mac: '52:54:00:00:00:02', addresses: 10.0.0.2, groups: {peers} }}
+"
+    )
+}
+
+const UDP: &str = "{ name: udp, from: friends, protocol: udp, ports: 53 }";
+const TCP: &str = "{ name: tcp, from: friends, protocol: tcp, ports: 80 }";
+
+/// The client has asked once; from then on only the server sends.
+fn replies(hosts: &Hosts) -> Stream {
+    let asked = hosts.a.packets("web");
+    let question = datagram(2, 1, 4000, 53);
+    hosts.b.packets("friend").send(&question).expect("sent");
+    let arrived = asked.wait_for(PATIENCE, |frame| frame == question);
+    arrived.expect("a socket").expect("it is permitted");
+    Stream::between(
+        hosts.a.packets("web"),
+        hosts.b.packets("friend"),
+        datagram(1, 2, 53, 4000),
+        Duration::from_millis(1),
+    )
+}
+
+/// How long after the return of apply the last packet came.
+fn cut(hosts: &mut Hosts, stream: &Stream, policy: &str, on_both: bool) -> Duration {
+    let before = Instant::now();
+    let report = hosts.a.apply(policy);
+    let returned = Instant::now();
+    assert!(stream.is_silent(), "it goes on");
+    let last = stream.last().expect("it flowed before");
+    let late = last.saturating_duration_since(returned);
+    println!(
+        "apply {:?} of {} flows, on both: {on_both}; the last packet {late:?} after it, {:?} after the call",
+        report.took,
+        report.writes,
+        last.saturating_duration_since(before)
+    );
+    if on_both {
+        hosts.b.apply(policy);
+    }
+    late
+}
+
+#[test]
+fn what_is_revoked_at_one_host_ends_what_comes_from_the_other() {
+    let mut hosts = Hosts::new();
+    let good = revocable(&format!("{UDP}, {TCP}"), "friends");
+    hosts.apply(&good);
+    hosts.find_each_other();
+    let _mute = hosts.b.vm("friend").udp(4000).expect("a free port");
+    let stream = replies(&hosts);
+    let mut slowest = Duration::ZERO;
+    for on_both in [false, true, false] {
+        assert!(stream.flows(), "{on_both}");
+        slowest = slowest.max(cut(
+            &mut hosts,
+            &stream,
+            &revocable(TCP, "friends"),
+            on_both,
+        ));
+        hosts.apply(&good);
+        assert!(stream.flows(), "putting it back revives it");
+        let left = revocable(&format!("{UDP}, {TCP}"), "others");
+        slowest = slowest.max(cut(&mut hosts, &stream, &left, on_both));
+        hosts.apply(&good);
+        assert!(stream.flows(), "coming back revives it");
+    }
+    println!("at most {slowest:?} after the return");
+    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
+}
+
+#[test]
+fn a_host_remembers_who_has_left_a_group_as_long_as_a_flow_may() {
+    let mut hosts = Hosts::new();
+    let good = revocable(&format!("{UDP}, {TCP}"), "friends");
+    let left = revocable(&format!("{UDP}, {TCP}"), "others");
+    hosts.apply(&good);
+    hosts.find_each_other();
+    let lost = |hosts: &Hosts| {
+        let written = hosts.a.vsctl("get bridge br-int external_ids");
+        let flows = hosts.a.flows("br-int", true).into_iter();
+        // Members of other hosts stand in no flow of a tagged network.
+        let flows = flows.filter(|flow| flow.contains("reg7=0xa000002")).count();
+        (written.contains("portcullis-lost-red/10.0.0.2"), flows)
+    };
+    assert_eq!(lost(&hosts), (false, 0));
+    let _mute = hosts.b.vm("friend").udp(4000).expect("a free port");
+    let stream = replies(&hosts);
+    hosts.a.apply(&left);
+    assert!(stream.is_silent());
+    assert_eq!(lost(&hosts), (true, 1));
+    hosts.a.reopen();
+    assert_eq!(hosts.a.apply(&left).writes, 0);
+    assert!(stream.is_silent(), "another process knows it too");
+    assert_eq!(lost(&hosts), (true, 1));
+    // As long as a flow of TCP may be there.
+    let day = Duration::from_secs(86_400);
+    hosts.a.with(|plane| plane.advance(day)).expect("told");
+    assert_eq!(lost(&hosts), (true, 1));
+    let more = Duration::from_secs(31);
+    hosts.a.with(|plane| plane.advance(more)).expect("told");
+    assert_eq!(lost(&hosts), (false, 0));
+    assert!(stream.is_silent());
+}
