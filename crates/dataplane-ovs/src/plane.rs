@@ -61,12 +61,17 @@ pub struct OvsPlane {
     /// `None`: not connected, or no more.
     database: Option<Database>,
     control: Option<Control>,
+    /// As far as the switch's process has been told how to track.
+    tracker_is_set: bool,
     switches: BTreeMap<String, Held>,
     /// What an earlier process left; read at the first apply.
     books: Option<Books>,
     in_force: Option<Enforced>,
     /// For tests: how far its clock is ahead.
     ahead: Duration,
+    /// Of the last apply: when it began, and how long it was until the switch had answered.
+    began: Instant,
+    answered_after: Duration,
     /// Another process may be at work: what this one compares with is what is written down.
     only_looks: bool,
 }
@@ -86,14 +91,23 @@ impl OvsPlane {
             config,
             database: None,
             control: None,
+            tracker_is_set: false,
             switches: BTreeMap::new(),
             books: None,
             in_force: None,
             ahead: Duration::ZERO,
+            began: Instant::now(),
+            answered_after: Duration::ZERO,
             only_looks: false,
         };
         plane.database()?;
         Ok(plane)
+    }
+
+    /// Of the last apply: how long it was until the switch had answered that it has the new flows. Then it forgets
+    /// what it decided by others, and what nobody asks for any more goes.
+    pub fn answered_after(&self) -> Duration {
+        self.answered_after
     }
 
     /// For tests: its clock goes on from there, and the switch's.
@@ -176,6 +190,7 @@ impl OvsPlane {
     fn disconnect(&mut self) {
         self.database = None;
         self.control = None;
+        self.tracker_is_set = false;
         self.switches.clear();
     }
 
@@ -186,6 +201,7 @@ impl OvsPlane {
         if self.switches.len() < before {
             // It may be another process now.
             self.control = None;
+            self.tracker_is_set = false;
         }
     }
 
@@ -303,6 +319,7 @@ impl OvsPlane {
             self.settle(bridge)?;
         }
         self.switch(bridge)?.change(&plan.switch)?;
+        self.answered_after = self.began.elapsed();
         self.settle(bridge)?;
         self.switch(bridge)?.change(&plan.clear)?;
         self.switch(bridge)?.keep(wanted);
@@ -342,7 +359,8 @@ impl DataPlane for OvsPlane {
     }
 
     fn apply(&mut self, target: &Target) -> Result<ApplyReport, ApplyError> {
-        let began = Instant::now();
+        self.began = Instant::now();
+        self.answered_after = Duration::ZERO;
         let mut target = strict(target);
         if let Some(known) = &self.in_force {
             target.view.share(&known.target.view);
@@ -377,7 +395,7 @@ impl DataPlane for OvsPlane {
             refused,
             remarks,
             writes,
-            took: began.elapsed(),
+            took: self.began.elapsed(),
         })
     }
 

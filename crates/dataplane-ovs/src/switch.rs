@@ -151,13 +151,19 @@ impl Held {
         self.known = None;
     }
 
-    /// How many flows aren't as these. All are read where the switch can't say that none has changed since they
-    /// were found in order, and now and then.
-    pub(crate) fn drift(&mut self, mut wanted: FlowSet) -> io::Result<u64> {
+    /// How many flows aren't as they should be. All are read where the switch can't say that none has changed since
+    /// they were found in order, and now and then.
+    pub(crate) fn drift(
+        &mut self,
+        view: &HostView,
+        board: &Switchboard,
+        names: &Names,
+    ) -> io::Result<u64> {
         if self.read.elapsed() < READ_EVERY && self.is_untouched() {
             return Ok(0);
         }
         let begun = FlowWatch::begin(&self.socket);
+        let mut wanted = self.render(view, board, names);
         self.forget();
         self.vacate_taken(&mut wanted)?;
         let drift = self.plan(&wanted)?.len();

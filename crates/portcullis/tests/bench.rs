@@ -9,10 +9,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 /// A bench of so many rounds on hosts of that many VMs, of these experiments alone.
-fn start(backend: &str, rounds: u32, vms: &str, only: &[&str], json: &str) -> Child {
+fn start(plane: &[&str], rounds: u32, vms: &str, only: &[&str], json: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command
-        .args(["bench", "--plane", "iptables", "--iptables", backend])
+        .args(["bench", "--plane"])
+        .args(plane)
         .args(["--rounds", &rounds.to_string(), "--millis", "20"])
         .args(["--vms", vms, "--json", json])
         .args(only.iter().flat_map(|name| ["--only", name]))
@@ -38,25 +39,33 @@ fn lines<'a>(report: &'a Value, experiment: &str) -> &'a [Value] {
         .unwrap_or_else(|| panic!("no {experiment:?} in {report}"))
 }
 
-fn check(backend: &str) {
+/// One round on hosts of 1 and of 3 VMs, to its end.
+fn report(plane: &[&str], only: &[&str]) -> Value {
     let directory = tempfile::tempdir().expect("a directory");
     let json = directory.path().join("figures.json");
     let path = json.to_str().expect("it is text");
-    let only = ["UDP, 1 flow", "flood", "changes", "watching"];
-    let mut bench = start(backend, 1, "1,3", &only, path);
+    let mut bench = start(plane, 1, "1,3", only, path);
     let mut text = String::new();
     let stdout = bench.stdout.as_mut().expect("it is piped");
     stdout.read_to_string(&mut text).expect("it prints text");
     assert!(bench.wait().expect("it ends").success(), "{text}");
     assert_eq!(left_of(&bench), NOTHING);
-
+    assert!(!text.contains('\x1b'), "{text}");
     let report = fs::read_to_string(&json).expect("it was written");
-    let report: Value = serde_json::from_str(&report).expect("it is JSON");
-    let entries = |experiment, key, name| {
-        let line = lines(&report, experiment).iter().find(|l| l[key] == name);
-        let line = line.unwrap_or_else(|| panic!("no {name:?} in {report}"));
-        line["flow_entries"].as_u64()
-    };
+    serde_json::from_str(&report).expect("it is JSON")
+}
+
+/// How many flows the tracker had.
+fn entries(report: &Value, experiment: &str, key: &str, name: &str) -> Option<u64> {
+    let line = lines(report, experiment).iter().find(|l| l[key] == name);
+    let line = line.unwrap_or_else(|| panic!("no {name:?} in {report}"));
+    line["flow_entries"].as_u64()
+}
+
+fn check(backend: &str) {
+    let only = ["UDP, 1 flow", "flood", "changes", "watching"];
+    let report = report(&["iptables", "--iptables", backend], &only);
+    let entries = |experiment, key, name| entries(&report, experiment, key, name);
     assert_eq!(entries("UDP, 1 flow", "filter", "no filter"), None);
     assert_eq!(entries("UDP, 1 flow", "filter", "untracked"), Some(0));
     assert_eq!(entries("UDP, 1 flow", "filter", "tracked"), Some(1));
@@ -80,7 +89,6 @@ fn check(backend: &str) {
     }
     assert_eq!(lines(&report, "changes, all at once").len(), 2);
     assert_eq!(lines(&report, "watching").len(), 2);
-    assert!(!text.contains('\x1b'), "{text}");
 }
 
 #[test]
@@ -94,8 +102,35 @@ fn figures_of_iptables_by_legacy() {
 }
 
 #[test]
+fn figures_of_ovs() {
+    let report = report(&["ovs"], &["UDP, 1 flow", "changes", "watching"]);
+    let entries = |name| entries(&report, "UDP, 1 flow", "filter", name);
+    assert_eq!(entries("no filter"), None);
+    assert_eq!(entries("untracked"), Some(0));
+    assert_eq!(entries("tracked"), Some(2), "one at each gate");
+    let flows = |name: &str| -> Vec<&Value> {
+        let lines = lines(&report, "changes").iter();
+        let lines = lines.filter(|line| line["change"] == name);
+        lines.map(|line| &line["flows"]).collect()
+    };
+    assert_eq!(flows("a restart, nothing changed"), [0, 0]);
+    assert_eq!(flows("a rule is added"), [2, 2]);
+    assert_eq!(
+        flows("a member for a group of 10"),
+        flows("a member for a group of 10,000")
+    );
+    assert_eq!(lines(&report, "watching").len(), 2);
+}
+
+#[test]
 fn an_interrupted_bench_leaves_nothing() {
-    let mut bench = start("nft", 1000, "1,20", &["changes"], "/dev/null");
+    let mut bench = start(
+        &["iptables", "--iptables", "nft"],
+        1000,
+        "1,20",
+        &["changes"],
+        "/dev/null",
+    );
     let mut reader = BufReader::new(bench.stdout.take().expect("it is piped"));
     let mut line = String::new();
     while !line.starts_with("All VMs at once") {

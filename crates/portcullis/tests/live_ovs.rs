@@ -448,7 +448,6 @@ fn what_it_is_not_for_is_refused() {
         says(&command.output().expect("it runs"), 2, text);
     };
     check(&["demo"], "no demo yet");
-    check(&["bench"], "no bench yet");
     let direct = ["run", "--direct", "--policy", policy];
     check(&direct, "--direct is for --plane ebpf");
 }

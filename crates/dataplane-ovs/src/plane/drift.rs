@@ -48,11 +48,13 @@ impl OvsPlane {
         board: &Switchboard,
     ) -> Result<Option<String>, ApplyError> {
         let found = self.switch(bridge).and_then(|switch| {
-            let wanted = switch.render(&known.target.view, board, &known.names);
             let guarded = flooded_by_gates(board);
             let is_flooded = !guarded.is_empty()
                 && !guarded.is_subset(&openflow::no_flood_ports(switch.socket())?);
-            Ok((switch.drift(wanted)?, is_flooded))
+            Ok((
+                switch.drift(&known.target.view, board, &known.names)?,
+                is_flooded,
+            ))
         });
         let found = found.map_err(failed(&format!("reading the flows of bridge {bridge}")))?;
         Ok(match found {

@@ -160,9 +160,10 @@ impl OvsPlane {
             let operations = timeouts::operations(datapath, &found, &zones, timeouts);
             self.transact(operations)
                 .map_err(failed("setting the zones' timeouts"))?;
-            if datapath == "netdev" && !zones.is_empty() {
+            if datapath == "netdev" && !zones.is_empty() && !self.tracker_is_set {
                 self.set_tracker()
                     .map_err(failed("setting up the tracker"))?;
+                self.tracker_is_set = true;
             }
         }
         Ok(())

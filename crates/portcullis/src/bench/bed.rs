@@ -1,15 +1,20 @@
 //! A test bed: a host with a bridge and two VMs, under one way of filtering. All beds are alike but for
 //! the filter, and stand side by side, so that rounds can alternate between them.
+//!
+//! A bed for Open vSwitch has a switch of its own, with the datapath that is ovs-vswitchd's. It takes packets out of
+//! a queue: it is sent more than it can take, and what arrives is counted by the time of the processor that
+//! ovs-vswitchd has used.
 
+use super::busy;
 use super::own_plane::{self, OwnPlane};
 use super::policies::{
     ADDRESS_A, ADDRESS_B, HOST, L4_PORT, MAC_A, MAC_B, Policy, inventory, source,
 };
 use super::traffic::{Generator, Packets};
-use crate::plane::PlaneArgs;
+use crate::plane::{PlaneArgs, PlaneName};
 use anyhow::{Context, bail};
 use conformance::lab::load::{Rate, pin, received, tcp_bulk, tcp_connections};
-use conformance::lab::{Arrival, Attach, Lab, LabError, Vm, probe};
+use conformance::lab::{Arrival, Attach, Lab, LabError, Offload, OpenVswitch, Vm, probe};
 use dataplane_iptables::Backend;
 use model::{Direction, HostId, Verdict};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -69,6 +74,8 @@ pub(super) struct Flood {
 
 pub(super) struct Bed {
     filter: Filter,
+    // Before the lab: its daemons are in the lab's namespace.
+    switch: Option<OpenVswitch>,
     lab: Lab,
     a: Vm,
     b: Vm,
@@ -83,8 +90,14 @@ impl Bed {
     /// `plane`: which one of ours.
     pub(super) fn build(plane: PlaneArgs, name: &str, filter: Filter) -> anyhow::Result<Self> {
         let mut lab = Lab::new(name)?;
-        lab.add_bridge("br0")?;
-        let at = Attach::Bridge("br0");
+        let by_switch = plane.plane == PlaneName::Ovs;
+        let at = match by_switch {
+            true => Attach::Nothing,
+            false => {
+                lab.add_bridge("br0")?;
+                Attach::Bridge("br0")
+            }
+        };
         let a = lab.add_vm("a", MAC_A, &[(IpAddr::V4(ADDRESS_A), 8)], at)?;
         let b = lab.add_vm("b", MAC_B, &[(IpAddr::V4(ADDRESS_B), 8)], at)?;
         // TIME_WAIT must not run the ports out.
@@ -100,11 +113,16 @@ impl Bed {
             lab.host()
                 .sysctl(&format!("net/bridge/bridge-nf-call-{tool}"), value)?;
         }
+        let switch = match by_switch {
+            true => Some(connect(&lab, &[&a, &b])?),
+            false => None,
+        };
         let generator = Generator::load()?;
         let ifindex = b.namespace().ifindex("eth0")?;
         b.run(|| generator.sink(ifindex))?;
         let mut bed = Self {
             filter,
+            switch,
             lab,
             a,
             b,
@@ -132,7 +150,10 @@ impl Bed {
         let (view, _) = policy::compile(&inventory, &HostId::from(HOST));
         self.lab.host().run(|| {
             let target = own_plane::target(view, &own_plane::links()?);
-            let mut plane = OwnPlane::open(plane, name, direct)?;
+            let mut plane = match &self.switch {
+                Some(switch) => OwnPlane::ovs(switch.run_dir())?,
+                None => OwnPlane::open(plane, name, direct)?,
+            };
             plane.enforce(&target)?;
             Ok(plane)
         })
@@ -256,12 +277,18 @@ impl Bed {
         let ifindex = self.lab.host().ifindex(self.a.device())?;
         let frame = self.frame();
         self.announce_b()?;
-        let before = self.arrived()?;
+        let busy = || self.switch.as_ref().map(busy::of_vswitchd).transpose();
+        let (before, busy_before) = (self.arrived()?, busy()?);
         let sent = self.lab.host().run(|| {
             pin(PROCESSOR)?;
             self.generator.send(packets, ifindex, &frame, time)
         })?;
-        let count = self.arrived()? - before;
+        let (count, busy_then) = (self.arrived()? - before, busy()?);
+        if let (Some(before), Some(then)) = (busy_before, busy_then) {
+            let seconds = (then - before).as_secs_f64();
+            let rate = Rate { count, seconds };
+            return Ok(Measured { rate, lost: 0 });
+        }
         let lost = sent.count.saturating_sub(count);
         // A filter may have its reasons; without one the queues on the way are too short for us.
         if self.filter == Filter::Nothing && lost > sent.count / 1000 {
@@ -335,6 +362,10 @@ impl Bed {
         if self.filter == Filter::Nothing {
             return Ok(None);
         }
+        if let Some(switch) = &self.switch {
+            let count = switch.appctl("dpctl/ct-get-nconns")?;
+            return Ok(Some(count.trim().parse().context("ct-get-nconns")?));
+        }
         if let Some(OwnPlane::Ebpf(plane)) = &mut self.plane {
             return Ok(Some(plane.flows(None)?.len() as u64));
         }
@@ -347,9 +378,14 @@ impl Bed {
 
     /// Forgets the kernel's flows, so that one round doesn't fill the table for the next.
     pub(super) fn forget_flows(&self) {
+        if let Some(switch) = &self.switch {
+            // Without a policy there was no tracker yet.
+            drop(switch.appctl("dpctl/flush-conntrack"));
+            return;
+        }
         let by_kernel = match (self.filter, &self.plane) {
             (Filter::ByHand(_), _) | (_, Some(OwnPlane::Iptables(..))) => true,
-            (_, Some(OwnPlane::Ebpf(_)) | None) => false,
+            (_, Some(OwnPlane::Ebpf(_) | OwnPlane::Ovs(_)) | None) => false,
         };
         if by_kernel {
             self.lab.host().run(|| {
@@ -361,6 +397,17 @@ impl Bed {
             });
         }
     }
+}
+
+/// These VMs, to a bridge that passes on by itself.
+fn connect(lab: &Lab, vms: &[&Vm]) -> anyhow::Result<OpenVswitch> {
+    let switch = OpenVswitch::start(lab.host())?;
+    switch.add_bridge("br0", false)?;
+    for vm in vms {
+        vm.offload(Offload::TxChecksum, false)?;
+        switch.add_port("br0", vm.device(), &[])?;
+    }
+    Ok(switch)
 }
 
 /// From `b` to `a`, which [`Policy::Tracked`] permits nobody, and no flow explains.

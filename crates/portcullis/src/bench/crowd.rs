@@ -117,9 +117,9 @@ fn tap(device: &str, mac: MacAddr) -> String {
 }
 
 /// Begins the names of VMs and of their devices, which are the same.
-const DEVICE: &str = "vm";
+pub(super) const DEVICE: &str = "vm";
 
-fn device(i: u32) -> String {
+pub(super) fn device(i: u32) -> String {
     format!("{DEVICE}{i:04}")
 }
 

@@ -59,6 +59,27 @@ pub(super) fn of_iptables() -> Vec<Experiment> {
     all(&everywhere, largest)
 }
 
+/// Of TCP only connections: bulk would tell of the copies between this datapath and the devices.
+pub(super) fn of_ovs() -> Vec<Experiment> {
+    let everywhere = [NO_FILTER, PREFIXES_10, PREFIXES_1K, TRACKED, UNTRACKED];
+    let largest = (PREFIXES_1K, Traffic::Sources(1_000));
+    let mut all = all(&everywhere, largest);
+    all.retain(|experiment| experiment.name != "TCP bulk");
+    for experiment in &mut all {
+        let ways = &mut experiment.traffic;
+        // The policies with prefixes permit one port of UDP.
+        ways.retain(|(way, traffic)| match traffic {
+            Traffic::TcpConnections | Traffic::TcpBulk | Traffic::NewFlows => {
+                ![PREFIXES_10, PREFIXES_1K].contains(way)
+            }
+            Traffic::OneFlow | Traffic::ManyFlows | Traffic::Sources(_) => true,
+        });
+        // The larger one of them is the largest here.
+        ways.dedup();
+    }
+    all
+}
+
 /// `largest`: of the policies with prefixes, with traffic from all of them.
 fn all(everywhere: &[Way], largest: (Way, Traffic)) -> Vec<Experiment> {
     let same = |ways: &[Way], traffic| ways.iter().map(|way| (*way, traffic)).collect();

@@ -9,9 +9,11 @@
 //! experiments -> rounds -> bed    packets by ways of filtering, whichever plane
 //! stages, loading                 eBPF: a verdict; big policies
 //! changes, watching, flood        iptables: applies on small and large hosts; audits; many connections
+//! switched_changes, _watching     Open vSwitch: the same of a host with a bridge of it
 //! ```
 
 mod bed;
+mod busy;
 mod changes;
 mod crowd;
 mod experiments;
@@ -22,6 +24,9 @@ mod own_plane;
 mod policies;
 mod rounds;
 mod stages;
+mod switched;
+mod switched_changes;
+mod switched_watching;
 mod traffic;
 mod viewer;
 mod watching;
@@ -38,8 +43,9 @@ use viewer::Viewer;
 ///
 /// Builds virtual machines out of network namespaces on a bridge; needs root, and Linux 5.18. Takes
 /// some minutes with the default rounds. UDP packets are made in the kernel and enter at the host's side
-/// of the sender's device, so that the host's way of a packet is what is measured. With the iptables plane
-/// changes are timed too, on hosts with few and with many VMs, and its watch over its rules. A way of
+/// of the sender's device, so that the host's way of a packet is what is measured. With the iptables and the ovs
+/// plane changes are timed too, on hosts with few and with many VMs, and the watch over the rules. With the ovs
+/// plane each way has an Open vSwitch of its own, with the userspace datapath. A way of
 /// filtering that doesn't let a permitted packet through, or lets a forbidden one through, is not measured:
 /// the command fails.
 #[derive(Args, Clone, Debug)]
@@ -55,11 +61,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=10_000))]
     millis: u64,
 
-    /// For the iptables plane: VMs on the hosts where changes are timed
+    /// For the iptables and the ovs plane: VMs on the hosts where changes are timed
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "1,101,1000", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     vms: Vec<u32>,
 
-    /// Only experiments whose name contains this; also changes, watching, flood, stages, loading
+    /// Only experiments whose name contains this (packets by ways of filtering: UDP, TCP, rules, members); also changes, watching, flood, stages, loading
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 
@@ -75,10 +81,6 @@ impl BenchArgs {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
-    if args.plane.plane == PlaneName::Ovs {
-        let text = "the bench's machines are on a Linux bridge: --plane ovs has no bench yet";
-        return Err(Failure::Usage(text.to_owned()));
-    }
     let viewer = Viewer::new()?;
     measure_all(args, &viewer).map_err(|error| match viewer.is_interrupted() {
         false => Failure::System(format!("{error:#}")),
@@ -110,8 +112,15 @@ fn measure_all(args: &BenchArgs, viewer: &Viewer) -> anyhow::Result<()> {
                 report.push(watching::measure(args, viewer)?);
             }
         }
-        // It is refused before.
-        PlaneName::Ovs => {}
+        PlaneName::Ovs => {
+            packets(experiments::of_ovs(), args, viewer, &mut report)?;
+            if args.wants("changes") {
+                report.extend(switched_changes::measure(args, viewer)?);
+            }
+            if args.wants("watching") {
+                report.push(switched_watching::measure(args, viewer)?);
+            }
+        }
     }
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&Value::from(report))?;

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use dataplane::{ApplyReport, DataPlane, Target};
 use dataplane_ebpf::{EbpfConfig, EbpfPlane};
 use dataplane_iptables::{Backend, IptablesConfig, IptablesPlane};
+use dataplane_ovs::{OvsConfig, OvsPlane};
 use policy::HostView;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub(super) enum OwnPlane {
     Ebpf(Box<EbpfPlane>),
     /// With the directory where it keeps what its next process would have to know, as it does in service.
     Iptables(Box<IptablesPlane>, PathBuf),
+    Ovs(Box<OvsPlane>),
 }
 
 impl OwnPlane {
@@ -22,7 +24,7 @@ impl OwnPlane {
         match args.plane {
             PlaneName::Ebpf => Self::ebpf(name, direct),
             PlaneName::Iptables => Self::iptables(name, args.backend()),
-            PlaneName::Ovs => bail!("the bench has no bridge of Open vSwitch"),
+            PlaneName::Ovs => bail!("a plane for Open vSwitch takes a switch"),
         }
     }
 
@@ -37,6 +39,11 @@ impl OwnPlane {
             ..EbpfConfig::small(own_name(name))
         };
         Ok(Self::Ebpf(Box::new(EbpfPlane::open(config)?)))
+    }
+
+    /// Of the switch whose sockets are there.
+    pub(super) fn ovs(run_dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self::Ovs(Box::new(open_ovs(run_dir)?)))
     }
 
     fn iptables(name: &str, backend: Option<Backend>) -> anyhow::Result<Self> {
@@ -66,20 +73,32 @@ impl OwnPlane {
         match self {
             Self::Ebpf(plane) => &mut **plane,
             Self::Iptables(plane, _) => &mut **plane,
+            Self::Ovs(plane) => &mut **plane,
         }
     }
 
     pub(super) fn as_ebpf(&mut self) -> anyhow::Result<&mut EbpfPlane> {
         match self {
             Self::Ebpf(plane) => Ok(plane),
-            Self::Iptables(..) => bail!("this is asked of the eBPF plane alone"),
+            Self::Iptables(..) | Self::Ovs(_) => bail!("this is asked of the eBPF plane alone"),
         }
     }
 
     pub(super) fn as_iptables(&mut self) -> anyhow::Result<&mut IptablesPlane> {
         match self {
             Self::Iptables(plane, _) => Ok(plane),
-            Self::Ebpf(_) => bail!("this is asked of the iptables plane alone"),
+            Self::Ebpf(_) | Self::Ovs(_) => {
+                bail!("this is asked of the iptables plane alone")
+            }
+        }
+    }
+
+    pub(super) fn as_ovs(&mut self) -> anyhow::Result<&mut OvsPlane> {
+        match self {
+            Self::Ovs(plane) => Ok(plane),
+            Self::Ebpf(_) | Self::Iptables(..) => {
+                bail!("this is asked of the plane for Open vSwitch alone")
+            }
         }
     }
 }
@@ -94,6 +113,14 @@ impl Drop for OwnPlane {
             drop(std::fs::remove_dir_all(directory));
         }
     }
+}
+
+/// Dropped, it leaves what it enforces.
+pub(super) fn open_ovs(run_dir: &Path) -> std::io::Result<OvsPlane> {
+    OvsPlane::open(OvsConfig {
+        instance: "bench".to_owned(),
+        run_dir: run_dir.to_owned(),
+    })
 }
 
 fn own_name(name: &str) -> String {

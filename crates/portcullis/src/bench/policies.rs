@@ -176,7 +176,7 @@ pub(super) fn rule(id: &str, direction: Direction, l4: L4Match, peer: Peer) -> R
     }
 }
 
-fn udp(l4_port: u16) -> L4Match {
+pub(super) fn udp(l4_port: u16) -> L4Match {
     L4Match::Ported {
         protocol: PortedProtocol::Udp,
         dst: L4PortRange::new(l4_port, l4_port).expect("first and last are the same"),

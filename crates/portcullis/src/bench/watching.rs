@@ -4,6 +4,7 @@
 //! cost little), so audits are made at the agent's pace for a while, and the processor's time of all counts.
 
 use super::BenchArgs;
+use super::busy;
 use super::crowd::{self, Crowd};
 use super::figures::Median;
 use super::own_plane::OwnPlane;
@@ -11,7 +12,6 @@ use super::viewer::{self, Viewer};
 use anyhow::{Context, ensure};
 use dataplane::Target;
 use dataplane_iptables::Backend;
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -123,18 +123,12 @@ fn idle(host: &mut Crowd, audits: u32, viewer: &Viewer) -> anyhow::Result<Idle> 
 fn audit(host: &mut Crowd) -> anyhow::Result<(Duration, u64)> {
     host.run(|plane| {
         let programs = plane.as_iptables()?.programs_started();
-        let before = busy();
+        let before = busy::of_this_thread();
         let drift = plane.plane().audit()?;
-        let busy = busy() - before;
+        let busy = busy::of_this_thread() - before;
         ensure!(drift.is_empty(), "nobody changed anything: {drift:?}");
         Ok((busy, plane.as_iptables()?.programs_started() - programs))
     })
-}
-
-/// What the calling thread was on a processor so far.
-fn busy() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("no thread has a negative time")
 }
 
 fn pace(host: &mut Crowd) -> anyhow::Result<Duration> {
