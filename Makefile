@@ -9,8 +9,8 @@ RELEASE := target/release/portcullis
 # What the build needs; what the tests, the demo and the bench run; what the tests alone do; what only
 # `make test-vm` runs.
 BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev
-RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack
-TEST_PACKAGES  := procps firewalld dbus-daemon openvswitch-switch
+RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack openvswitch-switch
+TEST_PACKAGES  := procps firewalld dbus-daemon
 VM_PACKAGES    := qemu-system-x86 busybox-static
 
 .DEFAULT_GOAL := help
@@ -35,7 +35,7 @@ build: setup ## Build the release binary
 	$(CARGO) build --release --package portcullis
 
 demo: root build ## Security groups on real packets, every verdict beside the one expected
-	@echo "The same by iptables: $(RELEASE) demo --plane iptables [--iptables nft|legacy]"
+	@echo "This is the eBPF plane. The others: $(RELEASE) demo --plane iptables [--iptables nft|legacy], demo --plane ovs"
 	@$(RELEASE) demo
 
 test: root setup-test ## All tests, on real packets too; the fuzzers' corpora; `make lint` is apart

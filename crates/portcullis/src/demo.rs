@@ -4,6 +4,7 @@
 //! cast        who plays, and who is meant to reach whom      stage        the machines
 //! policy      the policy file and its edits                  enforcement  `portcullis run`, asked as people do
 //! report      what is printed; counts verdicts               remains      what has to go again
+//! ovs         the same between two hosts with Open vSwitch, a play of its own
 //! matrix, spoofing, revocation, joining, restart, elision, explain, ending: an act each
 //! ```
 //! Place on the lines: around both, at the operator's end and at the machines'.
@@ -16,6 +17,7 @@ mod enforcement;
 mod explain;
 mod joining;
 mod matrix;
+mod ovs;
 mod policy;
 mod remains;
 mod report;
@@ -25,6 +27,7 @@ mod spoofing;
 mod stage;
 mod traffic;
 
+pub(crate) use ovs::run as run_ovs;
 pub(crate) use remains::take_down;
 
 use crate::failure::Failure;
@@ -32,7 +35,6 @@ use crate::plane::PlaneArgs;
 use anyhow::Context;
 use conformance::lab::{Lab, LabError};
 use enforcement::Enforcement;
-use remains::Remains;
 use report::{Report, ms};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -43,9 +45,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(plane: PlaneArgs, keep: bool) -> Result<(), Failure> {
+    with_interrupts(|begun, interrupted| play(plane, keep, begun, interrupted))
+}
+
+fn with_interrupts(
+    play: impl FnOnce(Instant, &Interrupted) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let begun = Instant::now();
     let interrupted = Interrupted::watch()?;
-    let played = play(plane, keep, begun, &interrupted);
+    let played = play(begun, &interrupted);
     if played.is_err() {
         // What was interrupted failed because of that; there is nothing else to tell.
         interrupted.wait_if_so();
@@ -60,15 +68,12 @@ fn play(
     interrupted: &Interrupted,
 ) -> Result<(), Failure> {
     let mut report = Report::new();
-    for name in remains::left_behind() {
-        report.line(format!(
-            "({name} was left by an earlier demo; `portcullis demo --down` removes it)"
-        ))?;
-    }
+    tell_left_behind(&report)?;
     report.act("The stage: six machines on a bridge, and a policy file")?;
     let lab = Lab::new("demo")?;
     let enforcement = Enforcement::new(plane, lab.host())?;
-    interrupted.clears(enforcement.remains());
+    let remains = enforcement.remains().clone();
+    interrupted.clears(move |code| remains.clear_and_exit(code));
     let stage = Stage::build(lab, enforcement)?;
     stage.show(&report)?;
     let spoofing = Spoofing::rehearse(&stage)?;
@@ -86,6 +91,15 @@ fn play(
         false => ending::detach(stage, &mut report)?,
     }
     report.end(begun.elapsed())
+}
+
+fn tell_left_behind(report: &Report) -> Result<(), Failure> {
+    for name in remains::left_behind() {
+        report.line(format!(
+            "({name} was left by an earlier demo; `portcullis demo --down` removes it)"
+        ))?;
+    }
+    Ok(())
 }
 
 /// From now on the policy is enforced.
@@ -128,8 +142,11 @@ fn wait_until<T>(
 /// Ctrl-C and its kin: the demo ends, and nothing of it is left.
 struct Interrupted {
     is: Arc<AtomicBool>,
-    remains: std::sync::mpsc::Sender<Remains>,
+    clearing: std::sync::mpsc::Sender<Clear>,
 }
+
+/// Removes what there is of a demo, and ends the process with this code.
+type Clear = Box<dyn FnOnce(i32) + Send>;
 
 impl Interrupted {
     fn watch() -> Result<Self, Failure> {
@@ -139,24 +156,24 @@ impl Interrupted {
             signal_hook::flag::register(signal, Arc::clone(&is)).context("waiting for signals")?;
         }
         let mut signals = Signals::new(SIGNALS).context("waiting for signals")?;
-        let (remains, to_clear) = std::sync::mpsc::channel::<Remains>();
+        let (clearing, to_clear) = std::sync::mpsc::channel::<Clear>();
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 eprintln!("\nportcullis: interrupted; cleaning up");
                 // As shells say it.
                 let code = 128 + signal;
                 match to_clear.try_recv() {
-                    Ok(remains) => remains.clear_and_exit(code),
+                    Ok(clear) => clear(code),
                     Err(_) => std::process::exit(code),
                 }
             }
         });
-        Ok(Self { is, remains })
+        Ok(Self { is, clearing })
     }
 
-    fn clears(&self, remains: &Remains) {
+    fn clears(&self, clear: impl FnOnce(i32) + Send + 'static) {
         // Nobody takes it when the process is ending already.
-        let _ = self.remains.send(remains.clone());
+        let _ = self.clearing.send(Box::new(clear));
     }
 
     fn wait_if_so(&self) {

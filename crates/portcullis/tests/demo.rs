@@ -88,6 +88,8 @@ const NOTHING: [String; 0] = [];
 const IPTABLES_NFT: [&str; 4] = ["--plane", "iptables", "--iptables", "nft"];
 const IPTABLES_LEGACY: [&str; 4] = ["--plane", "iptables", "--iptables", "legacy"];
 
+const OVS: [&str; 2] = ["--plane", "ovs"];
+
 fn check_nothing_is_left(arguments: &[&str]) {
     let (instance, status, text) = Demo::start(arguments).end();
     check_all_as_expected(status, &text);
@@ -135,8 +137,14 @@ fn so_it_is_by_iptables() {
 }
 
 #[test]
+fn so_it_is_between_two_hosts_with_open_vswitch() {
+    check_nothing_is_left(&OVS);
+}
+
+#[test]
 fn an_interrupted_demo_leaves_nothing() {
     check_interrupted(&[]);
+    check_interrupted(&OVS);
     check_interrupted(&IPTABLES_LEGACY);
 }
 

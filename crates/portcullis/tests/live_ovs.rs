@@ -447,7 +447,7 @@ fn what_it_is_not_for_is_refused() {
         let command = command.envs(directories.map(|name| (name, root.path())));
         says(&command.output().expect("it runs"), 2, text);
     };
-    check(&["demo"], "no demo yet");
+    check(&["demo", "--keep"], "--keep is not for --plane ovs");
     let direct = ["run", "--direct", "--policy", policy];
     check(&direct, "--direct is for --plane ebpf");
 }

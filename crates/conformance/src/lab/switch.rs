@@ -39,19 +39,20 @@ pub struct OpenVswitch {
 
 impl OpenVswitch {
     pub fn start(host: &Namespace) -> Result<Self, LabError> {
-        Self::start_as(host, false)
+        Self::start_as(host, new_directory(), false)
+    }
+
+    /// In a directory of the caller's naming, which is made: what a killed process leaves is found there.
+    pub fn start_in(directory: PathBuf, host: &Namespace) -> Result<Self, LabError> {
+        Self::start_as(host, directory, false)
     }
 
     /// Its clock can be moved ([`OpenVswitch::warp`]).
     pub fn start_with_clock(host: &Namespace) -> Result<Self, LabError> {
-        Self::start_as(host, true)
+        Self::start_as(host, new_directory(), true)
     }
 
-    fn start_as(host: &Namespace, clock: bool) -> Result<Self, LabError> {
-        static SWITCHES: AtomicU32 = AtomicU32::new(0);
-        let number = SWITCHES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("pc-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
+    fn start_as(host: &Namespace, directory: PathBuf, clock: bool) -> Result<Self, LabError> {
         fs::create_dir(&directory).map_err(failed(format!("making {}", directory.display())))?;
         let mut switch = Self {
             directory,
@@ -256,6 +257,12 @@ impl Drop for OpenVswitch {
         let _ = self.kill_database();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn new_directory() -> PathBuf {
+    static SWITCHES: AtomicU32 = AtomicU32::new(0);
+    let number = SWITCHES.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("pc-{}-{number}", std::process::id()))
 }
 
 fn words<'a>(first: &'a str, rest: &'a str) -> Vec<&'a str> {

@@ -10,12 +10,13 @@ use clap::Args;
 /// Builds a host with six machines out of network namespaces, enforces a policy file on them with
 /// `portcullis run`, and sends real packets: who reaches whom, spoofing, rules that change under open
 /// connections, an agent that is killed. Touches nothing of this machine's own network, and removes
-/// what it made.
+/// what it made. With `--plane ovs` it is two hosts with an Open vSwitch each and a tunnel between them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   portcullis demo
   portcullis demo --plane iptables --iptables legacy
+  portcullis demo --plane ovs  two hosts; needs ovs-vswitchd, not its kernel module
   portcullis demo --keep       leaves the machines running, and prints how to look around
   portcullis demo --down       removes what was kept
 
@@ -38,9 +39,10 @@ pub(crate) fn run(args: DemoArgs) -> Result<(), Failure> {
         true => demo::take_down(),
         false => match args.plane.plane {
             PlaneName::Ebpf | PlaneName::Iptables => demo::run(args.plane, args.keep),
-            PlaneName::Ovs => Err(Failure::Usage(
-                "the demo's machines are on a Linux bridge: --plane ovs has no demo yet".to_owned(),
+            PlaneName::Ovs if args.keep => Err(Failure::Usage(
+                "--keep is not for --plane ovs: its switches end with the demo".to_owned(),
             )),
+            PlaneName::Ovs => demo::run_ovs(),
         },
     }
 }

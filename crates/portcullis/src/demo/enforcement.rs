@@ -121,45 +121,14 @@ impl Enforcement {
             if let Some(status) = self.remains.agent_ended() {
                 return Err(Failure::System(format!("the agent has ended: {status}")));
             }
-            self.is_enforced(policy).map(|is| is.then_some(()))
+            is_enforced(&self.instance, policy).map(|is| is.then_some(()))
         });
-        waited.map_err(|failure| {
-            let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-            let last: Vec<&str> = log.lines().rev().take(10).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            let last = last.join("\n");
-            Failure::System(format!("demo: {}; its last words:\n{last}", failure.text()))
-        })
-    }
-
-    fn is_enforced(&self, policy: &str) -> Result<bool, Failure> {
-        // Not listening yet.
-        let Some(newest) = control::request(&self.instance, "policy")? else {
-            return Ok(false);
-        };
-        if newest["text"] != policy {
-            return Ok(false);
-        }
-        let status = self.status()?;
-        let agent = &status["agent"];
-        if let Some(error) = agent["apply_error"].as_str() {
-            return Err(Failure::System(format!(
-                "the policy isn't applied: {error}"
-            )));
-        }
-        let ports = status["ports"].as_array().map_or(&[][..], Vec::as_slice);
-        let all = ports.iter().all(|port| port["state"] == "enforced");
-        Ok(agent["policy"]["applied"] == newest["revision"] && all && !ports.is_empty())
+        waited.map_err(|failure| with_last_words(&failure, &self.log_path()))
     }
 
     /// What the agent answers to `portcullis status -o json`.
     pub(crate) fn status(&self) -> Result<Value, Failure> {
-        control::request(&self.instance, "status")?.ok_or_else(|| {
-            Failure::System(format!(
-                "demo: no agent of instance {} answers",
-                self.instance.name()
-            ))
-        })
+        status(&self.instance)
     }
 
     /// Packets that were dropped at the role's port, by reason.
@@ -233,4 +202,43 @@ impl Drop for Enforcement {
     fn drop(&mut self) {
         self.remains.clear_or_tell();
     }
+}
+
+/// Whether the agent says that this very text is in force at every port.
+pub(super) fn is_enforced(instance: &Instance, policy: &str) -> Result<bool, Failure> {
+    // Not listening yet.
+    let Some(newest) = control::request(instance, "policy")? else {
+        return Ok(false);
+    };
+    if newest["text"] != policy {
+        return Ok(false);
+    }
+    let status = status(instance)?;
+    let agent = &status["agent"];
+    if let Some(error) = agent["apply_error"].as_str() {
+        return Err(Failure::System(format!(
+            "the policy isn't applied: {error}"
+        )));
+    }
+    let ports = status["ports"].as_array().map_or(&[][..], Vec::as_slice);
+    let all = ports.iter().all(|port| port["state"] == "enforced");
+    Ok(agent["policy"]["applied"] == newest["revision"] && all && !ports.is_empty())
+}
+
+fn status(instance: &Instance) -> Result<Value, Failure> {
+    control::request(instance, "status")?.ok_or_else(|| {
+        Failure::System(format!(
+            "demo: no agent of instance {} answers",
+            instance.name()
+        ))
+    })
+}
+
+/// What failed, and the end of the agent's log.
+pub(super) fn with_last_words(failure: &Failure, log: &Path) -> Failure {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let last: Vec<&str> = log.lines().rev().take(10).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    let last = last.join("\n");
+    Failure::System(format!("demo: {}; its last words:\n{last}", failure.text()))
 }

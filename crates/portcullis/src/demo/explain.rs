@@ -62,7 +62,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn text(output: Output) -> Result<String, Failure> {
+pub(super) fn text(output: Output) -> Result<String, Failure> {
     // 1 is an answer: the two differ.
     match output.status.code() {
         Some(0 | 1) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),

@@ -155,7 +155,7 @@ impl State {
     }
 }
 
-fn tell_left(failure: &Failure) {
+pub(super) fn tell_left(failure: &Failure) {
     eprintln!(
         "portcullis: something of the demo is left: {}; `portcullis demo --down` may remove it",
         failure.text()
@@ -180,6 +180,7 @@ pub(crate) fn take_down() -> Result<(), Failure> {
         };
         let instance = instance(&name, &directory)?;
         end_agent(&instance)?;
+        super::ovs::end_agents(&name, &directory)?;
         remove_enforcement(PlaneArgs::ebpf(), &instance)?;
         let kept = fs::read_to_string(directory.join("namespaces")).unwrap_or_default();
         for namespace in kept.lines() {
@@ -205,7 +206,7 @@ pub(crate) fn left_behind() -> Vec<String> {
 
 /// The first free one of `demo-PID`, `demo-PID-1` ...: a killed demo may have had our number. It is
 /// locked before it has its name, so that nobody takes it for one that was left.
-fn make_directory() -> Result<(String, PathBuf, Lock), Failure> {
+pub(super) fn make_directory() -> Result<(String, PathBuf, Lock), Failure> {
     const TRIES: u32 = 100;
     let pid = std::process::id();
     let new = Path::new(ROOT).join(format!(".{PREFIX}demo-{pid}"));
@@ -252,12 +253,12 @@ fn directories() -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-fn instance(name: &str, directory: &Path) -> Result<Instance, Failure> {
+pub(super) fn instance(name: &str, directory: &Path) -> Result<Instance, Failure> {
     Instance::new(name, &directory.join("run"), &directory.join("state")).map_err(Failure::system)
 }
 
 /// Asks an agent that still runs to remove its enforcement and end, and waits until it has.
-fn end_agent(instance: &Instance) -> Result<(), Failure> {
+pub(super) fn end_agent(instance: &Instance) -> Result<(), Failure> {
     // One that could not answer may have ended all the same.
     if let Ok(None) = control::request(instance, "detach") {
         return Ok(());
@@ -293,7 +294,7 @@ fn remove_namespace(name: &str) -> Result<(), Failure> {
     }
 }
 
-fn remove_directory(directory: &Path) -> Result<(), Failure> {
+pub(super) fn remove_directory(directory: &Path) -> Result<(), Failure> {
     match fs::remove_dir_all(directory) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(failed(format!("removing {}", directory.display()))(e))
@@ -302,7 +303,7 @@ fn remove_directory(directory: &Path) -> Result<(), Failure> {
     }
 }
 
-fn kill(agent: &mut Option<Child>) -> io::Result<()> {
+pub(super) fn kill(agent: &mut Option<Child>) -> io::Result<()> {
     let Some(mut child) = agent.take() else {
         return Ok(());
     };
@@ -310,7 +311,7 @@ fn kill(agent: &mut Option<Child>) -> io::Result<()> {
     child.wait().map(drop)
 }
 
-fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
+pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
     let step = step.into();
     move |error| Failure::System(format!("demo: {step}: {error}"))
 }
