@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! status   -> {"snapshot": ..., ...}        (status_view.rs)
-//! policy   -> {"host": ..., "revision": ..., "text": ...}
+//! policy   -> {"host": ..., "inspection": ..., "revision": ..., "text": ...}
 //! confirm  -> {"confirmed": bool}           false: there was nothing to confirm
 //! detach   -> {"error": null | text}        the agent ends behind it
 //! ```
 
 use crate::failure::Failure;
+use crate::policy_source::InspectionArgs;
 use agent::{Ask, Input, Instance, Mailbox};
 use model::{HostId, Revision};
 use serde_json::{Value, json};
@@ -23,6 +24,12 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests are single words.
 const MAX_REQUEST: u64 = 64;
+
+/// For whom the agent reads its policy file, and what it puts over it.
+pub(crate) struct PolicyOf {
+    pub(crate) host: HostId,
+    pub(crate) inspection: InspectionArgs,
+}
 
 /// Who asked last may still be waiting for the answer to be written.
 pub(crate) struct Answering(Arc<Mutex<()>>);
@@ -39,7 +46,7 @@ pub(crate) fn serve(
     instance: &Instance,
     mailbox: Mailbox,
     status: impl Fn(&agent::Status) -> Value + Send + 'static,
-    host: HostId,
+    policy_of: PolicyOf,
 ) -> io::Result<Answering> {
     let path = instance.socket_path();
     // The lock says that whoever made it is gone.
@@ -56,7 +63,7 @@ pub(crate) fn serve(
             // One that can't be accepted, or goes away, concerns only who asked.
             let Ok(stream) = stream else { continue };
             let _busy = busy.lock();
-            if let Err(error) = answer(stream, &mailbox, &status, &host) {
+            if let Err(error) = answer(stream, &mailbox, &status, &policy_of) {
                 tracing::debug!(%error, "control request not answered");
             }
         }
@@ -71,7 +78,7 @@ fn answer(
     stream: UnixStream,
     mailbox: &Mailbox,
     status: &dyn Fn(&agent::Status) -> Value,
-    host: &HostId,
+    policy_of: &PolicyOf,
 ) -> io::Result<()> {
     // Who connects and says nothing must not keep others out for long.
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -80,7 +87,7 @@ fn answer(
     BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut request)?;
     let answer = match request.trim() {
         "status" => ask(mailbox, Ask::Status).map(|s| status(&s)),
-        "policy" => ask(mailbox, Ask::Policy).map(|p| policy(p, host)),
+        "policy" => ask(mailbox, Ask::Policy).map(|p| policy(p, policy_of)),
         "confirm" => ask(mailbox, Ask::Confirm).map(|c| json!({ "confirmed": c })),
         "detach" => ask(mailbox, Ask::Detach).map(|r| json!({ "error": r.err() })),
         other => Some(json!({ "error": format!("unknown request {other:?}") })),
@@ -89,15 +96,14 @@ fn answer(
     writeln!(&stream, "{answer}")
 }
 
-fn policy(newest: Option<(Revision, Arc<[u8]>)>, host: &HostId) -> Value {
-    match newest {
-        Some((revision, text)) => json!({
-            "host": host.as_str(),
-            "revision": revision.to_string(),
-            "text": String::from_utf8_lossy(&text),
-        }),
-        None => json!({ "host": host.as_str(), "revision": null, "text": null }),
-    }
+fn policy(newest: Option<(Revision, Arc<[u8]>)>, of: &PolicyOf) -> Value {
+    let (revision, text) = newest.unzip();
+    json!({
+        "host": of.host.as_str(),
+        "inspection": of.inspection.name(),
+        "revision": revision.map(|revision| revision.to_string()),
+        "text": text.map(|text| String::from_utf8_lossy(&text).into_owned()),
+    })
 }
 
 fn ask<T>(mailbox: &Mailbox, question: impl FnOnce(mpsc::Sender<T>) -> Ask) -> Option<T> {

@@ -5,11 +5,62 @@ use crate::control;
 use crate::failure::Failure;
 use crate::plane::{self, LivePlane, PlaneArgs};
 use agent::Instance;
-use model::{HostId, Inventory};
+use clap::{Args, ValueEnum};
+use model::{HostId, Inspection, Inventory};
 use policy::Finding;
 use policyfile::{PolicyFile, Positions};
 use std::path::Path;
 use std::sync::Arc;
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct InspectionArgs {
+    /// For the ovs plane: where this host has the policy of a receiver on another host asked, whatever the policy
+    /// file's settings say
+    #[arg(long, value_enum, value_name = "WHERE", env = "PORTCULLIS_INSPECTION")]
+    inspection: Option<InspectionName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InspectionName {
+    /// At the receiver's host, which learns the sender's groups
+    Destination,
+    /// Here, as far as it can be known here
+    Source,
+    /// At both
+    Both,
+}
+
+impl InspectionName {
+    pub(crate) fn inspection(self) -> Inspection {
+        match self {
+            Self::Destination => Inspection::Destination,
+            Self::Source => Inspection::Source,
+            Self::Both => Inspection::Both,
+        }
+    }
+}
+
+impl InspectionArgs {
+    /// As the command line takes it; `None` if the policy file decides.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        self.inspection.map(|name| match name {
+            InspectionName::Destination => "destination",
+            InspectionName::Source => "source",
+            InspectionName::Both => "both",
+        })
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let inspection = Some(InspectionName::from_str(name, false).ok()?);
+        Some(Self { inspection })
+    }
+
+    fn set(self, inventory: &mut Inventory, host: &HostId) {
+        if let (Some(name), Some(host)) = (self.inspection, inventory.hosts.get_mut(host)) {
+            host.settings.inspection = name.inspection();
+        }
+    }
+}
 
 /// The policy that is in force, or would be.
 pub(crate) struct InForce {
@@ -79,11 +130,15 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// For the agent: what makes an inventory of a file's bytes.
-pub(crate) fn parser(path: &Path, host: &HostId) -> agent::Parse {
+pub(crate) fn parser(path: &Path, host: &HostId, inspection: InspectionArgs) -> agent::Parse {
     let (file, host) = (path.display().to_string(), host.clone());
     Arc::new(move |bytes| {
         policyfile::parse_bytes(bytes, &file, &host)
-            .map(|read| read.inventory)
+            .map(|read| {
+                let mut inventory = read.inventory;
+                inspection.set(&mut inventory, &host);
+                inventory
+            })
             .map_err(|errors| errors.errors.iter().map(|e| one_line(e, &file)).collect())
     })
 }
@@ -103,6 +158,7 @@ pub(crate) fn in_force(
     instance: &Instance,
     policy: Option<&Path>,
     host: Option<&str>,
+    mut inspection: InspectionArgs,
 ) -> Result<InForce, Failure> {
     let (bytes, from, host) = if let Some(path) = policy {
         (
@@ -115,6 +171,10 @@ pub(crate) fn in_force(
             Failure::System("the agent has no policy in force yet; give one by --policy".to_owned())
         })?;
         let running = answer["host"].as_str().unwrap_or_default();
+        let of_agent = answer["inspection"].as_str();
+        if let Some(of_agent) = of_agent.and_then(InspectionArgs::named) {
+            inspection = of_agent;
+        }
         (
             text.as_bytes().to_vec(),
             "the running agent".to_owned(),
@@ -134,7 +194,8 @@ pub(crate) fn in_force(
         })?;
         (cached.text, path.display().to_string(), this_host(host)?)
     };
-    let (read, _) = understand(&bytes, &from, &host).map_err(Failure::Policy)?;
+    let (mut read, _) = understand(&bytes, &from, &host).map_err(Failure::Policy)?;
+    inspection.set(&mut read.inventory, &host);
     Ok(InForce {
         host,
         inventory: read.inventory,
@@ -165,10 +226,11 @@ fn told_by_cloudstack(instance: &Instance) -> Result<InForce, Failure> {
 pub(crate) fn look_named(
     args: PlaneArgs,
     instance: &Instance,
+    inspection: InspectionArgs,
 ) -> Result<Box<dyn LivePlane>, Failure> {
     let mut plane = plane::look(args, instance)?;
     // Without it, or without the right to read it, rules go by number.
-    if let Ok(policy) = in_force(instance, None, None) {
+    if let Ok(policy) = in_force(instance, None, None, inspection) {
         plane.recognize(&policy::compile(&policy.inventory, &policy.host).0)?;
     }
     Ok(plane)

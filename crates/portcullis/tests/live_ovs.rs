@@ -6,7 +6,7 @@
 use conformance::lab::{Attach, EchoServer, Lab, Offload, OpenVswitch, Vm};
 use model::MacAddr;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -122,8 +122,13 @@ impl Bed {
 
     /// Runs the agent until it has applied a policy.
     fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    fn start_with(&mut self, options: &[&str]) {
         let policy = self.policy();
         let mut run = self.command(&["run", "--policy", policy.to_str().expect("it is text")]);
+        run.args(options);
         run.stdout(Stdio::null()).stderr(Stdio::piped());
         let run = self.lab.host().run(move || run.spawn());
         self.agent = Some(run.expect("the binary runs"));
@@ -345,6 +350,52 @@ fn a_killed_agents_successor_writes_no_flow() {
     let log = bed.kill();
     assert!(!log.contains("not the cached policy"), "{log}");
     assert!(log.contains("writes=0"), "{log}");
+}
+
+/// The policy of two hosts, of which this one is `here`.
+fn between_hosts(bed: &Bed, settings: &str) {
+    let (device, mac) = (bed.web.device(), bed.web.mac());
+    let text = format!(
+        "version: 1\n{settings}
+hosts: {{ here: {{ tunnel-address: 192.0.2.1 }}, there: {{ tunnel-address: 192.0.2.2 }} }}
+networks: {{ lan: {{ subnets: [10.9.0.0/24], vni: 7 }} }}
+groups: {{ g: {{ tag: 1, rules: [{{ from: g, protocol: tcp, ports: 80 }}] }} }}
+ports:
+  web: {{ host: here, device: {device}, mac: '{mac}', addresses: 10.9.0.1, groups: g }}
+  far: {{ host: there, mac: '52:54:00:00:09:63', addresses: 10.9.0.99, groups: g }}
+"
+    );
+    fs::write(bed.policy(), text).expect("it can be written");
+}
+
+/// All flows of a switch that had none before.
+fn loaded_between_hosts(settings: &str, options: &[&str]) -> BTreeSet<String> {
+    let mut bed = Bed::new(true);
+    between_hosts(&bed, settings);
+    bed.start_with(&[&["--host", "here"], options].concat());
+    let (_, explained) = bed.explain("web", IN, "tcp 10.9.0.99:1024 -> 10.9.0.1:80");
+    assert_eq!(explained["differ"], false, "{explained:#}");
+    bed.kill();
+    // Without an agent that knows, it has to be said once more.
+    let alone = bed.portcullis(&[&["status", "-o", "json"], options].concat());
+    let status: Value = serde_json::from_slice(&alone.stdout).expect("it is JSON");
+    assert_eq!(status["drift"], json!([]), "{status:#}");
+    bed.flows().into_keys().collect()
+}
+
+#[test]
+fn the_command_line_says_where_receivers_of_other_hosts_are_asked() {
+    let destination = loaded_between_hosts("", &[]);
+    for name in ["source", "both", "destination"] {
+        let settings = format!("settings: {{ inspection: {name} }}");
+        let by_file = loaded_between_hosts(&settings, &[]);
+        let other = if name == "both" { "source" } else { "both" };
+        let settings = format!("settings: {{ inspection: {other} }}");
+        let by_option = loaded_between_hosts(&settings, &["--inspection", name]);
+        let differing: Vec<_> = by_file.symmetric_difference(&by_option).collect();
+        assert_eq!(differing, [""; 0], "{name}");
+        assert_eq!(by_file == destination, name == "destination", "{name}");
+    }
 }
 
 #[test]

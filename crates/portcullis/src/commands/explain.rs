@@ -4,7 +4,7 @@ use super::InstanceArgs;
 use crate::failure::Failure;
 use crate::output::{FormatArgs, colourful, print, text};
 use crate::plane::{self, LivePlane, PlaneArgs};
-use crate::policy_source::{InForce, in_force};
+use crate::policy_source::{InForce, InspectionArgs, in_force};
 use agent::Instance;
 use clap::{ArgGroup, Args};
 use dataplane::{FlowRecord, Outcome};
@@ -70,6 +70,9 @@ pub(crate) struct ExplainArgs {
     plane: PlaneArgs,
 
     #[command(flatten)]
+    inspection: InspectionArgs,
+
+    #[command(flatten)]
     format: FormatArgs,
 }
 
@@ -98,7 +101,12 @@ struct Answer {
 
 pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
     let instance = args.instance.instance()?;
-    let policy = in_force(&instance, args.policy.as_deref(), args.host.as_deref())?;
+    let policy = in_force(
+        &instance,
+        args.policy.as_deref(),
+        args.host.as_deref(),
+        args.inspection,
+    )?;
     let question = question(&args, &policy)?;
 
     let mut live: Result<Box<dyn LivePlane>, String> = match args.policy {

@@ -4,7 +4,7 @@ use super::InstanceArgs;
 use crate::failure::Failure;
 use crate::output::{Columns, FormatArgs, Tone, print, text};
 use crate::plane::PlaneArgs;
-use crate::policy_source::look_named;
+use crate::policy_source::{InspectionArgs, look_named};
 use clap::Args;
 use dataplane::{FlowRecord, Standing};
 use model::{Direction, FlowKey, FlowState, PortId};
@@ -33,12 +33,15 @@ pub(crate) struct FlowsArgs {
     plane: PlaneArgs,
 
     #[command(flatten)]
+    inspection: InspectionArgs,
+
+    #[command(flatten)]
     format: FormatArgs,
 }
 
 pub(crate) fn run(args: FlowsArgs) -> Result<(), Failure> {
     let instance = args.instance.instance()?;
-    let mut plane = look_named(args.plane, &instance)?;
+    let mut plane = look_named(args.plane, &instance, args.inspection)?;
     let wanted = args.port.as_deref().map(PortId::new);
     if let Some(port) = &wanted
         && !plane.ports()?.contains(port)

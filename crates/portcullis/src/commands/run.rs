@@ -5,7 +5,7 @@ use crate::control;
 use crate::failure::Failure;
 use crate::logging::{self, LogArgs};
 use crate::plane::{self, PlaneArgs};
-use crate::policy_source::{parser, read_file, this_host, understand};
+use crate::policy_source::{InspectionArgs, parser, read_file, this_host, understand};
 use crate::status_view;
 use agent::{Event, Guard, Input, Mailbox, Outcome, Setup, drive};
 use anyhow::Context;
@@ -45,6 +45,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     plane: PlaneArgs,
 
+    #[command(flatten)]
+    inspection: InspectionArgs,
+
     /// Remove a first enforcement after so many seconds, unless someone confirms it
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     confirm: Option<u32>,
@@ -71,7 +74,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     logging::start(args.log.clone());
     let instance = args.instance.instance()?;
     let host = this_host(args.host.as_deref())?;
-    let parse = parser(&args.policy, &host);
+    let parse = parser(&args.policy, &host, args.inspection);
     let cached = agent::cached_policy(&instance, &parse);
     if cached.is_none() {
         // Nothing to enforce: said before anything is loaded.
@@ -102,10 +105,13 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     let (name, direct) = (args.plane.name(), args.direct);
     let status =
         move |status: &agent::Status| status_view::of_agent(status, &view_of, &file, name, direct);
-    let answering =
-        control::serve(&instance, mailbox.clone(), status, host.clone()).map_err(|e| {
-            Failure::System(format!("opening {}: {e}", instance.socket_path().display()))
-        })?;
+    let policy_of = control::PolicyOf {
+        host: host.clone(),
+        inspection: args.inspection,
+    };
+    let answering = control::serve(&instance, mailbox.clone(), status, policy_of).map_err(|e| {
+        Failure::System(format!("opening {}: {e}", instance.socket_path().display()))
+    })?;
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("waiting for signals")?;
 
     let setup = Setup {

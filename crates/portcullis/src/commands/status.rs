@@ -4,7 +4,7 @@ use super::InstanceArgs;
 use crate::failure::Failure;
 use crate::output::{FormatArgs, print};
 use crate::plane::PlaneArgs;
-use crate::policy_source::look_named;
+use crate::policy_source::{InspectionArgs, look_named};
 use crate::{control, status_view};
 use clap::Args;
 
@@ -28,6 +28,9 @@ pub(crate) struct StatusArgs {
     plane: PlaneArgs,
 
     #[command(flatten)]
+    inspection: InspectionArgs,
+
+    #[command(flatten)]
     format: FormatArgs,
 }
 
@@ -36,7 +39,7 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
     let status = match control::request(&instance, "status")? {
         Some(status) => status,
         None => {
-            let mut plane = look_named(args.plane, &instance)?;
+            let mut plane = look_named(args.plane, &instance, args.inspection)?;
             let can = plane.capabilities();
             let counters = plane.counters().map_err(Failure::system)?;
             let devices = plane.find_devices()?;

@@ -9,7 +9,7 @@ use super::wait_until;
 use crate::control;
 use crate::failure::Failure;
 use crate::plane::{PlaneArgs, PlaneName};
-use crate::policy_source::look_named;
+use crate::policy_source::{InspectionArgs, look_named};
 use agent::Instance;
 use conformance::lab::Namespace;
 use model::{DropReason, FlowKey, PortId};
@@ -153,7 +153,7 @@ impl Enforcement {
     pub(crate) fn flows(&self, role: Role) -> Result<BTreeSet<FlowKey>, Failure> {
         let port = PortId::new(role.name());
         let flows = self.host.run(|| {
-            let mut plane = look_named(self.plane, &self.instance)?;
+            let mut plane = look_named(self.plane, &self.instance, InspectionArgs::default())?;
             plane.flows(Some(&port))
         })?;
         Ok(flows.into_iter().map(|flow| flow.key).collect())
