@@ -35,6 +35,7 @@ pub struct OverlayView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerHost {
     pub address: IpAddr,
+    /// By tag only if both hosts are known so.
     pub trust: PeerTrust,
 }
 
@@ -116,7 +117,11 @@ pub(crate) fn overlay(
             continue;
         };
         if let Some(address) = other.tunnel_address {
-            let trust = other.peer_trust;
+            // Who isn't sent the option can't ask for it.
+            let trust = match (this.peer_trust, other.peer_trust) {
+                (PeerTrust::Tag, PeerTrust::Tag) => PeerTrust::Tag,
+                (PeerTrust::Address, _) | (_, PeerTrust::Address) => PeerTrust::Address,
+            };
             network.hosts.insert(other.id.clone());
             peers.insert(other.id.clone(), PeerHost { address, trust });
         }
