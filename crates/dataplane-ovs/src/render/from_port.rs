@@ -3,7 +3,7 @@
 //! Source: docs/semantics.md "Guard", from-port. What OpenFlow can't see is a capability that is missing.
 
 use super::Scene;
-use super::own;
+use super::{identity, own};
 use crate::draft::{Draft, ETH_ARP, ETH_IP, ETH_IPV6, ETH_RARP};
 use crate::registers::{Flag, NETWORK};
 use crate::tables::Table;
@@ -87,12 +87,14 @@ fn ip(scene: &mut Scene<'_>) {
         );
     }
     let v4 = own::begin(Draft::new(table, 20).eth(ETH_IP), Field::IpSrc, Family::V4);
+    let v4 = identity::of_source(scene, v4, Field::IpSrc, Family::V4);
     scene.add(v4.goto(Table::FromIp4));
     let v6 = own::begin(
         Draft::new(table, 20).eth(ETH_IPV6),
         Field::Ipv6Src,
         Family::V6,
     );
+    let v6 = identity::of_source(scene, v6, Field::Ipv6Src, Family::V6);
     scene.add(v6.goto(Table::FromIp6));
     // Listed ethertypes.
     scene.add(Draft::new(table, 0).goto(Table::Passed));

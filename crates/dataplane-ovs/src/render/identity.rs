@@ -33,7 +33,6 @@ pub(super) fn render(scene: &mut Scene<'_>) {
         let of_family = |table, priority| Draft::new(table, priority).eth(ethertype(family));
         for scope in &tagged {
             let out = of_family(Table::OutIdentity, 20).on_part(SCOPE, *scope);
-            let out = ask(scene, out, src, family).copy(TAGS, SOURCE_TAGS);
             let out = ask(scene, out.raise(&[Flag::TAGGED]), dst, family);
             scene.add(out.goto(Table::Elide));
         }
@@ -43,6 +42,15 @@ pub(super) fn render(scene: &mut Scene<'_>) {
         scene.add(came.copy(SOURCE_TAGS, TAGS).goto(Table::Elide));
         let asked = ask(scene, of_family(Table::InIdentity, 10), src, family);
         scene.add(asked.goto(Table::Elide));
+    }
+}
+
+/// Who the source is: other hosts are told, or receivers' rules ask before the tunnel, also of what passes without any
+/// rule here.
+pub(super) fn of_source(scene: &Scene<'_>, draft: Draft, source: Field, family: Family) -> Draft {
+    match scene.board.tunnel {
+        Some(_) => ask(scene, draft, source, family).copy(TAGS, SOURCE_TAGS),
+        None => draft,
     }
 }
 
