@@ -83,6 +83,10 @@ pub(super) fn render(scene: &mut Scene<'_>) {
     for flag in [Flag::PERMITTED, Flag::LIVE] {
         scene.add(permitted(flag).goto(Table::Send));
     }
+    // The other host takes a word for that of rules that keep state: of what others permit, it must not start a flow,
+    // and what others let out is in no tracker.
+    let stateless = Draft::new(Table::AheadVerdict, 20).with(Flag::PERMITTED);
+    scene.add(stateless.without(Flag::STATEFUL).goto(Table::Send));
     scene.add(Draft::new(Table::AheadVerdict, 0).drop(DropReason::NoRule));
 }
 
