@@ -5,6 +5,7 @@
 //! same one can be shown to every judge.
 //! Cost: some microseconds per packet; a trace holds one inventory per policy change.
 
+mod between;
 mod change;
 mod dice;
 mod infrastructure;
@@ -13,6 +14,7 @@ mod oddities;
 mod scene;
 mod talk;
 
+pub use between::{between, hosts, is_addressed, tunnel_address};
 pub use dice::Dice;
 
 use change::Changes;

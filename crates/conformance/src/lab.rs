@@ -22,10 +22,12 @@ mod sockets;
 mod switch;
 mod tap;
 
-pub use cable::{CableEnd, cable};
+pub use cable::{CABLE_BRIDGE, CableEnd, cable};
 pub use kept::{Kept, kept, remove_kept};
 pub use namespace::{Namespace, Offload};
-pub use packets::{Arrival, FrameEnd, PacketSocket, probe, probe_by};
+pub use packets::{
+    Arrival, FrameEnd, PacketSocket, Receiver, is_through, probe, probe_by, probe_many,
+};
 pub use sockets::{Asked, EchoServer};
 pub use switch::OpenVswitch;
 pub use tap::Tap;

@@ -36,10 +36,12 @@
 
 mod parse;
 mod run;
+mod two_hosts;
 mod wire_plane;
 
 pub use parse::{BadScenario, load, parse};
 pub use run::{Failure, Ran, Seen, Subject, run};
+pub use two_hosts::{Plane, TwoHosts};
 pub use wire_plane::{DeviceKind, RealPlane, WireJudge, WirePlane, unshown};
 
 use model::{

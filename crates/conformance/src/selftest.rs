@@ -7,10 +7,12 @@
 //! and id. A packet about which the contract leaves the verdict open is not compared, and counted.
 //! Where the two then differ, their state may, too, so that trace ends there.
 
+mod between;
 mod coverage;
 mod dump;
 mod report;
 
+pub use between::{Deliveries, run_between};
 pub use coverage::Coverage;
 pub use report::{Failure, words};
 
@@ -215,7 +217,7 @@ fn shrunk(
     let wanted = mismatch.kind();
     let mut begun = trace.clone();
     begun.events.truncate(mismatch.at + 1);
-    shrink::shrink(begun, |candidate| {
+    shrink::shrink(shrink::TRIES, begun, |candidate| {
         let seen = walk(candidate, oracle, judge, |_, _, _| {});
         seen.filter(|m| m.kind() == wanted).map(|m| m.at)
     })

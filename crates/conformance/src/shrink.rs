@@ -7,13 +7,17 @@ use model::{Elision, GroupId, Inventory, PortId, RuleId, Settings};
 use std::sync::Arc;
 
 /// Candidates tried at most; a plane in a kernel needs milliseconds for each.
-const TRIES: usize = 2_000;
+pub(crate) const TRIES: usize = 2_000;
 
 /// `fails` says at which event a candidate fails.
-pub(crate) fn shrink(trace: Trace, fails: impl FnMut(&Trace) -> Option<usize>) -> Trace {
+pub(crate) fn shrink(
+    tries: usize,
+    trace: Trace,
+    fails: impl FnMut(&Trace) -> Option<usize>,
+) -> Trace {
     let mut shrinker = Shrinker {
         smallest: trace,
-        tries: TRIES,
+        tries,
         fails,
     };
     shrinker.events();
@@ -89,7 +93,13 @@ impl<F: FnMut(&Trace) -> Option<usize>> Shrinker<F> {
     /// Everything that could go, the larger first.
     fn reductions(&self) -> Vec<Reduction> {
         let mut found = vec![
-            Reduction::Settings(|s| *s = Settings::default()),
+            Reduction::Settings(|s| {
+                let inspection = s.inspection;
+                *s = Settings {
+                    inspection,
+                    ..Settings::default()
+                };
+            }),
             Reduction::Settings(|s| s.budgets = Settings::default().budgets),
             Reduction::Settings(|s| s.timeouts = Settings::default().timeouts),
             Reduction::Settings(|s| s.elision = Elision::Off),

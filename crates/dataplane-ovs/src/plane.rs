@@ -9,6 +9,7 @@ mod tracker;
 mod tunnels;
 
 use crate::books::Books;
+use crate::cookie::Cookie;
 use crate::counts;
 use crate::flow_set::FlowSet;
 use crate::names::Names;
@@ -120,8 +121,17 @@ impl OvsPlane {
         self.tend().map_err(io::Error::other)
     }
 
-    /// For tests: no connection is remembered.
+    /// For tests: no connection is remembered, nor where a MAC was seen.
     pub fn forget_state(&mut self) -> io::Result<()> {
+        let bridges: Vec<String> = self.switches.keys().cloned().collect();
+        for bridge in bridges {
+            let learned = openflow::Change::DeleteAll {
+                cookie: Cookie::Learned.number(),
+                mask: u64::MAX,
+                table: None,
+            };
+            self.switch(&bridge)?.change(&[learned])?;
+        }
         match self.control()?.call("dpctl/flush-conntrack", &[]) {
             // Before the first bridge.
             Err(error) if !error.to_string().contains("no datapaths exist") => {

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use agent::Instance;
 use clap::{Args, ValueEnum};
 use conformance::Judge;
+use conformance::selftest::Deliveries;
 use dataplane::{Capabilities, DataPlane, DevicesInForce, FlowRecord, Outcome, Target};
 use dataplane_iptables::Backend;
 use model::{Direction, PortId};
@@ -243,6 +244,19 @@ pub(crate) fn with_trial<T: Send>(
         PlaneName::Ebpf => ebpf::with_trial(args.name(), work),
         PlaneName::Iptables => iptables::with_trial(args.backend(), work),
         PlaneName::Ovs => ovs::with_trial(work),
+    }
+}
+
+/// Calls `work` with two hosts of their own that tunnel to each other.
+pub(crate) fn with_trial_hosts<T>(
+    args: PlaneArgs,
+    work: impl FnOnce(&mut dyn Deliveries, Capabilities) -> T,
+) -> Result<T, Failure> {
+    match args.plane {
+        PlaneName::Ovs => ovs::with_trial_hosts(|hosts| work(hosts, dataplane_ovs::CAPABILITIES)),
+        PlaneName::Ebpf | PlaneName::Iptables => Err(Failure::Usage(
+            "--hosts 2 is for --plane ovs: the others build no tunnels".to_owned(),
+        )),
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct InspectionArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum InspectionName {
+enum InspectionName {
     /// At the receiver's host, which learns the sender's groups
     Destination,
     /// Here, as far as it can be known here
@@ -31,7 +31,7 @@ pub(crate) enum InspectionName {
 }
 
 impl InspectionName {
-    pub(crate) fn inspection(self) -> Inspection {
+    fn inspection(self) -> Inspection {
         match self {
             Self::Destination => Inspection::Destination,
             Self::Source => Inspection::Source,
@@ -48,6 +48,10 @@ impl InspectionArgs {
             InspectionName::Source => "source",
             InspectionName::Both => "both",
         })
+    }
+
+    pub(crate) fn inspection(self) -> Option<Inspection> {
+        self.inspection.map(InspectionName::inspection)
     }
 
     fn named(name: &str) -> Option<Self> {

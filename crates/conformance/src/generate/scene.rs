@@ -40,8 +40,12 @@ pub(super) struct Own {
 impl Scene {
     pub(super) fn of(made: &Inventory) -> Self {
         let here = here();
-        let local = made.ports.values();
-        let local = local.filter(|p| p.host.as_ref() == Some(&here));
+        Self::with(made, |port| port.host.as_ref() == Some(&here))
+    }
+
+    /// Its ports are those that are `judged`.
+    pub(super) fn with(made: &Inventory, judged: impl Fn(&Port) -> bool) -> Self {
+        let local = made.ports.values().filter(|port| judged(port));
         let mut addresses: Vec<IpAddr> = OUTSIDE.map(parse_address).to_vec();
         let mut members: BTreeMap<GroupId, Vec<Prefix>> = BTreeMap::new();
         for port in made.ports.values() {

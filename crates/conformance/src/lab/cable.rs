@@ -19,6 +19,9 @@ pub struct CableEnd<'a> {
     pub address: Ipv4Addr,
 }
 
+/// Of each host, with its address.
+pub const CABLE_BRIDGE: &str = "br-phy";
+
 /// Room for a frame of 1500 bytes with all headers of a tunnel.
 const MTU: u16 = 1600;
 
@@ -31,11 +34,11 @@ pub fn cable(a: CableEnd<'_>, b: CableEnd<'_>) -> Result<(), LabError> {
     for (end, device) in [(a, near), (b, far)] {
         let host = end.lab.host();
         host.ip(&format!("link set {device} up"))?;
-        end.switch.add_bridge("br-phy", false)?;
-        end.switch.add_port("br-phy", &device, &[])?;
+        end.switch.add_bridge(CABLE_BRIDGE, false)?;
+        end.switch.add_port(CABLE_BRIDGE, &device, &[])?;
         let address = end.address;
         host.ip(&format!(
-            "addr add {address}/24 dev br-phy\nlink set br-phy up"
+            "addr add {address}/24 dev {CABLE_BRIDGE}\nlink set {CABLE_BRIDGE} up"
         ))?;
     }
     Ok(())

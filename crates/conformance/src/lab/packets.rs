@@ -27,6 +27,13 @@ pub trait FrameEnd {
     fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError>;
 }
 
+/// One of those that may get a probe.
+pub struct Receiver<'a> {
+    pub name: &'a str,
+    pub end: &'a dyn FrameEnd,
+    pub addressed: bool,
+}
+
 /// What became of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -60,7 +67,6 @@ pub fn probe_by(
     frames: &[Vec<u8>],
     marker_mac: MacAddr,
 ) -> Result<Vec<Arrival>, LabError> {
-    static MARKERS: AtomicU64 = AtomicU64::new(0);
     // A frame waits in the queue of the processor that sent it: one processor keeps the order.
     let _pinned = Pinned::here();
     for frame in frames {
@@ -70,9 +76,7 @@ pub fn probe_by(
     let deadline = Instant::now() + PATIENCE;
     let left = || deadline.saturating_duration_since(Instant::now());
     for _ in 0..markers {
-        let number = MARKERS.fetch_add(1, Ordering::Relaxed);
-        let nonce = [&number.to_be_bytes()[..], &std::process::id().to_be_bytes()].concat();
-        let marker = build::rarp(marker_mac).trailer(&nonce).bytes();
+        let marker = marker(marker_mac);
         sender.send(&marker)?;
         loop {
             let Some(seen) = receiver.receive(left())? else {
@@ -97,6 +101,71 @@ pub fn probe_by(
         }
     }
     Ok(arrivals)
+}
+
+/// Who of several gets a frame: each is to get the markers. Rounds of them end early when all whom it is
+/// `addressed` to have it.
+pub fn probe_many(
+    markers: u32,
+    sender: &dyn FrameEnd,
+    receivers: &[Receiver<'_>],
+    frame: &[u8],
+    marker_mac: MacAddr,
+) -> Result<Vec<bool>, LabError> {
+    let _pinned = Pinned::here();
+    sender.send(frame)?;
+    let mut arrived = vec![false; receivers.len()];
+    for _ in 0..markers {
+        let marker = marker(marker_mac);
+        sender.send(&marker)?;
+        for (receiver, arrived) in receivers.iter().zip(&mut arrived) {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let Some(seen) = receiver.end.receive(left)? else {
+                    let step = format!("the marker for {}: nothing arrives at all", receiver.name);
+                    return Err(failed(step)(io::ErrorKind::TimedOut.into()));
+                };
+                if seen == marker {
+                    break;
+                }
+                *arrived |= is_same(frame, &seen);
+            }
+        }
+        let missing = |(receiver, arrived): (&Receiver<'_>, &bool)| receiver.addressed && !arrived;
+        if !receivers.iter().zip(&arrived).any(missing) {
+            break;
+        }
+    }
+    Ok(arrived)
+}
+
+/// Whether a marker arrives in this time: what was sent before it, and is on its way, is gone then.
+pub fn is_through(
+    sender: &dyn FrameEnd,
+    receiver: &dyn FrameEnd,
+    marker_mac: MacAddr,
+    within: Duration,
+) -> Result<bool, LabError> {
+    let marker = marker(marker_mac);
+    sender.send(&marker)?;
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match receiver.receive(left)? {
+            Some(seen) if seen == marker => return Ok(true),
+            Some(_) => {}
+            None => return Ok(false),
+        }
+    }
+}
+
+/// Another than any before.
+fn marker(mac: MacAddr) -> Vec<u8> {
+    static MARKERS: AtomicU64 = AtomicU64::new(0);
+    let number = MARKERS.fetch_add(1, Ordering::Relaxed);
+    let nonce = [&number.to_be_bytes()[..], &std::process::id().to_be_bytes()].concat();
+    build::rarp(mac).trailer(&nonce).bytes()
 }
 
 /// The kernel's IP code cuts off what stands behind a packet's end.

@@ -289,7 +289,7 @@ impl WirePlane {
 }
 
 /// The bit of a VLAN tag that says that there is one, inside of an Open vSwitch.
-fn is_drop_eligible(frame: &[u8]) -> bool {
+pub(super) fn is_drop_eligible(frame: &[u8]) -> bool {
     let tag = frame.get(12..15);
     tag.is_some_and(|tag| matches!(tag, [0x81, 0x00, c] | [0x88, 0xa8, c] if c & 0x10 != 0))
 }

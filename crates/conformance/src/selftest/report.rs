@@ -2,7 +2,7 @@
 
 use super::{Mismatch, dump, shrunk, walk};
 use crate::generate::{self, Event, Trace};
-use crate::judge::{Judge, Open, OracleJudge};
+use crate::judge::{Answer, Judge, Open, OracleJudge};
 use model::{Capabilities, PassReason, Verdict};
 use std::fmt::{self, Write};
 
@@ -10,6 +10,12 @@ use std::fmt::{self, Write};
 pub struct Failure {
     pub trace: Trace,
     text: String,
+}
+
+impl Failure {
+    pub(super) fn told(trace: Trace, text: String) -> Self {
+        Self { trace, text }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -50,44 +56,16 @@ fn tell(text: &mut String, trace: &Trace, judge: &mut dyn Judge, capabilities: C
         answers.push((expected.clone(), seen.clone()));
     });
     let mut answers = answers.into_iter();
-    let mut before: Option<Vec<String>> = None;
+    let mut told = Telling::default();
     for event in &trace.events {
-        match event {
-            Event::Policy(inventory) => {
-                let lines = dump::lines(inventory, &generate::host());
-                let shown = match &before {
-                    None => lines.clone(),
-                    Some(before) => dump::difference(before, &lines),
-                };
-                say(text, format_args!("policy {}", inventory.revision));
-                for line in shown {
-                    say(text, format_args!("    {line}"));
-                }
-                before = Some(lines);
-            }
-            Event::Advance(by) => say(text, format_args!("{by:?} later")),
-            Event::Packet(sent) => {
-                let what = wire::words::describe(&sent.frame);
-                say(
-                    text,
-                    format_args!("{} at {}: {what}", sent.direction, sent.port),
-                );
-                say(text, format_args!("    {}", hex(&sent.frame)));
-                if let Some((expected, seen)) = answers.next() {
-                    let open = match expected.open {
-                        Open::No => "",
-                        Open::MayDrop => " (or drop)",
-                        Open::Either => " (open)",
-                    };
-                    say(
-                        text,
-                        format_args!("    oracle: {}{open}", words(&expected.verdict)),
-                    );
-                    if seen.verdict != expected.verdict {
-                        let name = judge.name();
-                        say(text, format_args!("    {name}: {}", words(&seen.verdict)));
-                    }
-                }
+        told.event(event);
+        if let Event::Packet(_) = event
+            && let Some((expected, seen)) = answers.next()
+        {
+            told.line(format_args!("    oracle: {}", answered(&expected)));
+            if seen.verdict != expected.verdict {
+                let name = judge.name();
+                told.line(format_args!("    {name}: {}", words(&seen.verdict)));
             }
         }
     }
@@ -96,13 +74,56 @@ fn tell(text: &mut String, trace: &Trace, judge: &mut dyn Judge, capabilities: C
         (judge.name(), judge.last_trace()),
     ] {
         for line in lines {
-            say(text, format_args!("  {name}: {line}"));
+            told.line(format_args!("  {name}: {line}"));
+        }
+    }
+    text.push_str(&told.text);
+}
+
+/// A trace in lines, of policies after the first one what is new.
+#[derive(Default)]
+pub(super) struct Telling {
+    pub(super) text: String,
+    before: Option<Vec<String>>,
+}
+
+impl Telling {
+    pub(super) fn line(&mut self, line: fmt::Arguments<'_>) {
+        writeln!(self.text, "{line}").expect("a string takes everything");
+    }
+
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Policy(inventory) => {
+                let lines = dump::lines(inventory, &generate::host());
+                let shown = match &self.before {
+                    None => lines.clone(),
+                    Some(before) => dump::difference(before, &lines),
+                };
+                self.line(format_args!("policy {}", inventory.revision));
+                for line in shown {
+                    self.line(format_args!("    {line}"));
+                }
+                self.before = Some(lines);
+            }
+            Event::Advance(by) => self.line(format_args!("{by:?} later")),
+            Event::Packet(sent) => {
+                let what = wire::words::describe(&sent.frame);
+                self.line(format_args!("{} at {}: {what}", sent.direction, sent.port));
+                self.line(format_args!("    {}", hex(&sent.frame)));
+            }
         }
     }
 }
 
-fn say(text: &mut String, line: fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("a string takes everything");
+/// A verdict, and what the contract leaves open about it.
+pub(super) fn answered(answer: &Answer) -> String {
+    let open = match answer.open {
+        Open::No => "",
+        Open::MayDrop => " (or drop)",
+        Open::Either => " (open)",
+    };
+    format!("{}{open}", words(&answer.verdict))
 }
 
 /// A verdict with its reason in one phrase.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-struct Switch {
+pub(crate) struct Switch {
     plane: OvsPlane,
     now: Duration,
 }
@@ -18,17 +18,22 @@ pub(crate) fn with_plane<T: Send>(
     devices: DeviceKind,
     work: impl FnOnce(&mut WirePlane) -> T + Send,
 ) -> T {
-    let make = |run_dir: &Path| -> io::Result<Box<dyn RealPlane>> {
+    let make =
+        |run_dir: &Path| -> io::Result<Box<dyn RealPlane>> { Ok(Box::new(Switch::open(run_dir)?)) };
+    WirePlane::run_on_switch(devices, make, work).unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl Switch {
+    pub(crate) fn open(run_dir: &Path) -> io::Result<Self> {
         let config = OvsConfig {
             instance: "test".to_owned(),
             run_dir: run_dir.to_owned(),
         };
-        Ok(Box::new(Switch {
+        Ok(Self {
             plane: OvsPlane::open(config)?,
             now: START,
-        }))
-    };
-    WirePlane::run_on_switch(devices, make, work).unwrap_or_else(|error| panic!("{error}"))
+        })
+    }
 }
 
 impl RealPlane for Switch {

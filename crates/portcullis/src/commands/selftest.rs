@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::output;
 use crate::plane::{self, PlaneArgs};
+use crate::policy_source::InspectionArgs;
 use anyhow::Context;
 use clap::Args;
 use conformance::selftest::{self, Progress};
@@ -16,9 +17,16 @@ use std::time::{Duration, Instant};
 ///
 /// Policies and packets are generated from the seed, with their history: replies, errors, fragments,
 /// changes in mid-flow. Each packet is judged by the contract and by the data plane: by the loaded program,
-/// or (iptables, ovs) for real, in network namespaces of its own, with an Open vSwitch of its own. No device is touched, and an enforcement that
-/// is in place goes on. The last line counts the mismatches; the exit code is 0 if there are none.
+/// or (iptables, ovs) for real, in network namespaces of its own, with an Open vSwitch of its own. No device is
+/// touched, and an enforcement that is in place goes on. The last line counts the mismatches; the exit code is 0 if there are none.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  portcullis selftest
+  portcullis selftest --plane ovs --cases 20000
+  portcullis selftest --plane ovs --hosts 2 --inspection source --cases 20000
+
+Exit codes: 0 no mismatch, 1 mismatches, or stopped before the end, 4 the system refused.")]
 pub(crate) struct SelftestArgs {
     #[command(flatten)]
     plane: PlaneArgs,
@@ -30,6 +38,13 @@ pub(crate) struct SelftestArgs {
     /// The same seed, the same policies and packets
     #[arg(long, default_value_t = 1)]
     seed: u64,
+
+    /// With 2: whether packets from host to host arrive where they should, through tunnels (ovs)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    hosts: u8,
+
+    #[command(flatten)]
+    inspection: InspectionArgs,
 
     /// Also print which verdicts were met, and how often
     #[arg(long)]
@@ -49,9 +64,16 @@ pub(crate) fn run(args: SelftestArgs) -> Result<(), Failure> {
             false => ControlFlow::Continue(()),
         }
     };
-    let report = plane::with_trial(args.plane, |judge, capabilities| {
-        selftest::run(judge, capabilities, args.cases, args.seed, go_on)
-    })?;
+    let (cases, seed) = (args.cases, args.seed);
+    let report = match args.hosts {
+        2 => plane::with_trial_hosts(args.plane, |hosts, capabilities| {
+            let inspection = args.inspection.inspection().unwrap_or_default();
+            selftest::run_between(hosts, capabilities, inspection, cases, seed, go_on)
+        })?,
+        _ => plane::with_trial(args.plane, |judge, capabilities| {
+            selftest::run(judge, capabilities, cases, seed, go_on)
+        })?,
+    };
     ticker.end();
     if let Some(trouble) = report.trouble {
         return Err(Failure::System(format!(

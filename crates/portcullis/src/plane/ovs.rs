@@ -3,7 +3,8 @@
 use super::{Flaw, FlawAt, LivePlane, asking};
 use crate::failure::Failure;
 use agent::Instance;
-use conformance::scenario::{DeviceKind, RealPlane, WireJudge, WirePlane};
+use conformance::scenario::{DeviceKind, Plane, RealPlane, TwoHosts, WireJudge, WirePlane};
+use conformance::selftest::Deliveries;
 use conformance::{Judge, START};
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, FlowRecord,
@@ -49,15 +50,29 @@ pub(super) fn is_there(instance: &Instance, run_dir: &Path) -> Result<bool, Fail
 pub(super) fn with_trial<T: Send>(
     work: impl FnOnce(&mut dyn Judge, Capabilities) -> T + Send,
 ) -> Result<T, Failure> {
-    let make = |run_dir: &Path| -> io::Result<Box<dyn RealPlane>> {
+    let make =
+        |run_dir: &Path| -> io::Result<Box<dyn RealPlane>> { Ok(Box::new(Trial::open(run_dir)?)) };
+    let shown = |wire: &mut WirePlane| work(&mut WireJudge(wire), dataplane_ovs::CAPABILITIES);
+    WirePlane::run_on_switch(DeviceKind::Veth, make, shown).map_err(Failure::system)
+}
+
+/// By two Open vSwitches of their own, of which each has a plane.
+pub(super) fn with_trial_hosts<T>(
+    work: impl FnOnce(&mut dyn Deliveries) -> T,
+) -> Result<T, Failure> {
+    let make = |run_dir: &Path| Ok(Box::new(Trial::open(run_dir)?) as Plane);
+    let mut hosts = TwoHosts::new(make).map_err(Failure::system)?;
+    Ok(work(&mut hosts))
+}
+
+impl Trial {
+    fn open(run_dir: &Path) -> io::Result<Self> {
         let plane = OvsPlane::open(OvsConfig {
             instance: "selftest".to_owned(),
             run_dir: run_dir.to_owned(),
         })?;
-        Ok(Box::new(Trial { plane, now: START }))
-    };
-    let shown = |wire: &mut WirePlane| work(&mut WireJudge(wire), dataplane_ovs::CAPABILITIES);
-    WirePlane::run_on_switch(DeviceKind::Veth, make, shown).map_err(Failure::system)
+        Ok(Self { plane, now: START })
+    }
 }
 
 fn config(instance: &Instance, run_dir: &Path) -> OvsConfig {
