@@ -146,6 +146,16 @@ fn a_command_line_without_sense_is_told_what_is_missing() {
         &["\"../etc\" can't name an instance"],
     );
     check(&dir.run(&["explain", "--port", "vm1"]), 2, &["--ingress"]);
+    check(
+        &dir.run(&["run", "--policy", "x", "--inspection", "nowhere"]),
+        2,
+        &["destination, source, both"],
+    );
+    check(
+        &dir.run(&["selftest", "--plane", "ebpf", "--hosts", "2"]),
+        2,
+        &["--plane ovs"],
+    );
 }
 
 #[test]

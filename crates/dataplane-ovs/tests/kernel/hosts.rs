@@ -144,6 +144,19 @@ fn hosts_that_know_members_by_address_understand_each_other() {
 }
 
 #[test]
+fn a_host_that_is_known_by_addresses_understands_one_that_tags() {
+    let mut hosts = Hosts::new();
+    let tags = policy("tag", "destination");
+    let mixed = tags.replace(
+        "192.0.2.2, peer-trust: tag",
+        "192.0.2.2, peer-trust: address",
+    );
+    assert_ne!(mixed, tags);
+    hosts.apply(&mixed);
+    check(&hosts);
+}
+
+#[test]
 fn the_source_judges_for_both() {
     let mut hosts = Hosts::new();
     hosts.apply(&policy("tag", "source"));
