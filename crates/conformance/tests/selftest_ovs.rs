@@ -32,13 +32,11 @@ fn generated_traces_between_hosts_that_ask_the_receivers_rules_at_the_destinatio
 }
 
 #[test]
-#[ignore = "what a receiver knows for a reply, and its rules don't permit, the source drops"]
 fn generated_traces_between_hosts_that_ask_the_receivers_rules_at_the_source() {
     check_between(Inspection::Source);
 }
 
 #[test]
-#[ignore = "what a receiver knows for a reply, and its rules don't permit, the source drops"]
 fn generated_traces_between_hosts_that_ask_the_receivers_rules_at_both() {
     check_between(Inspection::Both);
 }

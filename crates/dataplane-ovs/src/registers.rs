@@ -110,6 +110,9 @@ impl Flag {
     /// By what this host's tracker says: a packet of a flow that the port began, or a reply.
     pub(crate) const FORTH: Flag = Flag(1 << 16);
     pub(crate) const BACK: Flag = Flag(1 << 17);
+    /// The rules are asked whether the port may begin what this packet then answers; they say that it may.
+    pub(crate) const REVERSED: Flag = Flag(1 << 22);
+    pub(crate) const MAY_ANSWER: Flag = Flag(1 << 23);
     /// Of the port: its rules say of each flow who began it.
     pub(crate) const KEEPS_STATE: Flag = Flag(1 << 18);
 

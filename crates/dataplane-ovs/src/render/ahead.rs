@@ -8,11 +8,13 @@
 //! Only what this host's tracker knows for certain can be inspected: whether a packet is a reply to the remote
 //! port, the remote host's tracker knows better. Everything else is left to the destination, which judges as if
 //! there were no inspection here: fragments, what is for many, protocols without state, what a port sends some of
-//! whose rules keep no state, and TCP that began before anybody looked.
+//! whose rules keep no state, and TCP that began before anybody looked. So is what the receiver's rules deny, but
+//! would take for an answer: it may have begun a flow of the same ports by a packet that didn't get through.
 
 use super::classify::{GROUP_BIT, mac_value};
 use super::from_port::{FRAGMENT, ICMP, ICMPV6, TCP, UDP};
 use super::own::ethertype;
+use super::track::{ACK, SYN};
 use super::{Scene, Segment, tunnel};
 use crate::draft::Draft;
 use crate::registers::{Flag, PROFILE, REMOTE, SEGMENT, SOURCE_TAGS, TAGS};
@@ -87,6 +89,8 @@ pub(super) fn render(scene: &mut Scene<'_>) {
     // and what others let out is in no tracker.
     let stateless = Draft::new(Table::AheadVerdict, 20).with(Flag::PERMITTED);
     scene.add(stateless.without(Flag::STATEFUL).goto(Table::Send));
+    let may_answer = Draft::new(Table::AheadVerdict, 5).with(Flag::MAY_ANSWER);
+    scene.add(may_answer.goto(Table::Send));
     scene.add(Draft::new(Table::AheadVerdict, 0).drop(DropReason::NoRule));
 }
 
@@ -103,14 +107,34 @@ fn asks(scene: &mut Scene<'_>) {
                 let draft = begin(20).with(Flag::KEEPS_STATE).with(flag);
                 ask_receiver(draft.on(Field::IpProto, protocol))
             };
-            scene.add(known(Flag::FORTH).goto(Table::AheadVerdict));
+            // The receiver may have begun a flow, too, by a packet that this host dropped: to it this is a reply.
+            let forth = known(Flag::FORTH);
+            let forth = match protocol == icmp {
+                true => forth,
+                false => may_answer(forth),
+            };
+            scene.add(forth.goto(Table::AheadVerdict));
             // What the receiver began, its own rules for what it sends have let out.
             let back = known(Flag::BACK).clear(&[Flag::TOWARDS]);
             let back = back.raise(&[Flag::ABOUT_FIRST]).ask(Table::Walk);
             scene.add(back.clear(&[Flag::ABOUT_FIRST]).goto(Table::AheadVerdict));
         }
     }
+    // A SYN without ACK is nobody's reply.
+    for family in Family::BOTH {
+        let syn = Draft::new(table, 30).eth(ethertype(family));
+        let syn = syn.with(Flag::KEEPS_STATE).with(Flag::FORTH);
+        let syn = syn.on(Field::IpProto, TCP);
+        let syn = syn.on_masked(Field::TcpFlags, SYN, SYN | ACK);
+        scene.add(ask_receiver(syn).goto(Table::AheadVerdict));
+    }
     scene.add(Draft::new(table, 0).goto(Table::Send));
+}
+
+/// Asks whether the receiver's rules let out what this would answer.
+fn may_answer(draft: Draft) -> Draft {
+    let draft = draft.clear(&[Flag::TOWARDS]).raise(&[Flag::REVERSED]);
+    draft.ask(Table::Walk).clear(&[Flag::REVERSED])
 }
 
 /// With nothing of what the sender's rules have been asked, and have said.

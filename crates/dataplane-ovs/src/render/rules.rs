@@ -31,6 +31,8 @@ enum Subject {
     Packet,
     /// The first of its flow.
     First,
+    /// One that it would answer.
+    Reversed,
 }
 
 pub(super) fn render(scene: &mut Scene<'_>) {
@@ -128,17 +130,30 @@ fn rules(scene: &mut Scene<'_>, id: &GroupId, group: &GroupView, direction: Dire
             rule: rule_id.clone(),
         };
         let number = scene.names.rules[&name];
-        for subject in [Subject::Packet, Subject::First] {
+        // Of what receivers on other hosts may begin.
+        let reversible = scene.inspects_ahead() && !is_ingress(direction);
+        let subjects = [Subject::Packet, Subject::First, Subject::Reversed];
+        for subject in &subjects[..if reversible { 3 } else { 2 }] {
+            let subject = *subject;
             let [own, _] = registers(direction);
             let begin = asked(Table::Rules, 10, direction)
                 .flag_is(Flag::ABOUT_FIRST, subject == Subject::First)
                 .cookie(Cookie::Rule(number))
                 .on(own, scene.names.groups[id]);
+            let begin = match reversible {
+                true => begin.flag_is(Flag::REVERSED, subject == Subject::Reversed),
+                false => begin,
+            };
             let drafts = peers(scene, id, begin, rule, subject);
             for draft in drafts
                 .into_iter()
                 .flat_map(|draft| l4(draft, rule, subject))
             {
+                if subject == Subject::Reversed {
+                    // No packet passes by it, so it isn't counted.
+                    scene.add(draft.cookie(Cookie::Shared).raise(&[Flag::MAY_ANSWER]));
+                    continue;
+                }
                 let mut flags = vec![Flag::PERMITTED];
                 flags.extend((subject == Subject::First).then_some(Flag::LIVE));
                 flags.extend(group.stateful.then_some(Flag::STATEFUL));
@@ -207,8 +222,12 @@ fn remote_ports<'a>(scene: &Scene<'a>) -> impl Iterator<Item = &'a RemotePort> +
 
 fn remote_fields(direction: Direction, subject: Subject) -> [Field; 2] {
     match (direction, subject) {
-        (Direction::Ingress, Subject::Packet) => [Field::IpSrc, Field::Ipv6Src],
-        (Direction::Egress, Subject::Packet) => [Field::IpDst, Field::Ipv6Dst],
+        (Direction::Ingress, Subject::Packet) | (Direction::Egress, Subject::Reversed) => {
+            [Field::IpSrc, Field::Ipv6Src]
+        }
+        (Direction::Egress, Subject::Packet) | (Direction::Ingress, Subject::Reversed) => {
+            [Field::IpDst, Field::Ipv6Dst]
+        }
         (Direction::Ingress, Subject::First) => [Field::CtNwSrc, Field::CtIpv6Src],
         (Direction::Egress, Subject::First) => [Field::CtNwDst, Field::CtIpv6Dst],
     }
@@ -220,7 +239,7 @@ const INVALID: u128 = 1 << 4;
 
 fn l4(draft: Draft, rule: &RuleView, subject: Subject) -> Vec<Draft> {
     let (draft, protocol_field) = match subject {
-        Subject::Packet => (draft, Field::IpProto),
+        Subject::Packet | Subject::Reversed => (draft, Field::IpProto),
         Subject::First => (
             draft.on_masked(Field::CtState, TRACKED, TRACKED | INVALID),
             Field::CtNwProto,
@@ -240,12 +259,17 @@ fn l4(draft: Draft, rule: &RuleView, subject: Subject) -> Vec<Draft> {
                 (Subject::Packet, PortedProtocol::Tcp) => Field::TcpDst,
                 (Subject::Packet, PortedProtocol::Udp) => Field::UdpDst,
                 (Subject::Packet, PortedProtocol::Sctp) => Field::SctpDst,
+                (Subject::Reversed, PortedProtocol::Tcp) => Field::TcpSrc,
+                (Subject::Reversed, PortedProtocol::Udp) => Field::UdpSrc,
+                (Subject::Reversed, PortedProtocol::Sctp) => Field::SctpSrc,
             };
             let masks = ranges::masks(dst).into_iter();
             let masked = masks
                 .map(|(value, mask)| draft.clone().on_masked(field, value.into(), mask.into()));
             masked.collect()
         }
+        // What may be asked about so is no request.
+        L4Match::Icmp { .. } if subject == Subject::Reversed => Vec::new(),
         L4Match::Icmp { kind } => {
             let draft = of_protocol(match rule.family {
                 Family::V4 => ICMP,
@@ -258,8 +282,8 @@ fn l4(draft: Draft, rule: &RuleView, subject: Subject) -> Vec<Draft> {
 
 fn icmp(draft: Draft, kind: Option<IcmpKind>, family: Family, subject: Subject) -> Draft {
     let [of_type, of_code] = match (subject, family) {
-        (Subject::Packet, Family::V4) => [Field::IcmpType, Field::IcmpCode],
-        (Subject::Packet, Family::V6) => [Field::Icmpv6Type, Field::Icmpv6Code],
+        (Subject::Packet | Subject::Reversed, Family::V4) => [Field::IcmpType, Field::IcmpCode],
+        (Subject::Packet | Subject::Reversed, Family::V6) => [Field::Icmpv6Type, Field::Icmpv6Code],
         (Subject::First, _) => [Field::CtTpSrc, Field::CtTpDst],
     };
     let Some(IcmpKind { icmp_type, code }) = kind else {

@@ -28,9 +28,9 @@ const REPLY: u128 = 1 << 3;
 const INVALID: u128 = 1 << 4;
 
 const FIN: u128 = 1;
-const SYN: u128 = 1 << 1;
+pub(super) const SYN: u128 = 1 << 1;
 const RST: u128 = 1 << 2;
-const ACK: u128 = 1 << 4;
+pub(super) const ACK: u128 = 1 << 4;
 
 pub(super) fn render(scene: &mut Scene<'_>) {
     many(scene);
