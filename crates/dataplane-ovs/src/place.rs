@@ -30,6 +30,8 @@ pub(crate) struct Placement {
     pub(crate) boards: BTreeMap<String, Switchboard>,
     /// Ports that nothing can be enforced for, and why.
     pub(crate) refused: BTreeMap<PortId, String>,
+    /// Bridges that can't have what they want, and why.
+    pub(crate) remarks: Vec<String>,
 }
 
 pub(crate) fn place(
@@ -161,15 +163,23 @@ fn tunnels(placement: &mut Placement, overlay: &OverlayView, bridges: &[Bridge],
         if !wants_tunnel(board, overlay) {
             continue;
         }
+        // Before the first time there is neither.
         let interface = tunnel_port(bridge).and_then(|port| port.interfaces.first());
-        let found = interface.and_then(|interface| of_port(interface).ok());
-        let option = books.options.get(&bridge.name);
-        if let (Some(of_port), Some(option)) = (found, option) {
-            board.tunnel = Some(TunnelPort {
-                of_port,
-                option: *option,
-            });
-            board.lost = books.lost.keys().cloned().collect();
+        let (Some(interface), Some(option)) = (interface, books.options.get(&bridge.name)) else {
+            continue;
+        };
+        match of_port(interface) {
+            Ok(of_port) => {
+                board.tunnel = Some(TunnelPort {
+                    of_port,
+                    option: *option,
+                });
+                board.lost = books.lost.keys().cloned().collect();
+            }
+            Err(why) => {
+                let what = format!("bridge {} has no tunnel to other hosts: {why}", bridge.name);
+                placement.remarks.push(what);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drif
 use model::{Elision, Flows, NdOptions};
 use modes::stays_open;
 use ovsdb::{Bridge, Control, Database};
+use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -125,12 +126,7 @@ impl OvsPlane {
     pub fn forget_state(&mut self) -> io::Result<()> {
         let bridges: Vec<String> = self.switches.keys().cloned().collect();
         for bridge in bridges {
-            let learned = openflow::Change::DeleteAll {
-                cookie: Cookie::Learned.number(),
-                mask: u64::MAX,
-                table: None,
-            };
-            self.switch(&bridge)?.change(&[learned])?;
+            self.forget_learned(&bridge)?;
         }
         match self.control()?.call("dpctl/flush-conntrack", &[]) {
             // Before the first bridge.
@@ -299,6 +295,8 @@ impl OvsPlane {
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
         if let Some(board) = board {
+            self.forget_where(bridge, board, target)
+                .map_err(failed("forgetting where MACs are"))?;
             if secure::is_open(bridge, board.forwarding) && !self.make_secure(bridge)? {
                 applied.open.insert(bridge.name.clone());
             }
@@ -315,6 +313,33 @@ impl OvsPlane {
         let written = self.write_bridge(&bridge.name, wanted);
         applied.writes += written.map_err(failed(&step))?;
         Ok(())
+    }
+
+    /// What was learned leads to hosts as they were then.
+    fn forget_where(
+        &mut self,
+        bridge: &Bridge,
+        board: &Switchboard,
+        target: &Target,
+    ) -> io::Result<()> {
+        let peers = |view: &HostView| view.overlay.as_ref().map(|overlay| overlay.peers.clone());
+        let before = self
+            .in_force
+            .as_ref()
+            .map(|known| peers(&known.target.view));
+        if board.tunnel.is_none() || before == Some(peers(&target.view)) {
+            return Ok(());
+        }
+        self.forget_learned(&bridge.name)
+    }
+
+    fn forget_learned(&mut self, bridge: &str) -> io::Result<()> {
+        let learned = openflow::Change::DeleteAll {
+            cookie: Cookie::Learned.number(),
+            mask: u64::MAX,
+            table: None,
+        };
+        self.switch(bridge)?.change(&[learned])
     }
 
     fn write_bridge(&mut self, bridge: &str, mut wanted: FlowSet) -> io::Result<u64> {
@@ -385,7 +410,8 @@ impl DataPlane for OvsPlane {
         let groups = target.view.groups.iter();
         let remarks = groups.filter_map(|(id, group)| remark(id, group));
         let remarks = remarks.chain(open.iter().map(|bridge| stays_open(bridge)));
-        let remarks = remarks.collect();
+        let remarks = remarks.chain(render::tunnel::remarks(&target.view));
+        let remarks = remarks.chain(placement.remarks.clone()).collect();
         let refused = placement.refused.clone();
         let ports = target.view.ports.keys();
         let applied = ports

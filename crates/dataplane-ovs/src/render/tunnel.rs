@@ -16,9 +16,10 @@ use crate::cookie::Cookie;
 use crate::draft::Draft;
 use crate::registers::{FLAGS, Flag, REMOTE, SEGMENT, SOURCE_TAGS};
 use crate::tables::Table;
-use model::{DropReason, Inspection, NetworkId, PeerTrust};
+use model::{DropReason, GroupId, Inspection, NetworkId, PeerTrust};
 use openflow::{Action, Bits, Field, Learn, Port, Source, Spec, Value};
-use policy::{OverlayNetwork, OverlayView, PeerHost};
+use policy::{HostView, OverlayNetwork, OverlayView, PeerHost};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The port of the bridge that leads to all other hosts, and where the option is.
@@ -192,6 +193,40 @@ impl Ends<'_> {
             },
         ]
     }
+}
+
+/// What of the policy can't go from host to host.
+pub(crate) fn remarks(view: &HostView) -> Vec<String> {
+    let Some(overlay) = &view.overlay else {
+        return Vec::new();
+    };
+    let not_by_tunnel = |host: &str, address: IpAddr| {
+        format!(
+            "no tunnel to host {host}: {address} is no IPv4 address, and tunnels are between those"
+        )
+    };
+    let peers = overlay.peers.iter();
+    let peers = peers.filter(|(_, peer)| v4(peer.address).is_none());
+    let peers = peers.map(|(host, peer)| not_by_tunnel(host.as_str(), peer.address));
+    let own = v4(overlay.address).is_none().then(|| {
+        format!(
+            "no tunnels: this host's {} is no IPv4 address",
+            overlay.address
+        )
+    });
+    let groups: BTreeSet<&GroupId> = view.ports.values().flat_map(|port| &port.groups).collect();
+    let known = |group: &GroupId| {
+        overlay.tags.contains_key(group) || view.groups.get(group).is_some_and(|g| g.tag.is_some())
+    };
+    let untagged = groups.into_iter().filter(|group| !known(group));
+    let tagged = overlay
+        .peers
+        .values()
+        .any(|peer| peer.trust == PeerTrust::Tag);
+    let untagged = untagged
+        .filter(|_| tagged)
+        .map(|group| format!("group {group} has no tag: at other hosts nobody is in it"));
+    own.into_iter().chain(peers).chain(untagged).collect()
 }
 
 /// What a frame for many, or for a MAC that nobody knows, does beside its copies on this host.

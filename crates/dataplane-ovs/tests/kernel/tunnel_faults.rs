@@ -301,3 +301,45 @@ fn an_option_that_somebody_else_means_otherwise_is_refused() {
         "{said}"
     );
 }
+
+#[test]
+fn who_is_trusted_how_may_change() {
+    let mut hosts = Hosts::new();
+    for trust in ["address", "tag", "address"] {
+        hosts.apply(&policy(trust, "destination"));
+        // From the first packet on: what was learned before isn't gone by.
+        check(&hosts);
+    }
+}
+
+#[test]
+fn what_can_not_go_from_host_to_host_is_said() {
+    let mut hosts = Hosts::new();
+    let good = policy("tag", "destination");
+    hosts.a.apply(&good);
+    let untagged = good.replace("others: { tag: 12, rules", "others: { rules");
+    let untagged = untagged.replace("friends: { tag: 11, rules", "friends: { rules");
+    let said = hosts.a.try_apply(&untagged).expect("it is applied").remarks;
+    assert!(
+        said.contains(&"group friends has no tag: at other hosts nobody is in it".to_owned()),
+        "{said:?}"
+    );
+    let six = good.replace("tunnel-address: 192.0.2.2", "tunnel-address: '2001:db8::2'");
+    let said = hosts.a.try_apply(&six).expect("it is applied").remarks;
+    assert!(
+        said.iter()
+            .any(|said| said.contains("no tunnel to host b: 2001:db8::2")),
+        "{said:?}"
+    );
+
+    // One address is one bridge's.
+    hosts.a.switch.add_bridge("br-two", true).expect("a bridge");
+    hosts.a.unplug("mate");
+    hosts.a.plug("mate", "br-two");
+    let said = hosts.a.try_apply(&good).expect("it is applied").remarks;
+    assert!(
+        said.iter()
+            .any(|said| said.contains("br-two has no tunnel to other hosts")),
+        "{said:?}"
+    );
+}
