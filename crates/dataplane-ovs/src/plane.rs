@@ -63,6 +63,8 @@ pub struct OvsPlane {
     /// `None`: not connected, or no more.
     database: Option<Database>,
     control: Option<Control>,
+    /// Of what an earlier process has left in the tracker.
+    labels_are_known: bool,
     /// As far as the switch's process has been told how to track.
     tracker_is_set: bool,
     switches: BTreeMap<String, Held>,
@@ -93,6 +95,7 @@ impl OvsPlane {
             config,
             database: None,
             control: None,
+            labels_are_known: false,
             tracker_is_set: false,
             switches: BTreeMap::new(),
             books: None,

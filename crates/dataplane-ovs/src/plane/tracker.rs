@@ -4,14 +4,18 @@
 use super::{OvsPlane, datapath_type, failed};
 use crate::books::Books;
 use crate::elide;
+use crate::names::Names;
 use crate::place::{self, Placement};
+use crate::records;
+use crate::registers::{TAGS_IN_PLACE, WIDE};
 use crate::timeouts;
 use dataplane::{ApplyError, Target};
-use model::{GroupId, Narrowing, PortId};
+use model::{Direction, GroupId, Narrowing, PortId, Prefix};
 use ovsdb::{Bridge, change, conntrack};
-use policy::{ElisionChange, HostView, PeerView};
-use std::collections::BTreeSet;
+use policy::{ElisionChange, HostView, PeerView, PortView};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Zones by what has become of them.
@@ -52,6 +56,10 @@ impl OvsPlane {
             .held
             .retain(|id, _| target.view.ports.contains_key(id));
         self.account_lost(target, books);
+        if !self.labels_are_known {
+            self.account_labels(&target.view, books)?;
+            self.labels_are_known = true;
+        }
         Ok(Moved { given, gone })
     }
 
@@ -104,6 +112,50 @@ impl OvsPlane {
                 .lost
                 .extend(gone.map(|member| ((scope.clone(), *member), until)));
         }
+    }
+
+    /// The same of who left while no agent looked: the entries say who was in which group.
+    fn account_labels(&mut self, view: &HostView, books: &mut Books) -> io::Result<()> {
+        let Some(overlay) = view.overlay.as_ref() else {
+            return Ok(());
+        };
+        let ports: BTreeMap<u16, &Arc<PortView>> = books
+            .zones
+            .iter()
+            .filter_map(|(id, zone)| Some((*zone, view.ports.get(id)?)))
+            .collect();
+        let tags = Names::of(view).tags;
+        let named = named_groups(view).into_iter();
+        let named: BTreeMap<u16, &GroupId> = named
+            .filter_map(|group| Some((*tags.get(group)?, group)))
+            .collect();
+        let longest = view.settings.timeouts.tcp_established_s.into();
+        let until = self.now() + Duration::from_secs(longest) + LATE;
+        let connections = self.connections(None)?.into_iter();
+        for connection in connections.filter(|connection| connection.labels != 0) {
+            let Some(port) = ports.get(&connection.zone) else {
+                continue;
+            };
+            let scope = &view.networks[&port.network].scope;
+            if !overlay.is_tagged(view, scope) {
+                continue;
+            }
+            for way in records::ways(port, &connection) {
+                let remote = match way {
+                    Direction::Egress => connection.orig.dst,
+                    Direction::Ingress => connection.orig.src,
+                };
+                let in_group = |group: &GroupId| {
+                    let members = view.members.get(&(scope.clone(), group.clone()));
+                    members.is_some_and(|set| set.iter().any(|p| p.contains(remote)))
+                };
+                if !label_holds(connection.labels, &named, in_group) {
+                    let at = (scope.clone(), Prefix::host(remote));
+                    books.lost.insert(at, until);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Zones are written down before anything is tracked in them.
@@ -238,6 +290,19 @@ impl OvsPlane {
             &model::Timeouts::default(),
         ))
     }
+}
+
+/// Whether somebody is in all groups of such a list that rules name; of a longer one that isn't known.
+fn label_holds(
+    label: u128,
+    named: &BTreeMap<u16, &GroupId>,
+    in_group: impl Fn(&GroupId) -> bool,
+) -> bool {
+    let places = (0..TAGS_IN_PLACE).map(|place| (label >> (16 * place)) as u16);
+    label as u16 != WIDE
+        && places
+            .filter_map(|tag| named.get(&tag))
+            .all(|group| in_group(group))
 }
 
 fn named_groups(view: &HostView) -> BTreeSet<&GroupId> {

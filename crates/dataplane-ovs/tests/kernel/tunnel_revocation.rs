@@ -125,3 +125,24 @@ fn a_host_remembers_who_has_left_a_group_as_long_as_a_flow_may() {
     assert_eq!(lost(&hosts), (false, 0));
     assert!(stream.is_silent());
 }
+
+#[test]
+fn who_leaves_while_no_agent_looks_is_found_out() {
+    let mut hosts = Hosts::new();
+    let good = revocable(&format!("{UDP}, {TCP}"), "friends");
+    hosts.apply(&good);
+    hosts.find_each_other();
+    let _mute = hosts.b.vm("friend").udp(4000).expect("a free port");
+    let stream = replies(&hosts);
+    assert!(stream.flows());
+    // A new process doesn't know which policy there was.
+    hosts.a.reopen();
+    hosts.a.apply(&good);
+    assert!(stream.flows(), "nothing has changed");
+    hosts.a.reopen();
+    let left = revocable(&format!("{UDP}, {TCP}"), "others");
+    hosts.a.apply(&left);
+    assert!(stream.is_silent());
+    hosts.a.apply(&good);
+    assert!(stream.flows(), "coming back revives it");
+}
