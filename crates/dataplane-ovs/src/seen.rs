@@ -14,6 +14,7 @@ pub(crate) struct Seen {
     reply: bool,
     /// Protocol and tuple of the first packet of the flow, for which this one may be taken itself.
     first: Option<(u8, Tuple)>,
+    mark: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(crate) fn seen(packet: &Packet<'_>, connections: &[Connection]) -> Seen {
         state: State::Invalid,
         reply: false,
         first: None,
+        mark: 0,
     };
     let family = Family::of(packet.src);
     let (named, about) = match packet.l4 {
@@ -61,6 +63,7 @@ pub(crate) fn seen(packet: &Packet<'_>, connections: &[Connection]) -> Seen {
             // An error about a packet goes against it.
             reply: !reply,
             first: Some((named.0, connection.orig)),
+            mark: connection.mark,
         },
         (Some((connection, reply)), _) if !begins_anew(packet, connection) => Seen {
             state: match packet.l4 {
@@ -69,6 +72,7 @@ pub(crate) fn seen(packet: &Packet<'_>, connections: &[Connection]) -> Seen {
             },
             reply,
             first: Some((named.0, connection.orig)),
+            mark: connection.mark,
         },
         (None, State::Related) => invalid,
         (Some(_) | None, _) => match may_begin(packet, family) {
@@ -76,6 +80,7 @@ pub(crate) fn seen(packet: &Packet<'_>, connections: &[Connection]) -> Seen {
                 state: State::New,
                 reply: false,
                 first: Some(named),
+                mark: 0,
             },
             false => invalid,
         },
@@ -103,6 +108,9 @@ impl Seen {
             fields += &format!(
                 ",ct_{family}_src={src},ct_{family}_dst={dst},ct_nw_proto={protocol},ct_tp_src={from},ct_tp_dst={to}"
             );
+        }
+        if self.mark != 0 {
+            fields += &format!(",ct_mark={}", self.mark);
         }
         fields
     }

@@ -11,7 +11,7 @@
 use super::Scene;
 use super::own::ethertype;
 use crate::draft::Draft;
-use crate::registers::{ASKED4, ASKED6, Flag, SCOPE, SOURCE_TAGS, TAGS};
+use crate::registers::{ASKED4, ASKED6, FLAGS, Flag, SCOPE, SOURCE_TAGS, TAGS};
 use crate::tables::Table;
 use model::{Family, ScopeId};
 use openflow::{Action, Bits, Field};
@@ -86,10 +86,15 @@ fn is_asked(scene: &Scene<'_>) -> bool {
 
 /// What an entry of the tracker keeps of its first packet.
 pub(super) fn remember(scene: &Scene<'_>) -> Vec<Action> {
+    // Whether it came to the port: by addresses alone that isn't always known.
+    let towards = Action::Move {
+        from: Bits::one(FLAGS, Flag::TO_PORT.place()),
+        to: Bits::one(Field::CtMark, 0),
+    };
     let tunnels = scene.board.tunnel.iter();
     let label = |_| Action::Move {
         from: Bits::all(TAGS),
         to: Bits::all(Field::CtLabel),
     };
-    tunnels.map(label).collect()
+    [towards].into_iter().chain(tunnels.map(label)).collect()
 }

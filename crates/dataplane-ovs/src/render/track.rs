@@ -186,19 +186,28 @@ fn about_first(draft: Draft, reply: u128) -> Draft {
     draft.ask(Table::First)
 }
 
-/// Who was at the other end, and what the rules say.
+/// Who was at the other end, and what the rules say. Of what nobody has sent this way there is no first packet: both
+/// ends of a flow may be addresses of the port.
 fn first(scene: &mut Scene<'_>) {
     for (family, src, dst) in [
         (Family::V4, Field::CtNwSrc, Field::CtNwDst),
         (Family::V6, Field::CtIpv6Src, Field::CtIpv6Dst),
     ] {
         for (towards, remote) in [(true, src), (false, dst)] {
-            let draft = Draft::new(Table::First, 10)
-                .eth(ethertype(family))
-                .on_masked(Field::CtState, TRACKED, TRACKED | INVALID)
-                .flag_is(Flag::TOWARDS, towards);
-            let draft = identity::ask(scene, draft, remote, family);
-            scene.add(draft.ask(Table::Walk));
+            let asked = |state: u128| {
+                let draft = Draft::new(Table::First, 10).eth(ethertype(family));
+                let draft =
+                    draft.on_masked(Field::CtState, TRACKED | state, TRACKED | state | INVALID);
+                draft.flag_is(Flag::TOWARDS, towards)
+            };
+            let ask = |draft| identity::ask(scene, draft, remote, family).ask(Table::Walk);
+            let found = asked(0).on_masked(Field::CtMark, towards.into(), 1);
+            // It is the first itself, in pieces.
+            let new = towards.then(|| asked(NEW));
+            let drafts: Vec<Draft> = [found].into_iter().chain(new).map(ask).collect();
+            for draft in drafts {
+                scene.add(draft);
+            }
         }
     }
 }

@@ -117,7 +117,8 @@ fn the_first_packet_goes_with_it() {
         state: State::Established,
         reply: true,
         first: Some((6, open.orig)),
+        mark: 1,
     };
-    let fields = "ct_state=est|trk|rpl,ct_ipv6_src=fd00::2,ct_ipv6_dst=fd00::1,ct_nw_proto=6,ct_tp_src=9,ct_tp_dst=80";
+    let fields = "ct_state=est|trk|rpl,ct_ipv6_src=fd00::2,ct_ipv6_dst=fd00::1,ct_nw_proto=6,ct_tp_src=9,ct_tp_dst=80,ct_mark=1";
     assert_eq!(seen.fields(), fields);
 }
