@@ -5,7 +5,7 @@
 //! 200 HandOver      from another pipeline of the bridge, to the gate of a port that this has chosen
 //! from-port gate    Frame, FromMac FromArp FromClaim FromIp4 FromIp6 FromNd FromNdTarget OutMany OutIdentity,
 //!                   Elide State Verdict Passed
-//! between them      Tunnel TunnelNetwork Destination Learned Ahead AheadVerdict Send Enter
+//! between them      Tunnel Destination Learned Ahead AheadVerdict Send Enter
 //! to-port gate      Frame, ToAddress ToSource ToInfrastructure InIdentity, Elide State Verdict Passed
 //! asked by both     OwnMac Own Identity First Walk Remotes Rules
 //! at last           Drop
@@ -27,7 +27,6 @@ pub enum Table {
     OutMany,
     OutIdentity,
     Tunnel,
-    TunnelNetwork,
     Destination,
     Learned,
     Ahead,
@@ -57,7 +56,7 @@ pub enum Table {
 pub(crate) const FIRST: u8 = 200;
 
 impl Table {
-    pub const ALL: [Table; 36] = [
+    pub const ALL: [Table; 35] = [
         Table::Classify,
         Table::HandOver,
         Table::FromMac,
@@ -70,7 +69,6 @@ impl Table {
         Table::OutMany,
         Table::OutIdentity,
         Table::Tunnel,
-        Table::TunnelNetwork,
         Table::Destination,
         Table::Learned,
         Table::Ahead,

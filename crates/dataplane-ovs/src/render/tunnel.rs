@@ -1,8 +1,8 @@
 //! From one host to another: Geneve, with the groups of the source in an option.
 //!
 //! ```text
-//! Tunnel         of a peer that is known, with the option that it owes -> TunnelNetwork
-//! TunnelNetwork  the network by its number; where the sender's MAC is -> Destination
+//! Tunnel         of a peer that has ports in this network, with the option that it owes; where the sender's
+//!                MAC is -> Destination
 //! Send           to the host that has the MAC, or to all that have ports in the network
 //!
 //! option, 20 bytes   159..152 form   151..144 1: inspected at the source   127..0 list of tags, as in a register
@@ -66,20 +66,7 @@ impl Ends<'_> {
             .on(Field::InPort, self.port.of_port)
             .set(FLAGS, 0u32);
         scene.add(arrives.set(SOURCE_TAGS, 0u32).goto(Table::Tunnel));
-        for peer in self.overlay.peers.values() {
-            let Some(address) = v4(peer.address) else {
-                continue;
-            };
-            let from = Draft::new(Table::Tunnel, 20).on(Field::TunSrc, address);
-            let arrives = match peer.trust {
-                // Who it is, its address says.
-                PeerTrust::Address => self.learning(from, peer),
-                PeerTrust::Tag => self.tagged(from, peer),
-            };
-            scene.add(arrives.goto(Table::TunnelNetwork));
-        }
         scene.add(Draft::new(Table::Tunnel, 0).drop(DropReason::UnknownTunnel));
-        scene.add(Draft::new(Table::TunnelNetwork, 0).drop(DropReason::UnknownTunnel));
     }
 
     fn tagged(&self, from: Draft, peer: &PeerHost) -> Draft {
@@ -115,12 +102,21 @@ impl Ends<'_> {
         network: &OverlayNetwork,
         segment: Segment,
     ) {
-        let arrives = Draft::new(Table::TunnelNetwork, 20).on(Field::TunId, network.vni);
-        let arrives = arrives
-            .set(SEGMENT, segment.0)
-            .act(learn())
-            .clear(&[Flag::PLAIN]);
-        scene.add(arrives.goto(Table::Destination));
+        let peers = network.hosts.iter();
+        for peer in peers.filter_map(|host| self.overlay.peers.get(host)) {
+            let Some(address) = v4(peer.address) else {
+                continue;
+            };
+            let from = Draft::new(Table::Tunnel, 20).on(Field::TunSrc, address);
+            let from = from.on(Field::TunId, network.vni).set(SEGMENT, segment.0);
+            let arrives = match peer.trust {
+                // Who it is, its address says.
+                PeerTrust::Address => self.learning(from, peer),
+                PeerTrust::Tag => self.tagged(from, peer),
+            };
+            let arrives = arrives.act(learn()).clear(&[Flag::PLAIN]);
+            scene.add(arrives.goto(Table::Destination));
+        }
 
         let in_segment = |table, priority| Draft::new(table, priority).on(SEGMENT, segment.0);
         if self.overlay.inspection == Inspection::Destination {

@@ -302,6 +302,23 @@ fn an_option_that_somebody_else_means_otherwise_is_refused() {
     );
 }
 
+/// A host that has no port of a tenant can't speak for one.
+#[test]
+fn a_peer_is_heard_in_the_networks_that_it_has_ports_in() {
+    let mut hosts = Hosts::new();
+    let with = tenants("destination");
+    let without = with.replace("friend-b: { host: b,", "friend-b: { host: a,");
+    assert_ne!(with, without);
+    let [src, dst] = [2, 1].map(|last| Ipv4Addr::new(10, 0, 0, last).into());
+    let blue = wire::build::ip(src, dst).udp(4000, 80);
+    let blue = blue.macs(mac(4), mac(3)).bytes();
+    let sent = outer(200, option(1, 0, &[21]));
+    for (policy, passes) in [(&with, true), (&without, false), (&with, true)] {
+        hosts.a.apply(policy);
+        assert_eq!(forged(&hosts, &sent, &blue, "web-b"), passes);
+    }
+}
+
 #[test]
 fn who_is_trusted_how_may_change() {
     let mut hosts = Hosts::new();
