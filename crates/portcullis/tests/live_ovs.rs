@@ -702,7 +702,8 @@ fn what_somebody_changed_shows(bed: &mut Bed) {
     let status = bed.status();
     let drift = status["drift"][0].as_str().unwrap_or_default();
     assert!(drift.contains("flows of bridge pc-ovs"), "{status:#}");
-    let gone = format!("del-flows {BRIDGE} table=225");
+    let verdict = dataplane_ovs::Table::Verdict.number();
+    let gone = format!("del-flows {BRIDGE} table={verdict}");
     bed.switch.ofctl(&gone).expect("flows are gone");
     let (_, value) = bed.explain("web", IN, "tcp 10.9.0.2:9 -> 10.9.0.1:80");
     let said = value["plane_not_asked"].as_str().unwrap_or_default();
