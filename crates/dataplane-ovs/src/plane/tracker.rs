@@ -56,7 +56,14 @@ impl OvsPlane {
             .held
             .retain(|id, _| target.view.ports.contains_key(id));
         self.account_lost(target, books);
-        if !self.labels_are_known {
+        // Nor did one look who left a group that no rule named then.
+        let named = self
+            .in_force
+            .as_ref()
+            .map(|known| named_groups(&known.target.view));
+        let all_were_named =
+            named.is_some_and(|named| named_groups(&target.view).is_subset(&named));
+        if !self.labels_are_known || !all_were_named {
             self.account_labels(&target.view, books)?;
             self.labels_are_known = true;
         }

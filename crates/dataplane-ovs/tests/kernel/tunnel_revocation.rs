@@ -146,3 +146,23 @@ fn who_leaves_while_no_agent_looks_is_found_out() {
     hosts.a.apply(&good);
     assert!(stream.flows(), "coming back revives it");
 }
+
+#[test]
+fn who_leaves_a_group_while_no_rule_names_it_is_found_out() {
+    let mut hosts = Hosts::new();
+    let good = revocable(UDP, "friends");
+    hosts.apply(&good);
+    hosts.find_each_other();
+    let _mute = hosts.b.vm("friend").udp(4000).expect("a free port");
+    let stream = replies(&hosts);
+    assert!(stream.flows());
+    let other = "{ name: dns, from: any, protocol: tcp, ports: 53 }";
+    for groups in ["friends", "others"] {
+        hosts.a.apply(&revocable(other, groups));
+        assert!(stream.is_silent());
+    }
+    hosts.a.apply(&revocable(UDP, "others"));
+    assert!(stream.is_silent(), "it is in the group no more");
+    hosts.a.apply(&good);
+    assert!(stream.flows());
+}
