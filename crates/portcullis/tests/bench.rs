@@ -39,8 +39,8 @@ fn lines<'a>(report: &'a Value, experiment: &str) -> &'a [Value] {
         .unwrap_or_else(|| panic!("no {experiment:?} in {report}"))
 }
 
-/// One round on hosts of 1 and of 3 VMs, to its end.
-fn report(plane: &[&str], only: &[&str]) -> Value {
+/// One round on hosts of 1 and of 3 VMs, to its end: what it prints, and its figures.
+fn report(plane: &[&str], only: &[&str]) -> (String, Value) {
     let directory = tempfile::tempdir().expect("a directory");
     let json = directory.path().join("figures.json");
     let path = json.to_str().expect("it is text");
@@ -52,7 +52,7 @@ fn report(plane: &[&str], only: &[&str]) -> Value {
     assert_eq!(left_of(&bench), NOTHING);
     assert!(!text.contains('\x1b'), "{text}");
     let report = fs::read_to_string(&json).expect("it was written");
-    serde_json::from_str(&report).expect("it is JSON")
+    (text, serde_json::from_str(&report).expect("it is JSON"))
 }
 
 /// How many flows the tracker had.
@@ -64,7 +64,7 @@ fn entries(report: &Value, experiment: &str, key: &str, name: &str) -> Option<u6
 
 fn check(backend: &str) {
     let only = ["UDP, 1 flow", "flood", "changes", "watching"];
-    let report = report(&["iptables", "--iptables", backend], &only);
+    let (_, report) = report(&["iptables", "--iptables", backend], &only);
     let entries = |experiment, key, name| entries(&report, experiment, key, name);
     assert_eq!(entries("UDP, 1 flow", "filter", "no filter"), None);
     assert_eq!(entries("UDP, 1 flow", "filter", "untracked"), Some(0));
@@ -103,7 +103,8 @@ fn figures_of_iptables_by_legacy() {
 
 #[test]
 fn figures_of_ovs() {
-    let report = report(&["ovs"], &["UDP, 1 flow", "changes", "watching"]);
+    let (text, report) = report(&["ovs"], &["UDP, 1 flow", "changes", "watching"]);
+    assert!(text.contains("userspace datapath"), "{text}");
     let entries = |name| entries(&report, "UDP, 1 flow", "filter", name);
     assert_eq!(entries("no filter"), None);
     assert_eq!(entries("untracked"), Some(0));

@@ -74,6 +74,10 @@ pub(crate) struct BenchArgs {
     json: Option<PathBuf>,
 }
 
+/// Figures of the kernel's datapath would be others.
+const OVS_DATAPATH: &str =
+    "Measured with the userspace datapath of ovs-vswitchd (netdev), not the kernel's.";
+
 impl BenchArgs {
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
@@ -113,6 +117,7 @@ fn measure_all(args: &BenchArgs, viewer: &Viewer) -> anyhow::Result<()> {
             }
         }
         PlaneName::Ovs => {
+            println!("{OVS_DATAPATH}");
             packets(experiments::of_ovs(), args, viewer, &mut report)?;
             if args.wants("changes") {
                 report.extend(switched_changes::measure(args, viewer)?);
