@@ -24,6 +24,7 @@ mod tables;
 mod timeouts;
 mod trace;
 
+pub use limits::MOST_RECEIVERS;
 pub use plane::{CAPABILITIES, OvsConfig, OvsPlane};
 pub use render::Forwarding;
 pub use tables::Table;

@@ -1,5 +1,6 @@
 //! What a switch does for one packet is bounded: it resubmits 4,096 times at most, and drops the packet then. A port
-//! whose rules could need more is not enforced in part: it is refused.
+//! whose rules could need more is not enforced in part: it is refused. So is one too many of those that hear the same
+//! broadcasts: a frame for all is taken to the gate of each.
 //!
 //! At each of the two gates on a packet's way, each of the port's groups is asked with each group of the other side,
 //! about the packet and about the first packet of its flow.
@@ -9,6 +10,10 @@ use std::collections::BTreeMap;
 
 /// Of one gate, once: with room for all else that resubmits, and for prefixes that inherit groups.
 const MOST: usize = 700;
+
+/// Guarded ports of a bridge in one segment. At the gate of each 9 resubmits come before the tracker is asked, and
+/// the sender's rules may have taken two times [`MOST`].
+pub const MOST_RECEIVERS: usize = 250;
 
 /// The most groups that an address has as far as the view knows, or more where it makes no difference.
 pub(crate) fn most_tags(view: &HostView) -> usize {
@@ -45,6 +50,14 @@ pub(crate) fn exceeds(port: &PortView, most_tags: usize) -> Option<String> {
              through for one packet; it passes nothing"
         )
     })
+}
+
+/// Why a port can't be served that would be one too many to hear of.
+pub(crate) fn is_one_too_many() -> String {
+    format!(
+        "{MOST_RECEIVERS} other ports of its bridge hear the same broadcasts: more than Open vSwitch can take a \
+         frame to; it passes nothing"
+    )
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ pub(crate) fn place(
         let board = placement.board(found.bridge);
         board.ports.insert(id.clone(), attached);
     }
+    placement.refuse_receivers();
     for device in &target.closed {
         if let Some(found) = interfaces.get(device.name.as_str())
             && let Ok(of_port) = of_port(found.interface)
@@ -250,6 +251,30 @@ fn of_port(interface: &Interface) -> Result<u16, String> {
 }
 
 impl Placement {
+    /// Whoever came last, where too many would hear the same.
+    fn refuse_receivers(&mut self) {
+        for board in self.boards.values_mut() {
+            let mut segments: BTreeMap<_, Vec<(u16, PortId)>> = BTreeMap::new();
+            for (id, port) in board.ports.iter().filter(|(_, p)| p.view.port_security) {
+                let segment = match board.forwarding {
+                    Forwarding::Normal => (port.vlan, None),
+                    Forwarding::Whole => (None, Some(port.view.network.clone())),
+                };
+                let receivers = segments.entry(segment).or_default();
+                receivers.push((port.number, id.clone()));
+            }
+            for mut receivers in segments.into_values() {
+                receivers.sort();
+                for (_, id) in receivers.into_iter().skip(limits::MOST_RECEIVERS) {
+                    if let Some(port) = board.ports.remove(&id) {
+                        board.closed.insert(port.of_port);
+                        self.refused.insert(id, limits::is_one_too_many());
+                    }
+                }
+            }
+        }
+    }
+
     fn board(&mut self, bridge: &Bridge) -> &mut Switchboard {
         let board = self.boards.entry(bridge.name.clone());
         board.or_insert_with(|| Switchboard {
@@ -266,5 +291,57 @@ pub(crate) fn forwarding(bridge: &Bridge) -> Forwarding {
         (Some("normal"), _) => Forwarding::Normal,
         (Some("whole"), _) | (None, Some("secure")) => Forwarding::Whole,
         (_, _) => Forwarding::Normal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{DeviceMatch, MacAddr};
+    use policy::PortView;
+
+    fn attached(number: u16, network: &str) -> Attached {
+        let view = PortView {
+            network: network.into(),
+            device: DeviceMatch::Mac,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            port_security: true,
+            dhcp_server: false,
+            router: false,
+            addresses: BTreeSet::new(),
+            groups: Vec::new(),
+        };
+        Attached {
+            view: Arc::new(view),
+            of_port: number,
+            number,
+            vlan: None,
+            held: false,
+        }
+    }
+
+    #[test]
+    fn whoever_comes_last_is_one_too_many_to_hear_of() {
+        let mut board = Switchboard {
+            forwarding: Forwarding::Whole,
+            ..Switchboard::default()
+        };
+        let most = limits::MOST_RECEIVERS as u16;
+        // The last one's name is the first.
+        for number in 1..=most + 1 {
+            let id = PortId::new(format!("p{:05}", 10_000 - number));
+            board.ports.insert(id, attached(number, "lan"));
+        }
+        let elsewhere = attached(most + 2, "other");
+        board.ports.insert("elsewhere".into(), elsewhere);
+        let mut placement = Placement::default();
+        placement.boards.insert("br0".to_owned(), board);
+        placement.refuse_receivers();
+        let last = PortId::new(format!("p{:05}", 10_000 - most - 1));
+        let refused: Vec<&PortId> = placement.refused.keys().collect();
+        assert_eq!(refused, [&last]);
+        let board = &placement.boards["br0"];
+        assert_eq!(board.closed, BTreeSet::from([most + 1]));
+        assert_eq!(board.ports.len(), limits::MOST_RECEIVERS + 1);
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(20..=10_000))]
     millis: u64,
 
-    /// For the iptables and the ovs plane: VMs on the hosts where changes are timed
+    /// For the iptables and the ovs plane: VMs on the hosts where changes are timed (ovs: at most 247)
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "1,101,1000", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     vms: Vec<u32>,
 

@@ -5,13 +5,13 @@
 
 use super::own_plane::{self, OwnPlane};
 use super::policies::{ADDRESS_A, ADDRESS_B, HOST, MAC_A, MAC_B, group, member, port, rule, udp};
-use super::{busy, crowd};
+use super::{BenchArgs, busy, crowd};
 use agent::Link;
 use anyhow::{Context, ensure};
 use conformance::lab::{Attach, Lab, LabError, Offload, OpenVswitch, PacketSocket, Vm};
 use dataplane::{ApplyReport, Target};
 use model::{Direction, HostId, Inventory, L4Match, Peer, PortId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -54,9 +54,16 @@ pub(super) struct Busy {
 pub(super) const BY_RULE: u16 = 9;
 pub(super) const SMALL: (&str, u16) = ("small", 10);
 pub(super) const LARGE: (&str, u16) = ("large", 11);
+/// With the two that talk, and one to come.
+const MOST: u32 = dataplane_ovs::MOST_RECEIVERS as u32 - 3;
 /// Between two packets of whom is waited for.
 const PACE: Duration = Duration::from_micros(500);
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The sizes of hosts, once each; one segment has room for so many.
+pub(super) fn sizes(args: &BenchArgs) -> BTreeSet<u32> {
+    args.vms.iter().map(|size| (*size).min(MOST)).collect()
+}
 
 impl Switched {
     /// With devices for so many VMs, and for one more to come.

@@ -5,7 +5,7 @@ use super::BenchArgs;
 use super::crowd;
 use super::figures::Median;
 use super::policies::{rule, udp};
-use super::switched::{BY_RULE, LARGE, SMALL, Switched, Took};
+use super::switched::{self, BY_RULE, LARGE, SMALL, Switched, Took};
 use super::viewer::{self, Viewer};
 use anyhow::{Context, ensure};
 use model::{Direction, Inventory, Peer};
@@ -110,13 +110,13 @@ impl Samples {
 pub(super) fn measure(args: &BenchArgs, viewer: &Viewer) -> anyhow::Result<Vec<Value>> {
     let mut table = viewer::table(["", "", "flows", "to barrier", "first packet", "apply"]);
     let mut lines = Vec::new();
-    for size in &args.vms {
+    for size in switched::sizes(args) {
         viewer.step(format_args!("building a host of {size} VMs"))?;
-        let mut host = Switched::build(*size)?;
+        let mut host = Switched::build(size)?;
         let all = at_once(&mut host, args, viewer)?;
         for (name, samples) in all.into_iter().chain(one_by_one(&mut host, args, viewer)?) {
-            table.add_row(samples.cells(*size, name));
-            lines.push(samples.json(*size, name));
+            table.add_row(samples.cells(size, name));
+            lines.push(samples.json(size, name));
         }
     }
     viewer.show("Changes, ms", &table);

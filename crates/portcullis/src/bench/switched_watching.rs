@@ -2,10 +2,9 @@
 //! nothing, at the agent's pace, by the processor's time of all three that are in it.
 
 use super::BenchArgs;
-use super::switched::{Busy, Switched};
+use super::switched::{self, Busy, Switched};
 use super::viewer::{self, Viewer};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 pub(super) fn measure(args: &BenchArgs, viewer: &Viewer) -> anyhow::Result<Value> {
@@ -19,8 +18,7 @@ pub(super) fn measure(args: &BenchArgs, viewer: &Viewer) -> anyhow::Result<Value
         "without audits",
     ]);
     let mut report = Vec::new();
-    let sizes: BTreeSet<u32> = args.vms.iter().copied().collect();
-    for size in sizes {
+    for size in switched::sizes(args) {
         viewer.step(format_args!("building a host of {size} VMs"))?;
         let mut host = Switched::build(size)?;
         let target = host.target(&host.inventory());
