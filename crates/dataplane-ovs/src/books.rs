@@ -106,6 +106,11 @@ impl Books {
             .collect()
     }
 
+    /// Whether something is written down on it: nothing of ours has been elsewhere.
+    pub(crate) fn are_on(bridge: &Bridge) -> bool {
+        Self::keys(bridge).next().is_some()
+    }
+
     /// The keys of ours that a bridge has.
     pub(crate) fn keys(bridge: &Bridge) -> impl Iterator<Item = &String> {
         let keys = bridge.external_ids.keys();

@@ -43,8 +43,7 @@ impl OvsPlane {
     /// Whether anything of ours is on any bridge, be it the rest of a start that failed.
     pub fn is_there(&mut self) -> io::Result<bool> {
         for bridge in self.bridges()? {
-            let written_down = Books::keys(&bridge).next().is_some();
-            if written_down || !self.switch(&bridge.name)?.told()?.is_empty() {
+            if Books::are_on(&bridge) || !self.switch(&bridge.name)?.told()?.is_empty() {
                 return Ok(true);
             }
         }

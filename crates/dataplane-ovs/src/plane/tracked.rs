@@ -1,6 +1,7 @@
 //! What the tracker knows of ports.
 
 use super::{Enforced, OvsPlane, datapath_type};
+use crate::books::Books;
 use crate::records;
 use dataplane::{Counters, FlowRecord};
 use model::{FlowState, PortId};
@@ -51,10 +52,14 @@ impl OvsPlane {
         Ok(records.collect())
     }
 
-    /// Of all datapaths.
+    /// Of all datapaths on which there is something of ours.
     pub(super) fn connections(&mut self, zone: Option<u16>) -> io::Result<Vec<Connection>> {
         let bridges = self.bridges()?;
-        let datapaths: BTreeSet<&str> = bridges.iter().map(datapath_type).collect();
+        let datapaths: BTreeSet<&str> = bridges
+            .iter()
+            .filter(|b| Books::are_on(b))
+            .map(datapath_type)
+            .collect();
         let mut all = Vec::new();
         for datapath in datapaths {
             let name = format!("{datapath}@ovs-{datapath}");

@@ -83,7 +83,7 @@ impl OvsPlane {
             return Ok(narrowed.cloned().collect());
         }
         let mut narrowed = Vec::new();
-        for bridge in bridges {
+        for bridge in bridges.iter().filter(|bridge| Books::are_on(bridge)) {
             let before = elide::in_force(self.switch(&bridge.name)?.known()?);
             for (id, port) in &view.ports {
                 let before = books.zones.get(id).and_then(|number| before.get(number));

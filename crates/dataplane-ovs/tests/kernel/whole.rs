@@ -147,3 +147,14 @@ fn state(bed: &Bed) -> Vec<String> {
     state.extend(bed.flows("br0", true));
     state
 }
+
+/// Nothing is enforced on it, so it need not be in order.
+#[test]
+fn a_bridge_that_speaks_otherwise_is_no_hindrance() {
+    let mut bed = two_networks();
+    bed.vsctl("add-br old -- set bridge old datapath_type=netdev protocols=OpenFlow10");
+    bed.apply(POLICY);
+    bed.reopen();
+    assert_eq!(bed.apply(POLICY).writes, 0);
+    assert_eq!(bed.audit(), []);
+}
