@@ -171,29 +171,12 @@ impl Generator {
             let Some(talk) = Talk::new(&mut self.dice, &self.scene) else {
                 return self.junk();
             };
-            if self.talks.len() == TALKS {
-                self.talks.swap_remove(self.dice.below(TALKS));
-            }
-            self.talks.push(talk);
+            talk::keep(&mut self.talks, talk, &mut self.dice);
         }
-        let i = self.dice.below(self.talks.len());
-        let odd = self.dice.chance(22);
-        let talk = &mut self.talks[i];
-        let step = if odd {
-            Some(talk.odd_step(&mut self.dice))
-        } else {
-            talk.next_step()
-        };
-        let Some(step) = step else {
-            match self.dice.below(4) {
-                0..=1 => talk.again_from_start(),
-                2 => *talk = talk.turned(),
-                _ => {
-                    self.talks.swap_remove(i);
-                }
-            }
+        let Some((i, step)) = talk::go_on(&mut self.talks, &mut self.dice, 22) else {
             return;
         };
+        let talk = &self.talks[i];
         let direction = talk.direction(step);
         let packet = oddities::decorated(&mut self.dice, talk.packet(step), talk.family());
         let port = talk.port.clone();

@@ -67,6 +67,23 @@ pub fn on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
+impl Report {
+    /// One mismatch more. Whether it is the first of its kind.
+    fn tally(&mut self, kind: (String, String)) -> bool {
+        self.mismatches += 1;
+        let count = self.kinds.entry(kind).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    fn so_far(&self) -> Progress {
+        Progress {
+            cases: self.cases,
+            mismatches: self.mismatches,
+        }
+    }
+}
+
 impl Mismatch {
     fn kind(&self) -> (String, String) {
         (report::kind(&self.expected), report::kind(&self.seen))
@@ -110,19 +127,13 @@ fn run_telling(
             return report;
         }
         if let Some(mismatch) = mismatch {
-            report.mismatches += 1;
-            let count = report.kinds.entry(mismatch.kind()).or_default();
-            *count += 1;
-            if *count == 1 && report.failures.len() < failures_told {
+            let first = report.tally(mismatch.kind());
+            if first && report.failures.len() < failures_told {
                 let failure = report::failure(&trace, &mismatch, &mut oracle, judge, capabilities);
                 report.failures.push(failure);
             }
         }
-        let so_far = Progress {
-            cases: report.cases,
-            mismatches: report.mismatches,
-        };
-        if progress(so_far).is_break() {
+        if progress(report.so_far()).is_break() {
             break;
         }
     }

@@ -61,12 +61,12 @@ pub(crate) fn is_one_too_many() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use model::{DeviceMatch, GroupId, MacAddr};
     use std::collections::BTreeSet;
 
-    fn port(groups: usize) -> PortView {
+    pub(crate) fn port(groups: usize) -> PortView {
         PortView {
             network: "n".into(),
             device: DeviceMatch::Mac,

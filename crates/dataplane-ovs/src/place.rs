@@ -297,19 +297,12 @@ pub(crate) fn forwarding(bridge: &Bridge) -> Forwarding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{DeviceMatch, MacAddr};
     use policy::PortView;
 
     fn attached(number: u16, network: &str) -> Attached {
         let view = PortView {
             network: network.into(),
-            device: DeviceMatch::Mac,
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            port_security: true,
-            dhcp_server: false,
-            router: false,
-            addresses: BTreeSet::new(),
-            groups: Vec::new(),
+            ..limits::tests::port(0)
         };
         Attached {
             view: Arc::new(view),

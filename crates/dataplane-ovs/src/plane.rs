@@ -9,7 +9,6 @@ mod tracker;
 mod tunnels;
 
 use crate::books::Books;
-use crate::cookie::Cookie;
 use crate::counts;
 use crate::flow_set::FlowSet;
 use crate::names::Names;
@@ -127,9 +126,8 @@ impl OvsPlane {
 
     /// For tests: no connection is remembered, nor where a MAC was seen.
     pub fn forget_state(&mut self) -> io::Result<()> {
-        let bridges: Vec<String> = self.switches.keys().cloned().collect();
-        for bridge in bridges {
-            self.forget_learned(&bridge)?;
+        for switch in self.switches.values_mut() {
+            switch.forget_learned()?;
         }
         match self.control()?.call("dpctl/flush-conntrack", &[]) {
             // Before the first bridge.
@@ -221,7 +219,8 @@ impl OvsPlane {
             .map_err(failed("asking Open vSwitch for its bridges"))?;
         let mut books = self.books.take().unwrap_or_else(|| Books::read(&bridges));
         let moved = self.account(target, &bridges, &mut books);
-        let Moved { given, gone } = moved.map_err(failed("reading what is kept no state for"))?;
+        let Moved { given, gone } =
+            moved.map_err(failed("reading what an earlier process has left"))?;
         let names = Names::of(&target.view);
         let placement = place::place(target, &bridges, &books, self.now());
         let tunnels = self.prepare_tunnels(target, bridges, &placement, &mut books);
@@ -333,16 +332,7 @@ impl OvsPlane {
         if board.tunnel.is_none() || before == Some(peers(&target.view)) {
             return Ok(());
         }
-        self.forget_learned(&bridge.name)
-    }
-
-    fn forget_learned(&mut self, bridge: &str) -> io::Result<()> {
-        let learned = openflow::Change::DeleteAll {
-            cookie: Cookie::Learned.number(),
-            mask: u64::MAX,
-            table: None,
-        };
-        self.switch(bridge)?.change(&[learned])
+        self.switch(&bridge.name)?.forget_learned()
     }
 
     fn write_bridge(&mut self, bridge: &str, mut wanted: FlowSet) -> io::Result<u64> {

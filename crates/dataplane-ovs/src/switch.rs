@@ -142,6 +142,16 @@ impl Held {
         }
     }
 
+    /// Where MACs were seen; no flow that we write.
+    pub(crate) fn forget_learned(&mut self) -> io::Result<()> {
+        let learned = Change::DeleteAll {
+            cookie: Cookie::Learned.number(),
+            mask: u64::MAX,
+            table: None,
+        };
+        self.switch.change(&[learned]).map_err(io::Error::other)
+    }
+
     /// All of it landed.
     pub(crate) fn keep(&mut self, wanted: FlowSet) {
         self.known = Some(wanted);

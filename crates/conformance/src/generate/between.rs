@@ -5,7 +5,7 @@
 use super::change::Changes;
 use super::dice::Dice;
 use super::scene::{GATEWAY, Local, Scene};
-use super::talk::Talk;
+use super::talk::{self, Talk};
 use super::{ETHERNET_HEADER, Event, REMEMBERED, Sent, TALKS, TICK, Trace};
 use super::{infrastructure, inventory, oddities};
 use model::{Direction, HostId, Inspection, Inventory, MacAddr, PeerTrust, Port, PortId};
@@ -164,29 +164,12 @@ impl Generator {
     fn converse(&mut self) {
         if self.talks.len() < TALKS / 2 || self.dice.chance(8) {
             let Some(talk) = self.talk() else { return };
-            if self.talks.len() == TALKS {
-                self.talks.swap_remove(self.dice.below(TALKS));
-            }
-            self.talks.push(talk);
+            talk::keep(&mut self.talks, talk, &mut self.dice);
         }
-        let i = self.dice.below(self.talks.len());
-        let odd = self.dice.chance(15);
-        let talk = &mut self.talks[i];
-        let step = if odd {
-            Some(talk.odd_step(&mut self.dice))
-        } else {
-            talk.next_step()
-        };
-        let Some(step) = step else {
-            match self.dice.below(4) {
-                0..=1 => talk.again_from_start(),
-                2 => *talk = talk.turned(),
-                _ => {
-                    self.talks.swap_remove(i);
-                }
-            }
+        let Some((i, step)) = talk::go_on(&mut self.talks, &mut self.dice, 15) else {
             return;
         };
+        let talk = &self.talks[i];
         let direction = talk.direction(step);
         let mut packet = talk.packet(step);
         // What no gate lets through is for the traces of one host.

@@ -1,6 +1,7 @@
 //! Conversations: two ends that exchange packets of one tuple in both directions, so that packets
 //! have a history.
 
+use super::TALKS;
 use super::dice::Dice;
 use super::inventory::L4_PORTS;
 use super::scene::{GATEWAY, Local, Own, Scene};
@@ -19,6 +20,36 @@ pub(super) struct Talk {
     kind: Kind,
     script: &'static [Step],
     at: usize,
+}
+
+/// One more; if there are as many as are kept, in place of another.
+pub(super) fn keep(talks: &mut Vec<Talk>, talk: Talk, dice: &mut Dice) {
+    if talks.len() == TALKS {
+        talks.swap_remove(dice.below(TALKS));
+    }
+    talks.push(talk);
+}
+
+/// Goes on with one of them, `odd` times in 100 otherwise than it would: which one, and how. `None`: it had come to
+/// its end, and begins anew, is turned round, or is over.
+pub(super) fn go_on(talks: &mut Vec<Talk>, dice: &mut Dice, odd: usize) -> Option<(usize, Step)> {
+    let i = dice.below(talks.len());
+    let is_odd = dice.chance(odd);
+    let talk = &mut talks[i];
+    let step = match is_odd {
+        true => Some(talk.odd_step(dice)),
+        false => talk.next_step(),
+    };
+    if step.is_none() {
+        match dice.below(4) {
+            0..=1 => talk.again_from_start(),
+            2 => *talk = talk.turned(),
+            _ => {
+                talks.swap_remove(i);
+            }
+        }
+    }
+    step.map(|step| (i, step))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

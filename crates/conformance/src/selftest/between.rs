@@ -91,20 +91,13 @@ pub fn run_between(
             return report;
         }
         if let Some(mismatch) = mismatch {
-            report.mismatches += 1;
-            let kind = (mismatch.expected.clone(), mismatch.seen.clone());
-            let count = report.kinds.entry(kind).or_default();
-            *count += 1;
-            if *count == 1 && report.failures.len() < FAILURES_TOLD {
+            let first = report.tally((mismatch.expected.clone(), mismatch.seen.clone()));
+            if first && report.failures.len() < FAILURES_TOLD {
                 let failure = failure(&trace, &mismatch, &mut truth, hosts);
                 report.failures.push(failure);
             }
         }
-        let so_far = Progress {
-            cases: report.cases,
-            mismatches: report.mismatches,
-        };
-        if progress(so_far).is_break() {
+        if progress(report.so_far()).is_break() {
             break;
         }
     }

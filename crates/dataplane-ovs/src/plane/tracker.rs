@@ -154,7 +154,10 @@ impl OvsPlane {
                 };
                 let in_group = |group: &GroupId| {
                     let members = view.members.get(&(scope.clone(), group.clone()));
-                    members.is_some_and(|set| set.iter().any(|p| p.contains(remote)))
+                    members.is_some_and(|set| {
+                        let is_listed = set.contains(&Prefix::host(remote));
+                        is_listed || set.iter().any(|p| p.contains(remote))
+                    })
                 };
                 if !label_holds(connection.labels, &named, in_group) {
                     let at = (scope.clone(), Prefix::host(remote));

@@ -268,7 +268,7 @@ fn l4(draft: Draft, rule: &RuleView, subject: Subject) -> Vec<Draft> {
                 .map(|(value, mask)| draft.clone().on_masked(field, value.into(), mask.into()));
             masked.collect()
         }
-        // What may be asked about so is no request.
+        // Of ICMP only requests begin a flow, and no packet both begins one and answers another.
         L4Match::Icmp { .. } if subject == Subject::Reversed => Vec::new(),
         L4Match::Icmp { kind } => {
             let draft = of_protocol(match rule.family {
