@@ -36,10 +36,11 @@ use crate::names::Names;
 use crate::registers;
 use crate::tables::Table;
 use inlets::Inlet;
-pub(crate) use members::Members;
+use members::Members;
 use model::{Direction, Inspection, NetworkId, PortId, Prefix, ScopeId};
 use openflow::Flow;
 use policy::{HostView, NetworkView, OverlayView, PortView};
+use rules::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -94,18 +95,24 @@ pub(crate) struct Scene<'a> {
     flows: Vec<Flow>,
 }
 
-/// `known`: of the last rendering of the same bridge.
+/// Of the last rendering of a bridge, what may be the same in the next one: the tables that grow with policy.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    members: Option<Arc<Members>>,
+    rules: Option<Rules>,
+}
+
 pub(crate) fn render(
     view: &HostView,
     board: &Switchboard,
     names: &Names,
-    known: Option<Arc<Members>>,
-) -> (FlowSet, Arc<Members>) {
+    known: &mut Known,
+) -> FlowSet {
     let mut scene = Scene {
         view,
         board,
         names,
-        members: Members::of(view, board, names, known),
+        members: Members::of(view, board, names, known.members.take()),
         flows: Vec::new(),
     };
     classify::render(&mut scene);
@@ -120,9 +127,15 @@ pub(crate) fn render(
     tunnel::render(&mut scene);
     ahead::render(&mut scene);
     scene.flows.push(nudge());
+    let rules = Rules::of(&scene, known.rules.take());
     let mut flows = FlowSet::of(scene.flows);
     flows.put(Table::Identity.number(), Arc::clone(&scene.members.table));
-    (flows, scene.members)
+    flows.put(Table::Rules.number(), Arc::clone(&rules.table));
+    *known = Known {
+        members: Some(scene.members),
+        rules: Some(rules),
+    };
+    flows
 }
 
 /// A flow that no packet meets. To write it again makes the switch look through its decisions.
@@ -207,3 +220,6 @@ impl Segment {
 pub(crate) fn is_ingress(direction: Direction) -> bool {
     direction == Direction::Ingress
 }
+
+#[cfg(test)]
+mod tests;

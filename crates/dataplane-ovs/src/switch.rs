@@ -6,14 +6,13 @@ use crate::cookie::{Cookie, OURS_MASK};
 use crate::flow_set::FlowSet;
 use crate::names::Names;
 use crate::plan::{self, Plan};
-use crate::render::{self, Members, Switchboard};
+use crate::render::{self, Switchboard};
 use crate::secure;
 use crate::tables::Table;
 use openflow::{Change, Filter, FlowStats, FlowWatch, PortDesc, Switch, TlvMapping};
 use policy::HostView;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) struct Held {
@@ -21,8 +20,7 @@ pub(crate) struct Held {
     switch: Switch,
     /// `None`: it has to be asked.
     known: Option<FlowSet>,
-    /// Of the last rendering.
-    members: Option<Arc<Members>>,
+    rendered: render::Known,
     /// Says whether a flow has changed since all were read and were as they should be.
     watch: Option<FlowWatch>,
     read: Instant,
@@ -45,7 +43,7 @@ impl Held {
             socket,
             switch,
             known: None,
-            members: None,
+            rendered: render::Known::default(),
             watch: None,
             read: Instant::now(),
         })
@@ -58,9 +56,7 @@ impl Held {
         board: &Switchboard,
         names: &Names,
     ) -> FlowSet {
-        let (flows, members) = render::render(view, board, names, self.members.take());
-        self.members = Some(members);
-        flows
+        render::render(view, board, names, &mut self.rendered)
     }
 
     pub(crate) fn ports(&mut self) -> io::Result<Vec<PortDesc>> {

@@ -56,11 +56,12 @@ impl Members {
         known: Option<Arc<Members>>,
     ) -> Arc<Members> {
         let around = Around::of(view, board, names);
-        let known = known.filter(|known| known.around == around);
         match known {
-            Some(known) if known.sets == view.members => known,
-            Some(known) => Arc::new(known.with(&view.members)),
-            None => Arc::new(Self::new(view.members.clone(), around)),
+            Some(known) if known.around == around && known.sets == view.members => known,
+            Some(known) if known.around.differs_in_tags_alone(&around) => {
+                Arc::new(known.with(&view.members, around))
+            }
+            Some(_) | None => Arc::new(Self::new(view.members.clone(), around)),
         }
     }
 
@@ -89,18 +90,19 @@ impl Members {
         }
     }
 
-    /// The same with other members.
-    fn with(&self, sets: &Sets) -> Self {
-        let changed = changed(&self.sets, sets);
+    /// The same with other members, or tags.
+    fn with(&self, sets: &Sets, around: Around) -> Self {
+        let mut changed = changed(&self.sets, sets);
+        changed.extend(retagged(&self.around, &around, sets));
         let lists: Option<Vec<_>> = match self.is_flat && changed.len() < self.table.len() / 4 + 4 {
             true => changed
                 .into_iter()
-                .map(|at| Some((at, self.around.list_of_host(sets, at)?)))
+                .map(|at| Some((at, around.list_of_host(sets, at)?)))
                 .collect(),
             false => None,
         };
         let Some(lists) = lists else {
-            return Self::new(sets.clone(), self.around.clone());
+            return Self::new(sets.clone(), around);
         };
         let mut table = self.table.clone();
         for ((scope, prefix), tags) in lists {
@@ -108,14 +110,14 @@ impl Members {
             match tags {
                 Some(tags) => put(
                     &mut table,
-                    self.around.flow(scope, prefix, list_value(&tags, &none)),
+                    around.flow(scope, prefix, list_value(&tags, &none)),
                 ),
-                None => remove(&mut table, &self.around.flow(scope, prefix, 0)),
+                None => remove(&mut table, &around.flow(scope, prefix, 0)),
             }
         }
         Self {
             sets: sets.clone(),
-            around: self.around.clone(),
+            around,
             table,
             long_lists: self.long_lists.clone(),
             is_flat: true,
@@ -132,6 +134,20 @@ fn changed<'a>(before: &'a Sets, after: &'a Sets) -> BTreeSet<(&'a ScopeId, Pref
         changed.extend(before.symmetric_difference(after).map(|p| (scope, *p)));
     }
     changed
+}
+
+/// Members of groups whose tag is another.
+fn retagged<'a>(
+    before: &Around,
+    after: &Around,
+    sets: &'a Sets,
+) -> impl Iterator<Item = (&'a ScopeId, Prefix)> {
+    let tags = policy::differing(&before.tags, &after.tags);
+    let groups: BTreeSet<GroupId> = tags.map(|(group, _, _)| group.clone()).collect();
+    let sets = sets
+        .iter()
+        .filter(move |((_, group), _)| groups.contains(group));
+    sets.flat_map(|((scope, _), set)| set.iter().map(move |member| (scope, *member)))
 }
 
 fn is_host(prefix: Prefix) -> bool {
@@ -160,6 +176,15 @@ impl Around {
             sent_to: sent_to.collect(),
             lost: board.lost.clone(),
         }
+    }
+
+    /// Or in nothing. Where the host builds tunnels, more hangs on tags than the members of groups.
+    fn differs_in_tags_alone(&self, other: &Self) -> bool {
+        let retagged = || Self {
+            tags: other.tags.clone(),
+            ..self.clone()
+        };
+        self == other || (self.overlay.is_none() && retagged() == *other)
     }
 
     fn flow(&self, scope: &ScopeId, prefix: Prefix, list: u128) -> Flow {

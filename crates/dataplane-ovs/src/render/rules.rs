@@ -13,17 +13,17 @@ use super::own::ethertype;
 use super::{Scene, is_ingress};
 use crate::cookie::Cookie;
 use crate::draft::{Draft, ones};
+use crate::flow_set::{FlowTable, in_order};
 use crate::ranges;
 use crate::registers::{
     FROM_GROUP, Flag, PROFILE, RULE, SCOPE, TAGS, TAGS_IN_PLACE, TO_GROUP, WIDE,
 };
 use crate::tables::Table;
-use model::{
-    Direction, Family, GroupId, IcmpKind, L4Match, PortedProtocol, Prefix, RuleRef, ScopeId,
-};
-use openflow::{Action, Bits, Field};
+use model::{Direction, Family, GroupId, IcmpKind, L4Match, PortedProtocol, Prefix};
+use openflow::{Action, Bits, Field, Flow};
 use policy::{GroupView, PeerView, RemotePort, RuleView};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What of a packet is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,15 +35,102 @@ enum Subject {
     Reversed,
 }
 
+/// The flows of rules. They outlive the rendering: those of a group are made anew when it says something else.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    groups: BTreeMap<GroupId, Made>,
+    pub(super) table: FlowTable,
+}
+
+#[derive(Debug)]
+struct Made {
+    of: Said,
+    flows: Vec<Arc<Flow>>,
+}
+
+/// All that the flows of a group's rules come of.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    group: u32,
+    stateful: bool,
+    /// Where ports are in it.
+    scopes: BTreeSet<u16>,
+    inspects_ahead: bool,
+    rules: Vec<Asks>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Asks {
+    rule: u32,
+    direction: Direction,
+    family: Family,
+    l4: L4Match,
+    peer: Peer,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Peer {
+    Any,
+    Prefix(Prefix),
+    Prefixes(Arc<BTreeSet<Prefix>>),
+    Tag(u16),
+}
+
+impl Rules {
+    pub(super) fn of(scene: &Scene<'_>, known: Option<Rules>) -> Self {
+        let Rules { mut groups, table } = known.unwrap_or_else(|| Rules {
+            groups: BTreeMap::new(),
+            table: in_order(vec![Arc::new(Draft::new(Table::Rules, 0).flow())]),
+        });
+        let said = said(scene);
+        let before = groups.len();
+        groups.retain(|id, made| said.get(id) == Some(&made.of));
+        if groups.len() == before && before == said.len() {
+            return Rules { groups, table };
+        }
+        for (id, of) in said {
+            groups.entry(id.clone()).or_insert_with(|| Made {
+                flows: of
+                    .rules
+                    .iter()
+                    .flat_map(|asks| flows(&of, asks))
+                    .map(Arc::new)
+                    .collect(),
+                of,
+            });
+        }
+        let flows = groups.values().flat_map(|made| &made.flows).cloned();
+        let none = Arc::new(Draft::new(Table::Rules, 0).flow());
+        Rules {
+            table: in_order(flows.chain([none]).collect()),
+            groups,
+        }
+    }
+}
+
+fn said<'a>(scene: &Scene<'a>) -> BTreeMap<&'a GroupId, Said> {
+    let scopes = scopes(scene);
+    // In the order of groups and of their rules, as both are.
+    let mut numbers = scene.names.rules.values().copied();
+    let said = scene.view.groups.iter().map(|(id, group)| {
+        let rules = group.rules.values().zip(&mut numbers);
+        let said = Said {
+            group: scene.names.groups[id],
+            stateful: group.stateful,
+            scopes: scopes.get(id).cloned().unwrap_or_default(),
+            inspects_ahead: scene.inspects_ahead(),
+            rules: rules
+                .map(|(rule, number)| asks(scene, rule, number))
+                .collect(),
+        };
+        (id, said)
+    });
+    said.collect()
+}
+
 pub(super) fn render(scene: &mut Scene<'_>) {
     walks(scene);
     remotes(scene);
-    for (id, group) in &scene.view.groups {
-        for direction in Direction::BOTH {
-            rules(scene, id, group, direction);
-        }
-    }
-    scene.add(Draft::new(Table::Rules, 0));
     scene.add(Draft::new(Table::Walk, 0));
 }
 
@@ -122,93 +209,99 @@ fn each_tag(draft: Draft, count: usize, other: Field) -> Draft {
     })
 }
 
-fn rules(scene: &mut Scene<'_>, id: &GroupId, group: &GroupView, direction: Direction) {
-    let rules = group.rules.iter();
-    for (rule_id, rule) in rules.filter(|(_, rule)| rule.direction == direction) {
-        let name = RuleRef {
-            group: id.clone(),
-            rule: rule_id.clone(),
+fn asks(scene: &Scene<'_>, rule: &RuleView, number: u32) -> Asks {
+    let peer = match &rule.peer {
+        PeerView::Any => Peer::Any,
+        PeerView::Prefix(prefix) => Peer::Prefix(*prefix),
+        PeerView::AddressGroup(id) => Peer::Prefixes(
+            scene
+                .view
+                .address_groups
+                .get(id)
+                .cloned()
+                .unwrap_or_default(),
+        ),
+        PeerView::Group(named) => Peer::Tag(scene.names.tags[named]),
+    };
+    Asks {
+        rule: number,
+        direction: rule.direction,
+        family: rule.family,
+        l4: rule.l4,
+        peer,
+    }
+}
+
+/// Where each group's rules are asked.
+fn scopes<'a>(scene: &Scene<'a>) -> BTreeMap<&'a GroupId, BTreeSet<u16>> {
+    let here = scene.guarded();
+    let here = here.map(|(_, port)| (&port.view.groups, &port.view.network));
+    let ahead = remote_ports(scene).map(|port| (&port.groups, &port.network));
+    let mut scopes: BTreeMap<_, BTreeSet<u16>> = BTreeMap::new();
+    for (groups, network) in here.chain(ahead) {
+        let Some(network) = scene.view.networks.get(network) else {
+            continue;
         };
-        let number = scene.names.rules[&name];
-        // Of what receivers on other hosts may begin.
-        let reversible = scene.inspects_ahead() && !is_ingress(direction);
-        let subjects = [Subject::Packet, Subject::First, Subject::Reversed];
-        for subject in &subjects[..if reversible { 3 } else { 2 }] {
-            let subject = *subject;
-            let [own, _] = registers(direction);
-            let begin = asked(Table::Rules, 10, direction)
-                .flag_is(Flag::ABOUT_FIRST, subject == Subject::First)
-                .cookie(Cookie::Rule(number))
-                .on(own, scene.names.groups[id]);
-            let begin = match reversible {
-                true => begin.flag_is(Flag::REVERSED, subject == Subject::Reversed),
-                false => begin,
-            };
-            let drafts = peers(scene, id, begin, rule, subject);
-            for draft in drafts
-                .into_iter()
-                .flat_map(|draft| l4(draft, rule, subject))
-            {
-                if subject == Subject::Reversed {
-                    // No packet passes by it, so it isn't counted.
-                    scene.add(draft.cookie(Cookie::Shared).raise(&[Flag::MAY_ANSWER]));
-                    continue;
-                }
-                let mut flags = vec![Flag::PERMITTED];
-                flags.extend((subject == Subject::First).then_some(Flag::LIVE));
-                flags.extend(group.stateful.then_some(Flag::STATEFUL));
-                scene.add(draft.set(RULE, number).raise(&flags));
-            }
+        let number = scene.names.scopes[&network.scope] as u16;
+        for group in groups {
+            scopes.entry(group).or_default().insert(number);
         }
     }
+    scopes
+}
+
+fn flows(of: &Said, asks: &Asks) -> Vec<Flow> {
+    // Of what receivers on other hosts may begin.
+    let reversible = of.inspects_ahead && !is_ingress(asks.direction);
+    let subjects = [Subject::Packet, Subject::First, Subject::Reversed];
+    let subjects = subjects[..if reversible { 3 } else { 2 }].iter();
+    let [own, _] = registers(asks.direction);
+    let flows = subjects.flat_map(|subject| {
+        let begin = asked(Table::Rules, 10, asks.direction)
+            .flag_is(Flag::ABOUT_FIRST, *subject == Subject::First)
+            .cookie(Cookie::Rule(asks.rule))
+            .on(own, of.group);
+        let begin = match reversible {
+            true => begin.flag_is(Flag::REVERSED, *subject == Subject::Reversed),
+            false => begin,
+        };
+        let drafts = peers(&of.scopes, begin, asks, *subject).into_iter();
+        let drafts = drafts.flat_map(|draft| l4(draft, asks, *subject));
+        drafts.map(|draft| permit(of, asks, draft, *subject).flow())
+    });
+    flows.collect()
+}
+
+fn permit(of: &Said, asks: &Asks, draft: Draft, subject: Subject) -> Draft {
+    if subject == Subject::Reversed {
+        // No packet passes by it, so it isn't counted.
+        return draft.cookie(Cookie::Shared).raise(&[Flag::MAY_ANSWER]);
+    }
+    let mut flags = vec![Flag::PERMITTED];
+    flags.extend((subject == Subject::First).then_some(Flag::LIVE));
+    flags.extend(of.stateful.then_some(Flag::STATEFUL));
+    draft.set(RULE, asks.rule).raise(&flags)
 }
 
 /// With what the rule asks of the other side: nothing, a prefix, or a tag in a scope.
-fn peers(
-    scene: &Scene<'_>,
-    group: &GroupId,
-    begin: Draft,
-    rule: &RuleView,
-    subject: Subject,
-) -> Vec<Draft> {
-    let draft = begin.eth(ethertype(rule.family));
-    let prefix = |prefix: Prefix| {
-        draft
-            .clone()
-            .on_prefix(remote_fields(rule.direction, subject), prefix)
-    };
-    match &rule.peer {
-        PeerView::Any => vec![draft],
-        PeerView::Prefix(p) => vec![prefix(*p)],
-        PeerView::AddressGroup(id) => {
-            let prefixes = scene.view.address_groups.get(id).into_iter();
-            let prefixes = prefixes.flat_map(|set| set.iter().copied());
-            prefixes
-                .filter(|p| p.family() == rule.family)
-                .map(prefix)
-                .collect()
+fn peers(scopes: &BTreeSet<u16>, begin: Draft, asks: &Asks, subject: Subject) -> Vec<Draft> {
+    let draft = begin.eth(ethertype(asks.family));
+    let fields = remote_fields(asks.direction, subject);
+    let prefix = |prefix: &Prefix| draft.clone().on_prefix(fields, *prefix);
+    match &asks.peer {
+        Peer::Any => vec![draft],
+        Peer::Prefix(of_one) => vec![prefix(of_one)],
+        Peer::Prefixes(all) => {
+            let prefixes = all.iter().filter(|p| p.family() == asks.family);
+            prefixes.map(prefix).collect()
         }
-        PeerView::Group(named) => {
-            let [_, other] = registers(rule.direction);
-            let tag = scene.names.tags[named];
-            let scopes = scopes_of(scene, group).into_iter();
-            let tagged = scopes.map(|scope| {
-                let number = scene.names.scopes[scope] as u16;
-                draft.clone().on_part(SCOPE, number).on(other, tag)
-            });
+        Peer::Tag(tag) => {
+            let [_, other] = registers(asks.direction);
+            let tagged = scopes.iter();
+            let tagged = tagged.map(|scope| draft.clone().on_part(SCOPE, *scope).on(other, *tag));
             tagged.collect()
         }
     }
-}
-
-fn scopes_of<'a>(scene: &Scene<'a>, group: &GroupId) -> BTreeSet<&'a ScopeId> {
-    let ports = scene
-        .guarded()
-        .filter(|(_, port)| port.view.groups.contains(group));
-    let here = ports.map(|(_, port)| scene.scope(port));
-    let ahead = remote_ports(scene).filter(|port| port.groups.contains(group));
-    let ahead = ahead.filter_map(|port| scene.view.networks.get(&port.network));
-    here.chain(ahead.map(|network| &network.scope)).collect()
 }
 
 /// Ports of other hosts whose rules are asked here.
@@ -237,7 +330,7 @@ fn remote_fields(direction: Direction, subject: Subject) -> [Field; 2] {
 const TRACKED: u128 = 1 << 5;
 const INVALID: u128 = 1 << 4;
 
-fn l4(draft: Draft, rule: &RuleView, subject: Subject) -> Vec<Draft> {
+fn l4(draft: Draft, rule: &Asks, subject: Subject) -> Vec<Draft> {
     let (draft, protocol_field) = match subject {
         Subject::Packet | Subject::Reversed => (draft, Field::IpProto),
         Subject::First => (

@@ -58,6 +58,17 @@ fn change(view: &mut HostView, dice: &mut Dice) {
     }
 }
 
+/// Gives a group another tag, takes it, or gives one.
+fn retag(names: &mut Names, dice: &mut Dice) {
+    let number = dice.roll() % GROUPS;
+    match dice.roll() % 3 {
+        0 => names.tags.remove(&group(number)),
+        more => names
+            .tags
+            .insert(group(number), (20 * more + number) as u16),
+    };
+}
+
 #[test]
 fn changed_members_come_to_what_all_of_them_come_to() {
     let mut dice = Dice::new(7);
@@ -81,13 +92,17 @@ fn changed_members_come_to_what_all_of_them_come_to() {
             ..Switchboard::default()
         };
         view.overlay = overlay;
-        let mut known = Members::of(&view, &board, &names(), None);
+        let mut names = names();
+        let mut known = Members::of(&view, &board, &names, None);
         let mut kept = 0;
         for _ in 0..3_000 {
             change(&mut view, &mut dice);
+            if dice.roll().is_multiple_of(8) {
+                retag(&mut names, &mut dice);
+            }
             kept += u32::from(known.is_flat);
-            known = Members::of(&view, &board, &names(), Some(known));
-            let fresh = Members::of(&view, &board, &names(), None);
+            known = Members::of(&view, &board, &names, Some(known));
+            let fresh = Members::of(&view, &board, &names, None);
             assert_eq!(known.table, fresh.table);
             assert_eq!(known.long_lists, fresh.long_lists);
         }
