@@ -30,34 +30,44 @@ const MORE: u16 = 1;
 
 const NO_FLOOD: u32 = 1 << 4;
 
-/// Each connection asks one thing.
+/// What a connection asks counts on from here.
 const XID: u32 = 2;
 
-/// Flooded frames don't go out there (`on`), or do. The MAC has to be the port's, as a check.
-pub fn set_no_flood(socket: &Path, port: u16, mac: [u8; 6], on: bool) -> io::Result<()> {
+/// A port by its number in OpenFlow 1.0, and its MAC as a check.
+pub type FloodPort = (u16, [u8; 6]);
+
+/// Flooded frames don't go out at these (`on`), or do. One that is refused keeps no other from it.
+pub fn set_no_flood(socket: &Path, ports: &[FloodPort], on: bool) -> io::Result<()> {
     let mut connection = connect(socket)?;
     let mut request = Vec::new();
-    message(&mut request, VERSION_1_0, PORT_MOD, XID, |out| {
-        out.extend(port.to_be_bytes());
-        out.extend(mac);
-        out.extend((u32::from(on) * NO_FLOOD).to_be_bytes());
-        out.extend(NO_FLOOD.to_be_bytes());
-        out.extend([0; 8]);
-    });
-    message(&mut request, VERSION_1_0, BARRIER_REQUEST, XID, |_| ());
-    let mut refused: Option<OfError> = None;
+    for ((port, mac), xid) in ports.iter().zip(XID..) {
+        message(&mut request, VERSION_1_0, PORT_MOD, xid, |out| {
+            out.extend(port.to_be_bytes());
+            out.extend(mac);
+            out.extend((u32::from(on) * NO_FLOOD).to_be_bytes());
+            out.extend(NO_FLOOD.to_be_bytes());
+            out.extend([0; 8]);
+        });
+    }
+    message(&mut request, VERSION_1_0, BARRIER_REQUEST, XID - 1, |_| ());
+    let mut refused: Option<(u32, OfError)> = None;
     connection.exchange(&request, |header, body| match header.kind {
         BARRIER_REPLY => Ok(Answer::Complete),
         ERROR => {
-            refused = Some(read_error(body)?);
+            refused = Some((header.xid, read_error(body)?));
             Ok(Answer::ToCome)
         }
         _unasked => Ok(Answer::ToCome),
     })?;
-    refused.map_or(Ok(()), |error| {
+    refused.map_or(Ok(()), |(xid, error)| {
+        let port = ports
+            .get(xid.wrapping_sub(XID) as usize)
+            .map(|(port, _)| port);
         let what = format!(
-            "no-flood of port {port}: OpenFlow 1.0 error {}, {}",
-            error.kind, error.code
+            "no-flood of port {}: OpenFlow 1.0 error {}, {}",
+            port.map_or_else(|| "?".to_owned(), u16::to_string),
+            error.kind,
+            error.code
         );
         Err(io::Error::other(what))
     })

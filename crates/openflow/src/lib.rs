@@ -27,7 +27,7 @@ mod watch;
 pub use action::{Action, Bits, Learn, Port, Source, Spec, Zone};
 pub use error::{OfError, Refused};
 pub use field::{Field, OtherField};
-pub use flood::{no_flood_ports, set_no_flood};
+pub use flood::{FloodPort, no_flood_ports, set_no_flood};
 pub use flow::{Change, Filter, Flow, FlowStats, PortDesc, TlvMapping};
 pub use matching::{Masked, Match};
 pub use switch::{ANSWER_TIMEOUT, Switch};

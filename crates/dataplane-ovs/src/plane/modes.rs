@@ -82,13 +82,10 @@ impl OvsPlane {
             return Ok(false);
         }
         let switch = self.switch(bridge)?;
-        for port in switch.ports()? {
-            if let Ok(number) = u16::try_from(port.number)
-                && ports.contains(&number)
-            {
-                openflow::set_no_flood(switch.socket(), number, port.mac, on)?;
-            }
-        }
+        let known = switch.ports()?.into_iter();
+        let known = known.filter_map(|port| Some((u16::try_from(port.number).ok()?, port.mac)));
+        let there: Vec<_> = known.filter(|(number, _)| ports.contains(number)).collect();
+        openflow::set_no_flood(switch.socket(), &there, on)?;
         Ok(true)
     }
 

@@ -384,14 +384,14 @@ fn flooding_is_kept_from_a_port() {
     let socket = ovs.socket();
     let no_flood = || Vec::from_iter(no_flood_ports(&socket).expect("told"));
     assert_eq!(no_flood(), []);
-    set_no_flood(&socket, 2, ports[1].mac, true).expect("set");
+    let both = [(1, ports[1].mac), (2, ports[1].mac)];
+    let wrong = set_no_flood(&socket, &both, true).expect_err("the first one's MAC is another's");
     assert_eq!(no_flood(), [2]);
-    let wrong = set_no_flood(&socket, 1, ports[1].mac, true).expect_err("the MAC is another's");
     assert_eq!(
         wrong.to_string(),
         "no-flood of port 1: OpenFlow 1.0 error 4, 1"
     );
-    set_no_flood(&socket, 2, ports[1].mac, false).expect("set back");
+    set_no_flood(&socket, &[(2, ports[1].mac)], false).expect("set back");
     assert_eq!(no_flood(), []);
 }
 
