@@ -2,6 +2,7 @@
 
 mod drift;
 mod dry_run;
+mod facts;
 mod look;
 mod modes;
 mod tracked;
@@ -17,13 +18,14 @@ use crate::render::{self, Switchboard, rules::remark};
 use crate::secure;
 use crate::switch::Held;
 use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
+use facts::Facts;
 use model::{Elision, Flows, NdOptions};
 use modes::stays_open;
 use ovsdb::{Bridge, Control, Database};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use tracker::Moved;
 
@@ -61,6 +63,7 @@ pub struct OvsPlane {
     config: OvsConfig,
     /// `None`: not connected, or no more.
     database: Option<Database>,
+    facts: Option<Facts>,
     control: Option<Control>,
     /// Of what an earlier process has left in the tracker.
     labels_are_known: bool,
@@ -93,6 +96,7 @@ impl OvsPlane {
         let mut plane = Self {
             config,
             database: None,
+            facts: None,
             control: None,
             labels_are_known: false,
             tracker_is_set: false,
@@ -148,13 +152,17 @@ impl OvsPlane {
     }
 
     fn database(&mut self) -> io::Result<&mut Database> {
-        let socket = self.config.run_dir.join("db.sock");
         let database = match self.database.take() {
             Some(database) => database,
-            None => Database::connect(&socket)
-                .map_err(|error| at("connecting to Open vSwitch's database", &socket, error))?,
+            None => self.connect_database(Database::connect)?,
         };
         Ok(self.database.insert(database))
+    }
+
+    fn connect_database<C>(&self, connect: fn(&Path) -> io::Result<C>) -> io::Result<C> {
+        let socket = self.config.run_dir.join("db.sock");
+        connect(&socket)
+            .map_err(|error| at("connecting to Open vSwitch's database", &socket, error))
     }
 
     fn control(&mut self) -> io::Result<&mut Control> {
@@ -170,21 +178,6 @@ impl OvsPlane {
         Control::connect(&socket)
     }
 
-    /// Over a connection that may have been lost since it was used.
-    fn bridges(&mut self) -> io::Result<Vec<Bridge>> {
-        if let Some(database) = &mut self.database
-            && let Ok(bridges) = database.bridges()
-        {
-            return Ok(bridges);
-        }
-        self.database = None;
-        let bridges = self.database()?.bridges();
-        bridges.map_err(|error| {
-            self.database = None;
-            io::Error::other(error)
-        })
-    }
-
     fn switch(&mut self, bridge: &str) -> io::Result<&mut Held> {
         let held = match self.switches.remove(bridge) {
             Some(held) => held,
@@ -196,6 +189,7 @@ impl OvsPlane {
     /// After a failure nothing that was known about the switch counts.
     fn disconnect(&mut self) {
         self.database = None;
+        self.facts = None;
         self.control = None;
         self.tracker_is_set = false;
         self.switches.clear();
@@ -543,7 +537,7 @@ pub(crate) fn datapath_type(bridge: &Bridge) -> &str {
     }
 }
 
-fn at(step: &str, place: &std::path::Path, error: io::Error) -> io::Error {
+fn at(step: &str, place: &Path, error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
         format!("{step} at {}: {error}", place.display()),

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -61,23 +60,6 @@ impl Stream {
         }
     }
 
-    /// The next value that is there already.
-    pub(crate) fn pending(&mut self) -> io::Result<Option<Value>> {
-        loop {
-            if let Some(value) = self.take()? {
-                return Ok(Some(value));
-            }
-            self.socket.set_nonblocking(true)?;
-            let read = self.read();
-            self.socket.set_nonblocking(false)?;
-            match read {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// The server asks now and then whether we are alive. True if this was such a question; it is answered.
     pub(crate) fn answer_echo(&mut self, message: &Value) -> io::Result<bool> {
         if message["method"] != "echo" {
@@ -117,12 +99,6 @@ impl Stream {
         self.buffer.drain(..end);
         self.scan = Scan::default();
         value.map(Some).map_err(io::Error::from)
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 
@@ -174,8 +150,12 @@ mod tests {
         let mut values = Vec::new();
         for piece in pieces {
             other.write_all(piece)?;
-            while let Some(value) = stream.pending()? {
-                values.push(value);
+            loop {
+                match stream.receive(Duration::from_millis(1)) {
+                    Ok(value) => values.push(value),
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
+                    Err(error) => return Err(error),
+                }
             }
         }
         drop(other);

@@ -4,7 +4,6 @@ use crate::stream::{SILENCE, Stream, garbled};
 use crate::{rows, zones};
 use serde_json::{Value, json};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 /// A connection of its own, on which the server tells changes. It tells our own, too. After an error it is
@@ -37,27 +36,30 @@ impl Watch {
         }
     }
 
-    /// Whether anything was told since the last call. Waits for nothing. Call it now and then even if the
-    /// answer doesn't matter: the server asks whether we are alive.
+    /// Whether anything was changed between the last call and this one. The server is asked, and tells what it has
+    /// to tell before it answers.
     pub fn changed(&mut self) -> io::Result<bool> {
+        self.stream
+            .send(&json!({"id": "now", "method": "echo", "params": []}))?;
         let mut changed = false;
-        while let Some(message) = self.stream.pending()? {
-            if self.stream.answer_echo(&message)? {
-                continue;
+        loop {
+            let message = self.stream.receive(SILENCE)?;
+            if message["id"] == "now" {
+                return Ok(changed);
             }
-            if message["method"] != "update" {
-                return Err(garbled("something else than an update"));
-            }
-            changed = true;
+            changed |= self.is_update(&message)?;
         }
-        Ok(changed)
     }
-}
 
-/// Readable when something may have been told.
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    /// Or else the server's question whether we are alive.
+    fn is_update(&mut self, message: &Value) -> io::Result<bool> {
+        if self.stream.answer_echo(message)? {
+            return Ok(false);
+        }
+        match message["method"] == "update" {
+            true => Ok(true),
+            false => Err(garbled("something else than an update")),
+        }
     }
 }
 

@@ -261,6 +261,19 @@ fn changes_are_told_and_traffic_is_not() {
 }
 
 #[test]
+fn what_was_changed_before_one_asks_is_told() {
+    let instance = Instance::start();
+    let mut watch = Watch::connect(&instance.database_socket()).expect("a watch");
+    let mut database = instance.database();
+    for n in 0..500 {
+        let note = change::set_external_ids(BRIDGE, &[("note", &n.to_string())]);
+        database.transact(&note).expect("done");
+        assert!(watch.changed().expect("connected"), "{n}");
+        assert!(!watch.changed().expect("connected"), "{n}");
+    }
+}
+
+#[test]
 fn a_watch_ends_with_the_server() {
     let mut instance = Instance::start();
     let mut watch = Watch::connect(&instance.database_socket()).expect("a watch");

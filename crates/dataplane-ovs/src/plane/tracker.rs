@@ -215,9 +215,8 @@ impl OvsPlane {
         let datapaths: BTreeSet<&str> = bridges.iter().map(datapath_type).collect();
         for datapath in datapaths {
             let found = self
-                .database()
-                .and_then(|database| database.zones(datapath).map_err(io::Error::other));
-            let found = found.map_err(failed("asking for the zones' timeouts"))?;
+                .zones(datapath)
+                .map_err(failed("asking for the zones' timeouts"))?;
             let timeouts = &target.view.settings.timeouts;
             let operations = timeouts::operations(datapath, &found, &zones, timeouts);
             self.transact(operations)
@@ -291,7 +290,7 @@ impl OvsPlane {
     }
 
     pub(super) fn forget_timeouts(&mut self, datapath: &str) -> io::Result<()> {
-        let found = self.database()?.zones(datapath).map_err(io::Error::other)?;
+        let found = self.zones(datapath)?;
         let none = BTreeSet::new();
         self.transact(timeouts::operations(
             datapath,
