@@ -394,10 +394,12 @@ impl DataPlane for OvsPlane {
             writes,
             open,
         } = applied?;
+        let too_wide = self.too_wide(&target.view, &placement);
         let groups = target.view.groups.iter();
         let remarks = groups.filter_map(|(id, group)| remark(id, group));
         let remarks = remarks.chain(open.iter().map(|bridge| stays_open(bridge)));
         let remarks = remarks.chain(render::tunnel::remarks(&target.view));
+        let remarks = remarks.chain(too_wide);
         let remarks = remarks.chain(placement.remarks.clone()).collect();
         let refused = placement.refused.clone();
         let ports = target.view.ports.keys();

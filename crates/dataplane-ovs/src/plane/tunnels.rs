@@ -11,14 +11,17 @@ use crate::place::{self, OWNER, Placement, TUNNEL};
 use dataplane::{ApplyError, Target};
 use openflow::TlvMapping;
 use ovsdb::change::{self, Tunnel};
-use ovsdb::{Bridge, DatabaseError, SwitchPort};
-use policy::{OPTION_BYTES, OPTION_CLASS, OPTION_TYPE, OverlayView};
-use std::collections::BTreeSet;
+use ovsdb::{Bridge, DatabaseError, Interface, SwitchPort};
+use policy::{HostView, OPTION_BYTES, OPTION_CLASS, OPTION_TYPE, OverlayView};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
 /// How long ovs-vswitchd may take to make a port.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of a packet of the underlay: IPv4, UDP, Geneve, the option with its own header, and Ethernet.
+const HEADERS: u32 = 20 + 8 + 8 + (4 + OPTION_BYTES as u32) + 14;
 
 impl OvsPlane {
     /// The bridges as they are then.
@@ -84,6 +87,61 @@ impl OvsPlane {
         }
     }
 
+    /// Networks whose packets don't fit into what leads to the other hosts. Each is said to have one way to all.
+    pub(super) fn too_wide(&mut self, view: &HostView, placement: &Placement) -> Vec<String> {
+        let mut boards = placement.boards.iter();
+        let tunneled = boards.find(|(_, board)| board.tunnel.is_some());
+        let (Some(overlay), Some((bridge, board))) = (&view.overlay, tunneled) else {
+            return Vec::new();
+        };
+        let Ok(Some((device, room))) = self.underlay(overlay) else {
+            return Vec::new();
+        };
+        let mtus = self.mtus(bridge).unwrap_or_default();
+        let networks = overlay.networks.iter();
+        let networks = networks.filter(|(_, network)| !network.hosts.is_empty());
+        let too_wide = networks.filter_map(|(id, network)| {
+            let ports = board.ports.values().filter(|port| port.view.network == *id);
+            let widest = ports.filter_map(|port| mtus.get(&u32::from(port.of_port)).copied());
+            let mtu = network.mtu.map(u32::from).or(widest.max())?;
+            (mtu + HEADERS > room).then(|| {
+                format!(
+                    "network {id}: packets of {mtu} bytes don't fit into tunnels through {device}, whose MTU is {room}; \
+                     its machines may have an MTU of at most {}, or {device} needs one of {}",
+                    room.saturating_sub(HEADERS),
+                    mtu + HEADERS
+                )
+            })
+        });
+        too_wide.collect()
+    }
+
+    /// The device that leads to another host, and its MTU.
+    fn underlay(&mut self, overlay: &OverlayView) -> io::Result<Option<(String, u32)>> {
+        let Some(peer) = overlay.peers.values().next() else {
+            return Ok(None);
+        };
+        let route = self
+            .control()?
+            .call("ovs/route/lookup", &[&peer.address.to_string()]);
+        let route = route.map_err(io::Error::other)?;
+        let device = route.lines().find_map(|line| line.strip_prefix("dev "));
+        let bridges = self.bridges()?;
+        let interfaces = bridges.iter().flat_map(interfaces);
+        let mut named = interfaces.filter(|interface| Some(interface.name.as_str()) == device);
+        Ok(named.find_map(|interface| Some((interface.name.clone(), interface.mtu?))))
+    }
+
+    /// By the number of the port in OpenFlow.
+    fn mtus(&mut self, bridge: &str) -> io::Result<BTreeMap<u32, u32>> {
+        let bridges = self.bridges()?;
+        let of_bridge = bridges.iter().filter(|found| found.name == bridge);
+        let interfaces = of_bridge.flat_map(interfaces);
+        Ok(interfaces
+            .filter_map(|i| Some((i.ofport?, i.mtu?)))
+            .collect())
+    }
+
     fn follow(&mut self, operations: &[serde_json::Value]) -> io::Result<()> {
         let done = self.database()?.transact_and_follow(operations, PATIENCE);
         done.map(drop).map_err(|error| {
@@ -118,6 +176,10 @@ impl OvsPlane {
         })?;
         field(index)
     }
+}
+
+fn interfaces(bridge: &Bridge) -> impl Iterator<Item = &Interface> {
+    bridge.ports.iter().flat_map(|port| &port.interfaces)
 }
 
 fn field(index: u16) -> io::Result<u8> {

@@ -348,6 +348,32 @@ fn what_can_not_go_from_host_to_host_is_said() {
             .any(|said| said.contains("no tunnel to host b: 2001:db8::2")),
         "{said:?}"
     );
+    let wide = good.replace("scope: red,", "scope: red, mtu: 1527,");
+    let said = hosts.a.try_apply(&wide).expect("it is applied").remarks;
+    assert_eq!(
+        said,
+        [
+            "network red: packets of 1527 bytes don't fit into tunnels through br-phy, whose MTU is 1600; its machines \
+             may have an MTU of at most 1526, or br-phy needs one of 1601"
+        ]
+    );
+    let fits = good.replace("scope: red,", "scope: red, mtu: 1526,");
+    assert_eq!(hosts.a.apply(&fits).remarks, [""; 0]);
+    hosts
+        .a
+        .lab
+        .host()
+        .ip("link set br-phy mtu 1573")
+        .expect("it is set");
+    hosts
+        .a
+        .vsctl("--timeout=20 wait-until interface br-phy mtu=1573");
+    let said = hosts.a.try_apply(&good).expect("it is applied").remarks;
+    assert!(
+        said.iter()
+            .any(|said| said.starts_with("network blue: packets of 1500 bytes don't fit")),
+        "{said:?}"
+    );
 
     // One address is one bridge's.
     hosts.a.switch.add_bridge("br-two", true).expect("a bridge");
