@@ -169,3 +169,31 @@ fn what_the_destination_would_drop_is_not_sent() {
     hosts.apply(&policy("tag", "both"));
     check(&hosts);
 }
+
+/// The same with the friend on host b in so many groups more that they have a number together in the option.
+fn crowded(policy: &str) -> String {
+    let more: Vec<String> = (0..9).map(|n| format!("g{n}")).collect();
+    let groups = more.iter().zip(20..);
+    let groups =
+        groups.map(|(id, tag)| format!("  {id}: {{ tag: {tag}, rules: [{{ to: any }}] }}\n"));
+    let groups: String = groups.collect();
+    let friend = policy.lines().find(|line| line.starts_with("  friend:"));
+    let friend = friend.expect("a friend");
+    let in_all = format!("groups: [friends, {}]", more.join(", "));
+    let policy = policy.replace(friend, &friend.replace("groups: friends", &in_all));
+    policy.replace("groups:\n  web:", &format!("groups:\n{groups}  web:"))
+}
+
+#[test]
+fn a_port_in_more_groups_than_the_option_has_room_for_is_known_by_them() {
+    let mut hosts = Hosts::new();
+    for inspection in ["destination", "source"] {
+        hosts.apply(&crowded(&policy("tag", inspection)));
+        check(&hosts);
+    }
+    // Not in one of them any more.
+    let left = crowded(&policy("tag", "destination")).replace("[friends, g0,", "[g0,");
+    hosts.apply(&left);
+    assert!(hosts.answers("friend", "web", Family::V4, Asked::Udp(53)));
+    assert!(!hosts.answers("friend", "web", Family::V4, Asked::Tcp(80)));
+}

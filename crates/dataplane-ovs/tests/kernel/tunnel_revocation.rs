@@ -89,6 +89,32 @@ fn what_is_revoked_at_one_host_ends_what_comes_from_the_other() {
 }
 
 #[test]
+fn what_a_client_goes_on_to_send_ends_as_well() {
+    let good = revocable(&format!("{UDP}, {TCP}"), "friends");
+    let mut hosts = Hosts::new();
+    hosts.apply(&good);
+    hosts.find_each_other();
+    let _mute = hosts.a.vm("web").udp(53).expect("a free port");
+    let stream = Stream::between(
+        hosts.b.packets("friend"),
+        hosts.a.packets("web"),
+        datagram(2, 1, 4000, 53),
+        Duration::from_millis(1),
+    );
+    assert!(stream.flows());
+    cut(&mut hosts, &stream, &revocable(TCP, "friends"), false);
+    hosts.apply(&good);
+    assert!(stream.flows(), "putting it back revives it");
+    // Who its client is says the client's host.
+    hosts
+        .b
+        .apply(&revocable(&format!("{UDP}, {TCP}"), "others"));
+    assert!(stream.is_silent());
+    hosts.b.apply(&good);
+    assert!(stream.flows(), "coming back revives it");
+}
+
+#[test]
 fn a_host_remembers_who_has_left_a_group_as_long_as_a_flow_may() {
     let good = revocable(&format!("{UDP}, {TCP}"), "friends");
     let left = revocable(&format!("{UDP}, {TCP}"), "others");
