@@ -78,33 +78,33 @@ enum Peer {
 
 impl Rules {
     pub(super) fn of(scene: &Scene<'_>, known: Option<Rules>) -> Self {
-        let Rules { mut groups, table } = known.unwrap_or_else(|| Rules {
-            groups: BTreeMap::new(),
-            table: in_order(vec![Arc::new(Draft::new(Table::Rules, 0).flow())]),
-        });
+        let known = known.unwrap_or_else(|| Self::with(BTreeMap::new()));
+        let Rules { mut groups, table } = known;
         let said = said(scene);
         let before = groups.len();
         groups.retain(|id, made| said.get(id) == Some(&made.of));
         if groups.len() == before && before == said.len() {
-            return Rules { groups, table };
+            return Self { groups, table };
         }
         for (id, of) in said {
-            groups.entry(id.clone()).or_insert_with(|| Made {
-                flows: of
-                    .rules
-                    .iter()
-                    .flat_map(|asks| flows(&of, asks))
-                    .map(Arc::new)
-                    .collect(),
-                of,
-            });
+            groups.entry(id.clone()).or_insert_with(|| Made::of(of));
         }
+        Self::with(groups)
+    }
+
+    fn with(groups: BTreeMap<GroupId, Made>) -> Self {
         let flows = groups.values().flat_map(|made| &made.flows).cloned();
         let none = Arc::new(Draft::new(Table::Rules, 0).flow());
-        Rules {
-            table: in_order(flows.chain([none]).collect()),
-            groups,
-        }
+        let table = in_order(flows.chain([none]).collect());
+        Self { groups, table }
+    }
+}
+
+impl Made {
+    fn of(of: Said) -> Self {
+        let flows = of.rules.iter().flat_map(|asks| flows(&of, asks));
+        let flows = flows.map(Arc::new).collect();
+        Self { of, flows }
     }
 }
 

@@ -3,20 +3,21 @@
 //!
 //! Nothing waits for a time: each step asks until it is as it must be, or a packet is answered.
 
+mod agent;
+mod mixed;
+
+use agent::{Agent, BIN, PATIENCE, wait_until};
 use conformance::lab::{Attach, EchoServer, Lab, Offload, OpenVswitch, Vm};
 use model::MacAddr;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
 
-const BIN: &str = env!("CARGO_BIN_EXE_portcullis");
 const BRIDGE: &str = "pc-ovs";
-/// For what must come; a test that passes hardly waits.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// For what must not come: a SYN that is answered is answered at once.
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -29,10 +30,9 @@ struct Bed {
     free: Vm,
     client: Vm,
     _servers: [EchoServer; 2],
-    agent: Option<Child>,
+    agent: Agent,
     switch: OpenVswitch,
-    root: tempfile::TempDir,
-    lab: Lab,
+    _lab: Lab,
 }
 
 impl Bed {
@@ -67,17 +67,12 @@ impl Bed {
             free,
             client,
             _servers: servers,
-            agent: None,
+            agent: Agent::new(lab.host(), &settings(&switch)),
             switch,
-            root: tempfile::tempdir().expect("a directory"),
-            lab,
+            _lab: lab,
         };
         bed.allow(80);
         bed
-    }
-
-    fn policy(&self) -> PathBuf {
-        self.root.path().join("policy.yaml")
     }
 
     /// What `web` may be asked for.
@@ -98,65 +93,14 @@ impl Bed {
             port("open", &self.open, "groups: [all]"),
             port("free", &self.free, "port-security: off"),
         );
-        fs::write(self.policy(), text).expect("it can be written");
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BIN);
-        command
-            .args(arguments)
-            .env("PORTCULLIS_RUN_DIR", self.root.path().join("run"))
-            .env("PORTCULLIS_STATE_DIR", self.root.path().join("state"))
-            .env("PORTCULLIS_INSTANCE", "pc-ovs")
-            .env("PORTCULLIS_PLANE", "ovs")
-            .env("PORTCULLIS_OVS_RUN_DIR", self.switch.run_dir());
-        command
-    }
-
-    fn portcullis(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        self.lab
-            .host()
-            .run(move || command.output().expect("the binary runs"))
-    }
-
-    /// Runs the agent until it has applied a policy.
-    fn start(&mut self) {
-        self.start_with(&[]);
-    }
-
-    fn start_with(&mut self, options: &[&str]) {
-        let policy = self.policy();
-        let mut run = self.command(&["run", "--policy", policy.to_str().expect("it is text")]);
-        run.args(options);
-        run.stdout(Stdio::null()).stderr(Stdio::piped());
-        let run = self.lab.host().run(move || run.spawn());
-        self.agent = Some(run.expect("the binary runs"));
-        wait_until("a policy is applied", || !self.applied().is_null());
-    }
-
-    /// As `kill -9` does; what it logged.
-    fn kill(&mut self) -> String {
-        let mut agent = self.agent.take().expect("it runs");
-        agent.kill().expect("it can be killed");
-        let output = agent.wait_with_output().expect("it ends");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    fn status(&self) -> Value {
-        let status = self.portcullis(&["status", "-o", "json"]);
-        serde_json::from_slice(&status.stdout).unwrap_or_default()
-    }
-
-    fn applied(&self) -> Value {
-        self.status()["agent"]["policy"]["applied"].clone()
+        self.agent.write(&text);
     }
 
     /// Until the file's last edit is in force.
     fn edited(&self, edit: impl FnOnce()) {
-        let before = self.applied();
+        let before = self.agent.applied();
         edit();
-        wait_until("the edit is applied", || self.applied() != before);
+        wait_until("the edit is applied", || self.agent.applied() != before);
     }
 
     fn connect(&self, server: IpAddr, l4_port: u16, timeout: Duration) -> Option<TcpStream> {
@@ -177,7 +121,7 @@ impl Bed {
 
     fn explain(&self, port: &str, way: &str, packet: &str) -> (Option<i32>, Value) {
         let arguments = ["explain", "--port", port, way, packet, "-o", "json"];
-        let output = self.portcullis(&arguments);
+        let output = self.agent.portcullis(&arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
         (output.status.code(), value)
@@ -249,13 +193,13 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
-    fn drop(&mut self) {
-        if let Some(mut agent) = self.agent.take() {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
-    }
+/// Of the environment of an agent of this switch.
+fn settings(switch: &OpenVswitch) -> [(&'static str, &OsStr); 3] {
+    [
+        ("PORTCULLIS_INSTANCE", "pc-ovs".as_ref()),
+        ("PORTCULLIS_PLANE", "ovs".as_ref()),
+        ("PORTCULLIS_OVS_RUN_DIR", switch.run_dir().as_os_str()),
+    ]
 }
 
 /// Of a flow, what goes on by itself.
@@ -274,13 +218,6 @@ fn says(output: &Output, code: i32, text: &str) {
     assert!(all.contains(text), "{text:?} is not in:\n{all}");
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
-    }
-}
-
 const IN: &str = "--ingress";
 const OUT: &str = "--egress";
 
@@ -288,11 +225,11 @@ const OUT: &str = "--egress";
 fn a_policy_is_enforced_and_edits_are_on_a_bridge_of_either_kind() {
     for secure in [false, true] {
         let mut bed = Bed::new(secure);
-        bed.start();
+        bed.agent.start(&[]);
         bed.check_reached([true, false]);
         bed.edited(|| bed.allow(81));
         bed.check_reached([false, true]);
-        let status = bed.status();
+        let status = bed.agent.status();
         for (place, port, device) in [
             (0, "free", bed.free.device()),
             (1, "open", bed.open.device()),
@@ -312,18 +249,18 @@ fn a_policy_is_enforced_and_edits_are_on_a_bridge_of_either_kind() {
 #[test]
 fn a_killed_agents_successor_writes_no_flow() {
     let mut bed = Bed::new(false);
-    bed.start();
+    bed.agent.start(&[]);
     let stream = bed.connect(bed.web.addresses()[0], 80, PATIENCE);
     let stream = stream.expect("80 is open");
-    bed.kill();
+    bed.agent.kill();
     bed.check_reached([true, false]);
-    let status = bed.status();
+    let status = bed.agent.status();
     assert_eq!(status["agent"], Value::Null);
     assert_eq!(status["drift"], json!([]), "{status:#}");
     assert_eq!(status["ports"][2]["port"], "web");
     assert_eq!(status["ports"][2]["device"], bed.web.device());
     let from = stream.local_addr().expect("it has one");
-    let flows = bed.portcullis(&["flows", "web", "-o", "json"]);
+    let flows = bed.agent.portcullis(&["flows", "web", "-o", "json"]);
     let flows: Value = serde_json::from_slice(&flows.stdout).expect("it is JSON");
     let flows = flows.as_array().expect("a list");
     let flow = flows.iter().find(|flow| flow["remote"] == from.to_string());
@@ -335,11 +272,11 @@ fn a_killed_agents_successor_writes_no_flow() {
     assert_eq!(flow["rule"], "g/open.v4");
 
     let before = bed.flows();
-    bed.start();
+    bed.agent.start(&[]);
     bed.edited(|| {
         // The same in other words.
-        let text = fs::read_to_string(bed.policy()).expect("it is there");
-        fs::write(bed.policy(), format!("{text}# again\n")).expect("it can be written");
+        let text = fs::read_to_string(bed.agent.policy()).expect("it is there");
+        bed.agent.write(&format!("{text}# again\n"));
     });
     let after = bed.flows();
     let [keys, new] = [&before, &after].map(|flows| flows.keys().collect::<Vec<_>>());
@@ -347,7 +284,7 @@ fn a_killed_agents_successor_writes_no_flow() {
     for (flow, duration) in &before {
         assert!(after[flow] >= *duration, "written anew: {flow}");
     }
-    let log = bed.kill();
+    let log = bed.agent.kill();
     assert!(!log.contains("not the cached policy"), "{log}");
     assert!(log.contains("writes=0"), "{log}");
 }
@@ -365,19 +302,21 @@ ports:
   far: {{ host: there, mac: '52:54:00:00:09:63', addresses: 10.9.0.99, groups: g }}
 "
     );
-    fs::write(bed.policy(), text).expect("it can be written");
+    bed.agent.write(&text);
 }
 
 /// All flows of a switch that had none before.
 fn loaded_between_hosts(settings: &str, options: &[&str]) -> BTreeSet<String> {
     let mut bed = Bed::new(true);
     between_hosts(&bed, settings);
-    bed.start_with(&[&["--host", "here"], options].concat());
+    bed.agent.start(&[&["--host", "here"], options].concat());
     let (_, explained) = bed.explain("web", IN, "tcp 10.9.0.99:1024 -> 10.9.0.1:80");
     assert_eq!(explained["differ"], false, "{explained:#}");
-    bed.kill();
+    bed.agent.kill();
     // Without an agent that knows, it has to be said once more.
-    let alone = bed.portcullis(&[&["status", "-o", "json"], options].concat());
+    let alone = bed
+        .agent
+        .portcullis(&[&["status", "-o", "json"], options].concat());
     let status: Value = serde_json::from_slice(&alone.stdout).expect("it is JSON");
     assert_eq!(status["drift"], json!([]), "{status:#}");
     // Machines say something of their own accord: what comes of that is no policy.
@@ -406,7 +345,7 @@ fn the_command_line_says_where_receivers_of_other_hosts_are_asked() {
 
 #[test]
 fn detaching_leaves_nothing_of_ours_and_all_of_others() {
-    let bed = Bed::new(false);
+    let mut bed = Bed::new(false);
     let others = [
         "table=0,priority=7,cookie=0x77,udp,tp_dst=9999,actions=drop",
         "table=17,priority=7,cookie=0x77,actions=NORMAL",
@@ -418,20 +357,23 @@ fn detaching_leaves_nothing_of_ours_and_all_of_others() {
     let set = format!("set bridge {BRIDGE} external_ids:somebodys=own");
     bed.switch.vsctl(&set).expect("it is set");
     let before: Vec<String> = bed.flows().into_keys().collect();
-    says(&bed.portcullis(&["status"]), 4, "nothing is enforced here");
-    says(&bed.portcullis(&["detach"]), 0, "nothing was enforced here");
+    says(
+        &bed.agent.portcullis(&["status"]),
+        4,
+        "nothing is enforced here",
+    );
+    says(
+        &bed.agent.portcullis(&["detach"]),
+        0,
+        "nothing was enforced here",
+    );
     let shown = |what: &str| bed.switch.vsctl(what).expect("it can be asked");
     let ids = || shown(&format!("get bridge {BRIDGE} external_ids"));
     let tables = || shown("list CT_Zone") + &shown("list CT_Timeout_Policy");
     let floods = || bed.switch.ofctl(&format!("show {BRIDGE}")).expect("asked");
     let (ids_before, tables_before, floods_before) = (ids(), tables(), floods());
     for agent_ends_it in [true, false] {
-        let policy = bed.policy();
-        let policy = policy.to_str().expect("it is text");
-        let mut agent = bed.command(&["run", "--policy", policy]);
-        agent.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut agent = bed.lab.host().run(|| agent.spawn()).expect("it runs");
-        wait_until("a policy is applied", || !bed.applied().is_null());
+        bed.agent.start(&[]);
         let flows = bed.flows();
         // But for what the switch writes by itself where nobody else does.
         let mut others = before.iter().filter(|flow| flow.contains("0x77"));
@@ -443,11 +385,12 @@ fn detaching_leaves_nothing_of_ours_and_all_of_others() {
         );
         bed.check_reached([true, false]);
         if !agent_ends_it {
-            agent.kill().expect("it can be killed");
-            agent.wait().expect("it ends");
+            bed.agent.kill();
         }
-        says(&bed.portcullis(&["detach"]), 0, "enforcement removed");
-        agent.wait().expect("it has ended");
+        says(&bed.agent.portcullis(&["detach"]), 0, "enforcement removed");
+        if agent_ends_it {
+            bed.agent.end();
+        }
         assert_eq!(bed.flows().into_keys().collect::<Vec<_>>(), before);
         assert_eq!(ids(), ids_before);
         assert_eq!(tables(), tables_before);
@@ -464,14 +407,14 @@ fn a_device_that_comes_to_a_bridge_later_is_armed() {
         let gone = format!("del-port {BRIDGE} {}", vm.device());
         bed.switch.vsctl(&gone).expect("it is gone");
     }
-    bed.start();
-    let status = bed.status();
+    bed.agent.start(&[]);
+    let status = bed.agent.status();
     let why = status["ports"][2]["why"].as_str().unwrap_or_default();
     assert!(why.contains("on no bridge of Open vSwitch"), "{status:#}");
     let added = bed.switch.add_port(BRIDGE, &device, &[]);
     added.expect("the bridge takes it");
     wait_until("it is enforced", || {
-        bed.status()["ports"][2]["state"] == "enforced"
+        bed.agent.status()["ports"][2]["state"] == "enforced"
     });
     bed.check_reached([true, false]);
 }
@@ -479,7 +422,7 @@ fn a_device_that_comes_to_a_bridge_later_is_armed() {
 #[test]
 fn flows_that_somebody_deletes_and_a_restarted_switch_are_seen_to() {
     let mut bed = Bed::new(true);
-    bed.start();
+    bed.agent.start(&[]);
     bed.check_reached([true, false]);
     let delete = format!("del-flows {BRIDGE}");
     bed.switch.ofctl(&delete).expect("they are gone");
@@ -487,7 +430,7 @@ fn flows_that_somebody_deletes_and_a_restarted_switch_are_seen_to() {
     bed.switch.kill_vswitchd().expect("it is killed");
     bed.switch.start_vswitchd().expect("it starts");
     bed.check_reached([true, false]);
-    let log = bed.kill();
+    let log = bed.agent.kill();
     assert!(log.contains("flows of bridge pc-ovs"), "{log}");
 }
 
@@ -512,7 +455,7 @@ fn what_it_is_not_for_is_refused() {
 #[test]
 fn explanations_are_of_what_is_loaded() {
     let mut bed = Bed::new(false);
-    bed.start();
+    bed.agent.start(&[]);
     by_rules_and_guard(&bed);
     untracked_and_unguarded(&bed);
     by_flows(&bed);
@@ -701,11 +644,11 @@ fn fragments_wait(bed: &Bed) {
 
 /// With no agent there to put right what somebody changes.
 fn what_somebody_changed_shows(bed: &mut Bed) {
-    bed.kill();
+    bed.agent.kill();
     let gone = format!("del-flows {BRIDGE} cookie=0x706f720100000000/0xffffffff00000000,tcp");
     bed.switch.ofctl(&gone).expect("flows are gone");
     bed.check_differ("tcp 10.9.0.2:9 -> 10.9.0.1:80", "rule", "no-rule");
-    let status = bed.status();
+    let status = bed.agent.status();
     let drift = status["drift"][0].as_str().unwrap_or_default();
     assert!(drift.contains("flows of bridge pc-ovs"), "{status:#}");
     let verdict = dataplane_ovs::Table::Verdict.number();
