@@ -84,17 +84,23 @@ fn is_asked(scene: &Scene<'_>) -> bool {
     scene.board.tunnel.is_some() || named.next().is_some()
 }
 
+/// Of an entry's mark: its first packet came to the port.
+pub(super) const TO_PORT: u128 = 1;
+/// The port sent it.
+pub(super) const FROM_PORT: u128 = 1 << 1;
+
 /// What an entry of the tracker keeps of its first packet.
 pub(super) fn remember(scene: &Scene<'_>) -> Vec<Action> {
-    // Whether it came to the port: by addresses alone that isn't always known.
-    let towards = Action::Move {
-        from: Bits::one(FLAGS, Flag::TO_PORT.place()),
-        to: Bits::one(Field::CtMark, 0),
-    };
+    // Which way it went: by addresses alone that isn't always known.
+    let ways = [(Flag::TO_PORT, TO_PORT), (Flag::FROM_PORT, FROM_PORT)];
+    let way = ways.map(|(flag, mark)| Action::Move {
+        from: Bits::one(FLAGS, flag.place()),
+        to: Bits::one(Field::CtMark, mark.trailing_zeros() as u16),
+    });
     let tunnels = scene.board.tunnel.iter();
     let label = |_| Action::Move {
         from: Bits::all(TAGS),
         to: Bits::all(Field::CtLabel),
     };
-    [towards].into_iter().chain(tunnels.map(label)).collect()
+    way.into_iter().chain(tunnels.map(label)).collect()
 }

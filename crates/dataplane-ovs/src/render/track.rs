@@ -193,21 +193,16 @@ fn first(scene: &mut Scene<'_>) {
         (Family::V4, Field::CtNwSrc, Field::CtNwDst),
         (Family::V6, Field::CtIpv6Src, Field::CtIpv6Dst),
     ] {
-        for (towards, remote) in [(true, src), (false, dst)] {
-            let asked = |state: u128| {
-                let draft = Draft::new(Table::First, 10).eth(ethertype(family));
-                let draft =
-                    draft.on_masked(Field::CtState, TRACKED | state, TRACKED | state | INVALID);
-                draft.flag_is(Flag::TOWARDS, towards)
-            };
-            let ask = |draft| identity::ask(scene, draft, remote, family).ask(Table::Walk);
-            let found = asked(0).on_masked(Field::CtMark, towards.into(), 1);
-            // It is the first itself, in pieces.
-            let new = towards.then(|| asked(NEW));
-            let drafts: Vec<Draft> = [found].into_iter().chain(new).map(ask).collect();
-            for draft in drafts {
-                scene.add(draft);
-            }
+        // An entry has one of the marks; where there is none, this is the first packet itself, in pieces.
+        for (towards, remote, against) in [
+            (true, src, identity::FROM_PORT),
+            (false, dst, identity::TO_PORT),
+        ] {
+            let draft = Draft::new(Table::First, 10).eth(ethertype(family));
+            let draft = draft.on_masked(Field::CtState, TRACKED, TRACKED | INVALID);
+            let draft = draft.on_masked(Field::CtMark, 0, against);
+            let draft = draft.flag_is(Flag::TOWARDS, towards);
+            scene.add(identity::ask(scene, draft, remote, family).ask(Table::Walk));
         }
     }
 }
@@ -235,8 +230,15 @@ fn verdicts(scene: &mut Scene<'_>) {
         drafts.push(pieces(TCP));
         drafts.push(commit(pieces(own_icmp)));
         let tcp = || begins(70, ethertype).on(Field::IpProto, TCP);
-        let syn = tcp().on_masked(Field::TcpFlags, SYN, SYN | ACK | FIN | RST);
-        drafts.push(commit(syn));
+        // To the tracker a SYN that crosses another is new as well; the flow is the other one's.
+        for (flag, against) in [
+            (Flag::TO_PORT, identity::FROM_PORT),
+            (Flag::FROM_PORT, identity::TO_PORT),
+        ] {
+            let syn = tcp().on_masked(Field::TcpFlags, SYN, SYN | ACK | FIN | RST);
+            let syn = syn.with(flag).on_masked(Field::CtMark, 0, against);
+            drafts.push(commit(syn));
+        }
         let mid_stream = tcp().on_masked(Field::TcpFlags, ACK, SYN | ACK | FIN | RST);
         drafts.push(commit(mid_stream.without(Flag::HELD)));
         for icmp_type in requests {
