@@ -4,7 +4,7 @@ use conformance::lab::Namespace;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,15 +30,19 @@ impl Agent {
         }
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        self.root.path()
+    }
+
     pub(crate) fn policy(&self) -> PathBuf {
-        self.root.path().join("policy.yaml")
+        self.directory().join("policy.yaml")
     }
 
     pub(crate) fn write(&self, policy: &str) {
         fs::write(self.policy(), policy).expect("it can be written");
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BIN);
         command
             .args(arguments)

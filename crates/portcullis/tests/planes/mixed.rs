@@ -8,13 +8,14 @@
 //! What builds tunnels at the other host is somebody else's: it knows no option of ours.
 
 use crate::agent::{Agent, PATIENCE, wait_until};
-use crate::{BRIDGE, SHORT, settings};
+use crate::machines::{add, port};
+use crate::ovs::{BRIDGE, SHORT, settings};
 use conformance::lab::{Asked, Attach, CableEnd, Lab, Offload, OpenVswitch, Vm, cable};
-use model::{Family, MacAddr};
+use model::Family;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -130,11 +131,7 @@ impl Cluster {
             let host = if *place == Place::Switch { "a" } else { "b" };
             let moved = moved.iter().find(|(moved, _)| moved == name);
             let groups = moved.map_or(*groups, |(_, groups)| groups);
-            let (device, mac, addresses) = (vm.device(), vm.mac(), vm.addresses());
-            let [v4, v6] = [addresses[0], addresses[1]];
-            format!(
-                "  {name}: {{ host: {host}, device: {device}, mac: '{mac}', addresses: [{v4}, '{v6}'], groups: {groups} }}\n"
-            )
+            port(name, vm, &format!("host: {host}, groups: {groups}"))
         });
         let [a, b] = ADDRESSES;
         let text = format!(
@@ -248,11 +245,7 @@ fn vm(labs: &mut [Lab; 2], name: &str, last: u8, place: Place) -> Vm {
         Place::Switch => (&mut labs[0], Attach::Nothing),
         Place::Kernel => (&mut labs[1], Attach::Bridge(LINUX_BRIDGE)),
     };
-    let mac = MacAddr([0x52, 0x54, 0, 0, 9, last]);
-    let v4 = IpAddr::from([10, 9, 0, last]);
-    let v6 = IpAddr::from([0xfd00, 9, 0, 0, 0, 0, 0, last.into()]);
-    let vm = lab.add_vm(name, mac, &[(v4, 24), (v6, 64)], attach);
-    let vm = vm.expect("a VM");
+    let vm = add(lab, name, last, attach);
     vm.offload(Offload::TxChecksum, false).expect("it is set");
     vm
 }
