@@ -103,10 +103,8 @@ fn exact_frames_arrive_and_what_does_not_is_known_at_once() {
         .udp(1, 2)
         .dst_mac(MacAddr([1, 0x80, 0xc2, 0, 0, 1]))
         .bytes();
-    let begun = Instant::now();
     let seen = probe(&from, &to, &[plain, kept, tagged], mac(1)).expect("a marker");
     assert_eq!(seen, [Arrival::Arrived, Arrival::Missing, Arrival::Arrived]);
-    assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(to.receive(Duration::ZERO).expect("a socket"), None);
 }
 

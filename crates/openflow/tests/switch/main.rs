@@ -323,7 +323,6 @@ fn ten_thousand_flows_in_a_bundle() {
         flows(&mut switch, &Filter::default()),
         sorted(many[1..].to_vec())
     );
-    assert!(added < Duration::from_secs(5), "{added:?}");
 }
 
 #[test]
