@@ -15,7 +15,7 @@ use model::Family;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -229,17 +229,29 @@ ports:
     fn check_revocation(&self, client: &str, server: &str) {
         for family in Family::BOTH {
             let at = self.vms[server].address(family).expect("it has one");
-            let _serving = self.vms[server].serve_tcp(80).expect("a server");
+            let _tcp = self.vms[server].serve_tcp(80).expect("a server");
+            let _udp = self.vms[server].serve_udp(53).expect("a server");
+            let datagrams = self.vms[client].udp(0).expect("a socket");
+            datagrams.connect((at, 53)).expect("it is local");
+            let mut asks = (0..20).map(|_| is_answered(&datagrams, 1));
+            assert!(asks.any(|answered| answered), "{client} {server}");
             let stream = self.vms[client].tcp_connect(SocketAddr::new(at, 80), PATIENCE);
             let mut stream = stream.expect("80 is open");
             assert!(echoes(&mut stream, 1, PATIENCE), "{client} {server}");
             self.change(&[(client, "others")]);
+            let before = self.dropped(server);
+            wait_until("it is dropped", || {
+                assert!(!is_answered(&datagrams, 2), "{client} {server}");
+                self.dropped(server) > before
+            });
             let before = self.dropped(server);
             assert!(!echoes(&mut stream, 2, SHORT), "{client} {server}");
             // The kernel sends it again.
             wait_until("it is dropped", || self.dropped(server) > before);
             self.change(&[]);
             assert!(hears(&mut stream, 2, PATIENCE), "{client} {server}");
+            let mut asks = (0..20).map(|_| is_answered(&datagrams, 3));
+            assert!(asks.any(|answered| answered), "{client} {server}");
         }
     }
 }
@@ -276,6 +288,19 @@ fn vm(labs: &mut [Lab; 2], name: &str, last: u8, place: Place) -> Vm {
 fn echoes(stream: &mut TcpStream, byte: u8, timeout: Duration) -> bool {
     stream.write_all(&[byte]).expect("there is room for it");
     hears(stream, byte, timeout)
+}
+
+/// What comes late for another byte is no answer.
+fn is_answered(socket: &UdpSocket, byte: u8) -> bool {
+    socket.set_read_timeout(Some(SHORT)).expect("it is set");
+    socket.send(&[byte]).expect("there is room for it");
+    let mut heard = [0];
+    while socket.recv(&mut heard).is_ok() {
+        if heard == [byte] {
+            return true;
+        }
+    }
+    false
 }
 
 fn hears(stream: &mut TcpStream, byte: u8, timeout: Duration) -> bool {
