@@ -66,7 +66,7 @@ impl Agent {
         run.stdout(Stdio::null()).stderr(Stdio::piped());
         let run = self.host.run(move || run.spawn());
         self.running = Some(run.expect("the binary runs"));
-        wait_until("a policy is applied", || !self.applied().is_null());
+        self.wait_for_another(&Value::Null);
     }
 
     /// As `kill -9` does; what it logged.
@@ -90,6 +90,14 @@ impl Agent {
 
     pub(crate) fn applied(&self) -> Value {
         self.status()["agent"]["policy"]["applied"].clone()
+    }
+
+    /// Until it has applied another policy than it had before.
+    pub(crate) fn wait_for_another(&self, before: &Value) {
+        wait_until("a policy is applied", || {
+            let applied = self.applied();
+            !applied.is_null() && applied != *before
+        });
     }
 }
 

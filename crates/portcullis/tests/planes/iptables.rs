@@ -107,7 +107,7 @@ fn by_flows(bed: &Bed) {
     asking_changes_nothing(bed, &open);
     let before = bed.agent.applied();
     bed.agent.write(&bed.machines.policy(81));
-    wait_until("the edit is applied", || bed.agent.applied() != before);
+    bed.agent.wait_for_another(&before);
     for open in &open {
         open.check_revoked(&bed.agent);
         // Whether its flow is live still, netfilter doesn't ask.

@@ -159,7 +159,7 @@ ports:
         let before = self.agents.each_ref().map(Agent::applied);
         self.write(moved);
         for (agent, before) in self.agents.iter().zip(before) {
-            wait_until("the edit is applied", || agent.applied() != before);
+            agent.wait_for_another(&before);
         }
     }
 

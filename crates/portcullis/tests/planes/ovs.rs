@@ -67,7 +67,7 @@ impl Bed {
     fn edited(&self, edit: impl FnOnce()) {
         let before = self.agent.applied();
         edit();
-        wait_until("the edit is applied", || self.agent.applied() != before);
+        self.agent.wait_for_another(&before);
     }
 
     /// Whether the client reaches 80 and 81 of `web`, by both families.
