@@ -7,12 +7,14 @@
 //!                              |
 //!              list, get: one consistent state, with the Revision it is of
 //! ```
-//! A back end is whatever passes [`suite`]: [`memory`] is the reference, and for tests.
+//! A back end is whatever passes [`suite`]: [`memory`] is the reference, and for tests; [`embedded`] is one
+//! file, for one process. Others have their own crate.
 //!
 //! Knows nothing of: what a record says, the use cases, who watches.
 
 #![forbid(unsafe_code)]
 
+pub mod embedded;
 mod error;
 mod follow;
 mod key;

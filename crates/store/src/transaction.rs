@@ -107,7 +107,7 @@ impl Transaction {
     }
 
     /// Of keys and values, those of the conditions as well.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let conditions = self.conditions.iter().map(Condition::bytes);
         let writes = self.writes.iter();
         let writes = writes.map(|(key, write)| key.as_str().len() + write.bytes());

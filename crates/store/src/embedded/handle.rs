@@ -1,0 +1,166 @@
+//! The open file: its database, which is opened anew after a failed write.
+//!
+//! redb refuses everything after the first error of a write, reads as well, until the file is opened again
+//! (which finds the last whole commit). A full disk must not cost the readers anything: so that is done at
+//! once, and whoever was disturbed reads again. The file stays open, and locked, all the while.
+//!
+//! Knows nothing of: tables.
+
+use super::file::LockedFile;
+use crate::ReadError;
+use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub(super) struct Handle {
+    /// `None`: it was closed.
+    slot: Mutex<Option<Slot>>,
+}
+
+struct Slot {
+    file: Arc<LockedFile>,
+    /// `None`: it couldn't be opened again; that is tried each time.
+    opened: Option<Arc<Opened>>,
+}
+
+pub(super) struct Opened {
+    pub(super) database: Database,
+    /// From then on it touches the file no more: another one does.
+    is_fenced: Arc<AtomicBool>,
+}
+
+/// What redb keeps of the file in memory.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+impl Handle {
+    pub(super) fn new(file: Arc<LockedFile>, opened: Opened) -> Self {
+        let opened = Some(Arc::new(opened));
+        Self {
+            slot: Mutex::new(Some(Slot { file, opened })),
+        }
+    }
+
+    pub(super) fn current(&self) -> Result<Arc<Opened>, ReadError> {
+        let mut slot = self.lock();
+        let slot = slot.as_mut().ok_or_else(closed)?;
+        match &slot.opened {
+            Some(opened) => Ok(opened.clone()),
+            None => slot.reopen(),
+        }
+    }
+
+    /// In the place of one that has failed, unless somebody else has been faster.
+    pub(super) fn renew(&self, failed: &Arc<Opened>) -> Result<Arc<Opened>, ReadError> {
+        let mut slot = self.lock();
+        let slot = slot.as_mut().ok_or_else(closed)?;
+        match &slot.opened {
+            Some(opened) if !Arc::ptr_eq(opened, failed) => Ok(opened.clone()),
+            Some(_) | None => {
+                failed.is_fenced.store(true, Ordering::SeqCst);
+                slot.reopen()
+            }
+        }
+    }
+
+    pub(super) fn read<T>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, ReadError> {
+        let on = |opened: &Opened| read(&opened.database.begin_read()?);
+        let opened = self.current()?;
+        on(&opened).or_else(|_| {
+            let renewed = self.renew(&opened)?;
+            on(&renewed).map_err(|error| ReadError::Broken(error.to_string()))
+        })
+    }
+
+    /// The lock goes with the file, when the last read has ended.
+    pub(super) fn close(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Slot>> {
+        self.slot.lock().expect("nobody panics while holding it")
+    }
+}
+
+impl Slot {
+    fn reopen(&mut self) -> Result<Arc<Opened>, ReadError> {
+        self.opened = None;
+        let opened = Opened::open(self.file.clone(), Integrity::Trusted);
+        let opened = opened.map_err(|error| ReadError::Broken(error.to_string()))?;
+        Ok(self.opened.insert(Arc::new(opened)).clone())
+    }
+}
+
+fn closed() -> ReadError {
+    ReadError::Unavailable("the store was closed".to_owned())
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Integrity {
+    /// Every page is read and its checksum compared.
+    Checked,
+    /// Only what a crash may have left is.
+    Trusted,
+}
+
+impl Opened {
+    /// An empty file becomes an empty database.
+    pub(super) fn open(file: Arc<LockedFile>, integrity: Integrity) -> Result<Self, DatabaseError> {
+        let is_fenced = Arc::new(AtomicBool::new(false));
+        let backend = Backend {
+            file,
+            is_fenced: is_fenced.clone(),
+        };
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(matches!(integrity, Integrity::Checked))
+            .create_with_backend(backend)?;
+        Ok(Self {
+            database,
+            is_fenced,
+        })
+    }
+}
+
+/// The file as redb sees it. Locking is ours: the lock stays while databases on it come and go.
+#[derive(Debug)]
+struct Backend {
+    file: Arc<LockedFile>,
+    is_fenced: Arc<AtomicBool>,
+}
+
+impl Backend {
+    fn file(&self) -> io::Result<&File> {
+        if self.is_fenced.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the file was opened anew"));
+        }
+        Ok(&self.file)
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file()?.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file()?.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file()?.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file()?.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file()?.write_all_at(data, offset)
+    }
+}
