@@ -141,8 +141,9 @@ pub async fn a_compacted_watch_ends(store: Arc<dyn Store>) {
         let compacted = store.compact(before).await;
         compacted.expect("to the same, or as far as there is something");
     }
+    let begin = now(store).await;
     let last = commit(store, put("a", "5")).await;
-    let mut watch = watch(store, KeyPrefix::all(), newest).await;
+    let mut watch = watch(store, KeyPrefix::all(), begin).await;
     assert_eq!(next_commit(&mut *watch).await.0, last);
 }
 

@@ -1,0 +1,212 @@
+//! The store of a cluster: etcd, 3.4 or later.
+//!
+//! Place on the line: **store commit -> watch**.
+//!
+//! ```text
+//! ROOT/epoch          format and epoch; every transaction compares it
+//! ROOT/mark           written when a watch begins, which knows by it when it is current
+//! ROOT/records/KEY    the value; created, modified and commit are etcd's revisions
+//! ```
+//! etcd does consensus, durability and history. Ours is to say no more than it has said: a write is sent
+//! once, and if no answer comes, the outcome isn't known. No call waits longer than the timeout.
+//!
+//! Commit numbers are shared with whoever else uses that etcd, so they have gaps.
+//!
+//! Deliberately not here: snapshots. etcd's own are taken and restored with its tools; after a restore
+//! [`Etcd::renew_epoch`] tells every watcher.
+//!
+//! Knows nothing of: what a record says, other back ends.
+//!
+//! Source: etcd's API guarantees and API reference, v3.4. Tried with 3.4.23.
+
+#![forbid(unsafe_code)]
+
+mod call;
+mod epoch;
+mod layout;
+mod listing;
+mod presence;
+mod transaction;
+mod watch;
+
+pub use call::ConnectError;
+
+use async_trait::async_trait;
+use call::{Calls, read_error};
+use epoch::Epoch;
+use etcd_client::{Client, CompactionOptions, ConnectOptions};
+use layout::Layout;
+use model::Revision;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use store::{
+    CommitError, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store, Transaction, Value,
+    Watch,
+};
+
+pub struct Etcd {
+    client: Client,
+    layout: Layout,
+    calls: Calls,
+    /// The last one that was read. A transaction that finds another one does nothing.
+    epoch: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// One URL for each member, such as `http://10.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// Everything of ours is below it. No slash at its end.
+    pub root: String,
+    pub user: Option<(String, String)>,
+    /// No call takes longer. A connection is taken to be lost when nothing comes for so long after it was
+    /// asked for a sign of life.
+    pub timeout: Duration,
+    /// How often a connection is asked for a sign of life. etcd wants no less than 5 s, if it isn't told
+    /// otherwise.
+    pub sign_of_life: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["http://127.0.0.1:2379".to_owned()],
+            root: "/portcullis".to_owned(),
+            user: None,
+            timeout: Duration::from_secs(5),
+            sign_of_life: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Etcd {
+    /// Makes the store if there is none below the root.
+    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
+        let calls = Calls::new(config.timeout);
+        let options = ConnectOptions::new()
+            .with_connect_timeout(config.timeout)
+            .with_keep_alive(config.sign_of_life, config.timeout)
+            .with_keep_alive_while_idle(true)
+            // A member that has lost the others must not leave its watchers waiting.
+            .with_require_leader(true);
+        let options = match config.user {
+            // A call with an old token is refused before anything is done, so that one is sent again.
+            Some((name, password)) => options
+                .with_user(name, password)
+                .with_auto_token_refresh(true),
+            None => options,
+        };
+        let connected = calls.ask(Client::connect(config.endpoints, Some(options)));
+        let client = connected.await?;
+        let layout = Layout::new(&config.root);
+        let epoch = epoch::read_or_make(&client, &layout, calls).await?;
+        Ok(Self {
+            client,
+            layout,
+            calls,
+            epoch: AtomicU64::new(epoch.0),
+        })
+    }
+
+    /// To be called once after etcd itself was restored from a snapshot: commits after the snapshot are
+    /// lost and their numbers will be given a second time, so whoever has seen them must list again.
+    pub async fn renew_epoch(&self) -> Result<Revision, CommitError> {
+        let (old, new, commit) = epoch::renew(&self.client, &self.layout, self.calls).await?;
+        // Unless another one has been read meanwhile.
+        let _ = self
+            .epoch
+            .compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::SeqCst);
+        Ok(Revision {
+            epoch: new.0,
+            commit,
+        })
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
+    /// `lease`: the records written live as long as it does.
+    async fn commit_with(
+        &self,
+        transaction: &Transaction,
+        lease: Option<i64>,
+    ) -> Result<Revision, CommitError> {
+        let committed = transaction::commit(
+            &self.client,
+            &self.layout,
+            self.calls,
+            self.epoch(),
+            transaction,
+            lease,
+        );
+        committed.await.map_err(|refused| match refused {
+            transaction::Refused::OtherEpoch(epoch) => {
+                self.epoch.store(epoch.0, Ordering::SeqCst);
+                CommitError::Conflict(None)
+            }
+            transaction::Refused::Error(error) => error,
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Etcd {
+    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError> {
+        listing::list(&self.client, &self.layout, self.calls, prefix).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        let mut kv = self.client.kv_client();
+        let got = self.calls.ask(kv.get(self.layout.record(key), None));
+        let mut got = got.await.map_err(read_error)?;
+        let found = got.take_kvs().pop();
+        found.map(|kv| self.layout.read_record(kv)).transpose()
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
+        transaction.check_size()?;
+        self.commit_with(&transaction, None).await
+    }
+
+    async fn watch(
+        &self,
+        prefix: &KeyPrefix,
+        after: Revision,
+    ) -> Result<Box<dyn Watch>, ReadError> {
+        let began = watch::begin(&self.client, &self.layout, self.calls, prefix, after);
+        Ok(Box::new(began.await?))
+    }
+
+    async fn announce(
+        &self,
+        key: &Key,
+        value: Value,
+        ttl: Duration,
+    ) -> Result<Box<dyn Presence>, CommitError> {
+        let put = Transaction::new().put(key.clone(), value);
+        put.check_size()?;
+        let lease = presence::grant(&self.client, self.calls, ttl).await?;
+        let revision = self.commit_with(&put, Some(lease.id)).await?;
+        let kept = presence::keep(self.client.clone(), self.calls, lease, revision);
+        Ok(Box::new(kept))
+    }
+
+    /// etcd forgets for all who use it.
+    async fn compact(&self, before: u64) -> Result<(), ReadError> {
+        let newest = epoch::read(&self.client, &self.layout, self.calls).await?.1;
+        // etcd keeps the changes of the commit that it is told; a watch begins with them.
+        let through = before.min(newest).saturating_sub(1);
+        if through == 0 {
+            return Ok(());
+        }
+        let mut kv = self.client.kv_client();
+        let options = CompactionOptions::new();
+        let compacted = self.calls.ask(kv.compact(through as i64, Some(options)));
+        match compacted.await {
+            Ok(_) => Ok(()),
+            Err(error) if call::is_compacted(&error) => Ok(()),
+            Err(error) => Err(read_error(error)),
+        }
+    }
+}

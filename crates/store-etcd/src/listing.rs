@@ -1,0 +1,115 @@
+//! A listing, in pages of one revision: a message has its bounds.
+//!
+//! Knows nothing of: what changes meanwhile; etcd keeps the revision.
+
+use crate::call::{CallError, Calls, is_compacted, read_error};
+use crate::epoch::{Epoch, found, newest};
+use crate::layout::Layout;
+use etcd_client::{Client, GetOptions, GetResponse, KvClient, Txn, TxnOp, TxnOpResponse};
+use model::Revision;
+use store::{KeyPrefix, Listing, MOST_VALUE_BYTES, ReadError, Record};
+
+/// Records in a message, so that the largest ones fit.
+const PAGE: usize = 500;
+const MOST_MESSAGE_BYTES: usize = PAGE * (MOST_VALUE_BYTES + 4096);
+
+/// If the revision is compacted between two pages, it is begun anew, so many times.
+const ATTEMPTS: usize = 3;
+
+pub(crate) async fn list(
+    client: &Client,
+    layout: &Layout,
+    calls: Calls,
+    prefix: &KeyPrefix,
+) -> Result<Listing, ReadError> {
+    let kv = client
+        .kv_client()
+        .max_decoding_message_size(MOST_MESSAGE_BYTES);
+    for _ in 1..ATTEMPTS {
+        match attempt(kv.clone(), layout, calls, prefix).await {
+            Err(Failure::Call(error)) if is_compacted(&error) => {}
+            done => return done.map_err(Failure::into_read_error),
+        }
+    }
+    let last = attempt(kv, layout, calls, prefix).await;
+    last.map_err(Failure::into_read_error)
+}
+
+enum Failure {
+    Call(CallError),
+    Read(ReadError),
+}
+
+impl Failure {
+    fn into_read_error(self) -> ReadError {
+        match self {
+            Self::Call(error) => read_error(error),
+            Self::Read(error) => error,
+        }
+    }
+}
+
+async fn attempt(
+    mut kv: KvClient,
+    layout: &Layout,
+    calls: Calls,
+    prefix: &KeyPrefix,
+) -> Result<Listing, Failure> {
+    let (begin, end) = layout.records(prefix);
+    let (epoch, mut page) = first_page(&mut kv, layout, calls, &begin, &end).await?;
+    let revision = Revision {
+        epoch: epoch.0,
+        commit: newest(&page),
+    };
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let is_last = !page.more();
+        for found in page.take_kvs() {
+            records.push(layout.read_record(found).map_err(Failure::Read)?);
+        }
+        let Some(last) = records.last().filter(|_| !is_last) else {
+            return Ok(Listing { revision, records });
+        };
+        // The next key there can be.
+        let next = format!("{}\0", layout.record(&last.key));
+        let options = options(&end).with_revision(revision.commit as i64);
+        let got = calls.ask(kv.get(next, Some(options)));
+        page = got.await.map_err(Failure::Call)?;
+    }
+}
+
+/// With the epoch, of the same revision.
+async fn first_page(
+    kv: &mut KvClient,
+    layout: &Layout,
+    calls: Calls,
+    begin: &str,
+    end: &str,
+) -> Result<(Epoch, GetResponse), Failure> {
+    let both = Txn::new().and_then([
+        TxnOp::get(layout.epoch(), None),
+        TxnOp::get(begin, Some(options(end))),
+    ]);
+    let answer = calls.ask(kv.txn(both)).await.map_err(Failure::Call)?;
+    let mut reads = answer.op_responses().into_iter();
+    let (Some(TxnOpResponse::Get(epoch)), Some(TxnOpResponse::Get(mut page))) =
+        (reads.next(), reads.next())
+    else {
+        let why = "etcd's answer has other parts than were asked for".to_owned();
+        return Err(Failure::Read(ReadError::Broken(why)));
+    };
+    // The parts have no header of their own.
+    page.0.header = answer.0.header;
+    match found(&epoch, layout) {
+        Ok(Some(epoch)) => Ok((epoch, page)),
+        Ok(None) => {
+            let why = "the epoch was deleted".to_owned();
+            Err(Failure::Read(ReadError::Broken(why)))
+        }
+        Err(error) => Err(Failure::Read(ReadError::Broken(error.to_string()))),
+    }
+}
+
+fn options(end: &str) -> GetOptions {
+    GetOptions::new().with_range(end).with_limit(PAGE as i64)
+}

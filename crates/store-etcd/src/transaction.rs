@@ -1,0 +1,193 @@
+//! A transaction as etcd's: conditions become compares, writes its operations. If a compare fails, the same
+//! transaction reads what tells which.
+//!
+//! Place on the line: **store commit**.
+//! Knows nothing of: how calls fail.
+
+use crate::call::{CallError, Calls, commit_error, is_full};
+use crate::epoch::{Epoch, found};
+use crate::layout::Layout;
+use etcd_client::{
+    Client, Compare, CompareOp, GetOptions, GetResponse, PutOptions, SortOrder, SortTarget, Txn,
+    TxnOp, TxnOpResponse, TxnResponse,
+};
+use model::Revision;
+use store::{CommitError, Condition, Transaction, Write};
+
+pub(crate) enum Refused {
+    OtherEpoch(Epoch),
+    Error(CommitError),
+}
+
+pub(crate) async fn commit(
+    client: &Client,
+    layout: &Layout,
+    calls: Calls,
+    epoch: Epoch,
+    transaction: &Transaction,
+    lease: Option<i64>,
+) -> Result<Revision, Refused> {
+    let request = request(layout, epoch, transaction, lease);
+    let answer = calls.ask(client.kv_client().txn(request)).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) if is_full(&error) => {
+            let refused = when_full(client, layout, calls, transaction, error).await;
+            return Err(Refused::Error(refused));
+        }
+        Err(error) => return Err(Refused::Error(commit_error(error))),
+    };
+    if !answer.succeeded() {
+        return Err(refused(layout, epoch, transaction, &answer));
+    }
+    let commit = answer.header().map(|header| header.revision() as u64);
+    let commit = commit.ok_or_else(|| {
+        let why = "etcd's answer has no header".to_owned();
+        Refused::Error(CommitError::Unknown(why))
+    })?;
+    Ok(Revision {
+        epoch: epoch.0,
+        commit,
+    })
+}
+
+fn request(layout: &Layout, epoch: Epoch, transaction: &Transaction, lease: Option<i64>) -> Txn {
+    let conditions = transaction.conditions().iter();
+    let compares = [epoch.is_unchanged(layout)].into_iter().chain(
+        conditions
+            .clone()
+            .map(|condition| compare(layout, condition)),
+    );
+    let writes = transaction.writes().iter().map(|(key, write)| {
+        let at = layout.record(key);
+        match write {
+            Write::Put(value) => {
+                let options = lease.map(|lease| PutOptions::new().with_lease(lease));
+                TxnOp::put(at, &**value, options)
+            }
+            Write::Delete => TxnOp::delete(at, None),
+        }
+    });
+    let reads = [TxnOp::get(layout.epoch(), None)]
+        .into_iter()
+        .chain(conditions.map(|condition| evidence(layout, condition)));
+    Txn::new()
+        .when(compares.collect::<Vec<_>>())
+        .and_then(writes.collect::<Vec<_>>())
+        .or_else(reads.collect::<Vec<_>>())
+}
+
+fn compare(layout: &Layout, condition: &Condition) -> Compare {
+    match condition {
+        Condition::Absent(key) => Compare::create_revision(layout.record(key), CompareOp::Equal, 0),
+        Condition::Unchanged { key, modified } => {
+            let modified = of_a_record(*modified);
+            Compare::mod_revision(layout.record(key), CompareOp::Equal, modified)
+        }
+        Condition::SameIncarnation { key, created } => {
+            let created = of_a_record(*created);
+            Compare::create_revision(layout.record(key), CompareOp::Equal, created)
+        }
+        Condition::NothingNewUnder { prefix, after } => {
+            let (begin, end) = layout.records(prefix);
+            let next = i64::try_from(*after).unwrap_or(i64::MAX).saturating_add(1);
+            Compare::mod_revision(begin, CompareOp::Less, next).with_range(end)
+        }
+    }
+}
+
+/// etcd says 0 of what isn't there, so that must not be asked for; -1 it says of nothing.
+fn of_a_record(commit: u64) -> i64 {
+    match i64::try_from(commit) {
+        Ok(0) | Err(_) => -1,
+        Ok(number) => number,
+    }
+}
+
+/// A read of what the condition is about, without values.
+fn evidence(layout: &Layout, condition: &Condition) -> TxnOp {
+    let options = GetOptions::new().with_keys_only();
+    match condition {
+        Condition::Absent(key)
+        | Condition::Unchanged { key, .. }
+        | Condition::SameIncarnation { key, .. } => TxnOp::get(layout.record(key), Some(options)),
+        Condition::NothingNewUnder { prefix, .. } => {
+            let (begin, end) = layout.records(prefix);
+            let newest = options
+                .with_range(end)
+                .with_sort(SortTarget::Mod, SortOrder::Descend)
+                .with_limit(1);
+            TxnOp::get(begin, Some(newest))
+        }
+    }
+}
+
+fn refused(
+    layout: &Layout,
+    epoch: Epoch,
+    transaction: &Transaction,
+    answer: &TxnResponse,
+) -> Refused {
+    let mut reads = answer.op_responses().into_iter().map(|read| match read {
+        TxnOpResponse::Get(got) => Some(got),
+        TxnOpResponse::Put(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
+    });
+    if let Some(Some(got)) = reads.next()
+        && let Ok(Some(other)) = found(&got, layout)
+        && other != epoch
+    {
+        return Refused::OtherEpoch(other);
+    }
+    let conditions = transaction.conditions().iter();
+    let failing = conditions
+        .zip(reads)
+        .find(|(condition, read)| read.as_ref().is_some_and(|got| !holds(condition, got)));
+    let condition = failing.map(|(condition, _)| condition.clone());
+    Refused::Error(CommitError::Conflict(condition))
+}
+
+fn holds(condition: &Condition, got: &GetResponse) -> bool {
+    let found = got.kvs().first();
+    match condition {
+        Condition::Absent(_) => found.is_none(),
+        Condition::Unchanged { modified, .. } => {
+            found.is_some_and(|kv| kv.mod_revision() as u64 == *modified)
+        }
+        Condition::SameIncarnation { created, .. } => {
+            found.is_some_and(|kv| kv.create_revision() as u64 == *created)
+        }
+        Condition::NothingNewUnder { after, .. } => {
+            found.is_none_or(|kv| kv.mod_revision() as u64 <= *after)
+        }
+    }
+}
+
+/// etcd refuses what finds its quota used up before it does anything. But the write that uses it up is done,
+/// and answered alike: so one of its records tells.
+///
+/// Source: etcd 3.4, `etcdserver/apply.go`, `quotaApplierV3`.
+async fn when_full(
+    client: &Client,
+    layout: &Layout,
+    calls: Calls,
+    transaction: &Transaction,
+    error: CallError,
+) -> CommitError {
+    let why = error.to_string();
+    let mut puts = transaction.writes().iter().filter_map(|(key, write)| {
+        let value = match write {
+            Write::Put(value) => value,
+            Write::Delete => return None,
+        };
+        Some((layout.record(key), value))
+    });
+    let Some((at, value)) = puts.next() else {
+        return CommitError::Unknown(why);
+    };
+    match calls.ask(client.kv_client().get(at, None)).await {
+        Ok(got) if got.kvs().first().is_none_or(|kv| kv.value() != &**value) => {
+            CommitError::Full(why)
+        }
+        _ => CommitError::Unknown(why),
+    }
+}

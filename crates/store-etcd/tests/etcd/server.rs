@@ -1,0 +1,161 @@
+//! An etcd of the test's own, on loopback, gone with the test.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use store_etcd::{Config, Etcd};
+use tempfile::TempDir;
+
+pub(crate) struct Server {
+    directory: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+/// Short, so that tests of silence are.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
+
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let mut server = Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            client_port: 0,
+            peer_port: 0,
+            options: options.iter().map(|option| option.to_string()).collect(),
+            process: None,
+        };
+        // Between asking for free ports and taking them, another test may have been faster.
+        while server.process.is_none() {
+            (server.client_port, server.peer_port) = free_ports();
+            server.run();
+        }
+        server
+    }
+
+    /// Where it was before, with what it had.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.process.is_none(), "it was killed");
+        while self.process.is_none() {
+            self.run();
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().expect("it is ours");
+        process.wait().expect("it is ours");
+    }
+
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config {
+            endpoints: vec![self.url()],
+            timeout: TIMEOUT,
+            sign_of_life: Duration::from_secs(1),
+            ..Config::default()
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Etcd {
+        let connected = Etcd::connect(self.config()).await;
+        connected.expect("it has said that it serves")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    fn run(&mut self) {
+        let log = self.directory.path().join("log");
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let output = File::create(&log).expect("a file");
+        let mut command = Command::new("etcd");
+        command
+            .arg("--data-dir")
+            .arg(self.directory.path().join("data"));
+        command.args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
+        command.args(["--initial-cluster", &format!("default={peer}")]);
+        // Ours ask for a sign of life more often than its default allows.
+        command.args(["--grpc-keepalive-min-time", "500ms", "--logger", "zap"]);
+        command.args(&self.options);
+        let output = command.stdout(Stdio::null()).stderr(output);
+        let process = output.spawn().expect("etcd is there: Debian's etcd-server");
+        self.process = Some(process);
+        self.wait_until_it_serves(&log);
+    }
+
+    /// Leaves no process if a port was taken.
+    fn wait_until_it_serves(&mut self, log: &Path) {
+        let begin = Instant::now();
+        loop {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            if said.contains("serving client traffic") {
+                return;
+            }
+            let process = self.process.as_mut().expect("it was started");
+            if process.try_wait().expect("it is ours").is_some() {
+                assert!(
+                    said.contains("address already in use"),
+                    "etcd ended: {said}"
+                );
+                self.process = None;
+                return;
+            }
+            assert!(
+                begin.elapsed() < STARTS_WITHIN,
+                "etcd doesn't serve: {said}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        let id = Pid::from_raw(process.id() as i32).expect("a process");
+        kill_process(id, signal).expect("it is ours");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
+    }
+}
+
+fn free_ports() -> (u16, u16) {
+    let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (one, other) = (listen(), listen());
+    let port = |listener: TcpListener| listener.local_addr().expect("it is bound").port();
+    (port(one), port(other))
+}
