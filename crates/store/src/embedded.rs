@@ -104,7 +104,7 @@ impl Embedded {
         })
     }
 
-    /// A copy of what is there now, in one file, for [`restore`]. The store goes on meanwhile.
+    /// A copy of what is there now, in one file, for [`restore`]. Blocks; the store goes on meanwhile.
     pub fn backup(&self, to: &Path) -> Result<Revision, BackupError> {
         backup::backup(&self.shared.handle, to)
     }

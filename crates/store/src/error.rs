@@ -20,7 +20,7 @@ pub enum CommitError {
     /// Try again later.
     #[error("the store can't be reached, nothing was changed: {0}")]
     Unavailable(String),
-    /// Whole or absent: only reading tells. Trying again blindly might do it twice.
+    /// Whole or absent, or still to come: only reading tells. Trying again blindly might do it twice.
     #[error("it isn't known whether the change was made: {0}")]
     Unknown(String),
     /// Reads go on. Somebody has to make room.

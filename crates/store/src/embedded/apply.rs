@@ -5,11 +5,15 @@
 
 use super::Bounds;
 use super::tables::{
-    LOG, META, Meta, PRESENCE, RECORDS, Stamp, damaged, encode_changes, encode_record, range,
+    LOG, META, Meta, PRESENCE, RECORDS, Stamp, damaged, decode_changes, encode_changes,
+    encode_record, range,
 };
-use crate::{Change, CommitError, Condition, Key, Record, Transaction, Write};
+use crate::{Change, CommitError, Condition, Key, KeyPrefix, Record, Transaction, Write};
 use model::Revision;
 use redb::{Error, ReadableTable, Table, WriteTransaction};
+
+/// So many commits of the log are read rather than all records.
+const MOST_LOOKED_BACK: u64 = 256;
 
 pub(super) struct Batch<'t> {
     records: Table<'t, &'static str, &'static [u8]>,
@@ -90,15 +94,38 @@ impl<'t> Batch<'t> {
                 let stamp = self.stamp(key)?;
                 stamp.is_some_and(|stamp| stamp.created == *created)
             }
-            Condition::NothingNewUnder { prefix, after } => {
-                for entry in range(&self.records, prefix)? {
-                    if Stamp::of(entry?.1.value())?.modified > *after {
-                        return Ok(false);
-                    }
-                }
-                true
-            }
+            Condition::NothingNewUnder { prefix, after } => self.nothing_new(prefix, *after)?,
         })
+    }
+
+    /// Mostly it is about the last few commits, and a prefix may hold a hundred thousand records.
+    fn nothing_new(&self, prefix: &KeyPrefix, after: u64) -> Result<bool, Error> {
+        if after >= self.meta.commit {
+            return Ok(true);
+        }
+        if after >= self.meta.forgotten && self.meta.commit - after <= MOST_LOOKED_BACK {
+            return self.nothing_new_in_log(prefix, after);
+        }
+        for entry in range(&self.records, prefix)? {
+            if Stamp::of(entry?.1.value())?.modified > after {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What was put and is gone again doesn't count.
+    fn nothing_new_in_log(&self, prefix: &KeyPrefix, after: u64) -> Result<bool, Error> {
+        for entry in self.log.range(after + 1..)? {
+            let (number, bytes) = entry?;
+            for change in decode_changes(number.value(), bytes.value())? {
+                let key = change.key();
+                if prefix.contains(key) && self.stamp(key)?.is_some() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn stamp(&self, key: &Key) -> Result<Option<Stamp>, Error> {

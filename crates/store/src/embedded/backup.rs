@@ -14,7 +14,7 @@ use super::tables::{META, Meta, PRESENCE, RECORDS};
 use crate::ReadError;
 use model::Revision;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -103,8 +103,7 @@ fn copy_with_new_epoch(backup: &Path, new: &Path) -> Result<Revision, RestoreErr
         let path = path.to_owned();
         move |source| RestoreError::Io { step, path, source }
     };
-    fs::copy(backup, new).map_err(failed("copying", backup))?;
-    let file = writable().open(new).map_err(failed("opening", new))?;
+    let file = copy(backup, new).map_err(failed("copying", backup))?;
     let file = lock(file, new).map_err(RestoreError::Backup)?;
     let (handle, meta) = open_file(file, backup).map_err(RestoreError::Backup)?;
     if !meta.is_backup {
@@ -121,6 +120,13 @@ fn copy_with_new_epoch(backup: &Path, new: &Path) -> Result<Revision, RestoreErr
         failed("writing", new)(source)
     })?;
     Ok(meta.revision())
+}
+
+fn copy(backup: &Path, new: &Path) -> io::Result<File> {
+    let mut from = File::open(backup)?;
+    let mut file = writable().create(true).truncate(true).open(new)?;
+    io::copy(&mut from, &mut file)?;
+    Ok(file)
 }
 
 fn write_meta(handle: &Handle, meta: &Meta) -> Result<(), redb::Error> {

@@ -10,6 +10,7 @@ use super::tables::{FORMAT, LOG, META, Meta, PRESENCE, RECORDS};
 use redb::{DatabaseError, ReadableDatabase, StorageError, TableError};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -231,9 +232,12 @@ pub(super) fn lock(file: File, path: &Path) -> Result<LockedFile, OpenError> {
     }
 }
 
+/// Nobody else's to read: it says who may talk to whom.
+pub(super) const MODE: u32 = 0o600;
+
 pub(super) fn writable() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    options.read(true).write(true).mode(MODE);
     options
 }
 

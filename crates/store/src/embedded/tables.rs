@@ -204,7 +204,7 @@ pub(super) fn encode_changes(changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-fn decode_changes(modified: u64, mut bytes: &[u8]) -> Result<Vec<Change>, Error> {
+pub(super) fn decode_changes(modified: u64, mut bytes: &[u8]) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     while !bytes.is_empty() {
         changes.push(decode_change(modified, &mut bytes)?);

@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, commit, contents, key, put, seen, watch};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use store::embedded::{BackupError, Embedded, OpenError, RestoreError, restore};
 use store::{Event, Store, WatchEnd};
 
@@ -25,6 +26,10 @@ async fn a_restored_store_is_the_backup_in_a_new_epoch() {
     let begin = restore(&backup, &path).expect("a backup that is whole");
     assert!(begin > lost, "{begin} comes after all that was handed out");
     assert_eq!(begin.commit, saved.commit);
+    for file in [bed.store(), backup.clone(), path.clone()] {
+        let mode = fs::metadata(&file).expect("it is there").mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
     let restored = Embedded::open(&path).expect("a store");
     assert_eq!(
         contents(&restored).await,

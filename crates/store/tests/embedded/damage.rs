@@ -37,9 +37,9 @@ async fn a_file_of_others_is_refused_and_stays() {
 async fn flipped_bytes_are_noticed_or_harmless() {
     let (bed, whole, expected) = made().await;
     let (mut noticed, mut harmless) = (0, 0);
-    // Of the file's header each bit, of what follows some bytes.
-    let header = (0..320).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit)));
-    let places = header.chain((320..whole.len()).step_by(97).map(|at| (at, 0xff)));
+    // Of the file's header each byte, of what follows some.
+    let header = (0..320).flat_map(|at| [(at, 1 << (at % 8)), (at, 0xff)]);
+    let places = header.chain((320..whole.len()).step_by(293).map(|at| (at, 0xff)));
     for (at, bits) in places {
         let mut bytes = whole.clone();
         bytes[at] ^= bits;

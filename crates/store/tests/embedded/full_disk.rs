@@ -50,15 +50,20 @@ async fn on_small_disk(disk: &Path) {
         let there = store.list(&KeyPrefix::all()).await.expect("reads go on");
         assert_eq!(there, before, "nothing was changed");
     }
+    assert!(!disk.join("backup.new").exists(), "nothing is left of it");
     let until = reads.load(Ordering::SeqCst) + 10;
     while reads.load(Ordering::SeqCst) < until {
         tokio::task::yield_now().await;
     }
+    stop.store(true, Ordering::SeqCst);
+    reader.await.expect("no read has failed");
+    drop(store);
+    let store = Embedded::open(&disk.join("store")).expect("it needs no more room to open");
+    let there = store.list(&KeyPrefix::all()).await.expect("reads go on");
+    assert_eq!(there, before);
     fs::remove_file(disk.join("ballast")).expect("it is there");
     let after = commit(&store, put("small", "2")).await;
     assert!(after > filled);
-    stop.store(true, Ordering::SeqCst);
-    reader.await.expect("no read has failed");
     let mut watch = watch(&store, begin).await;
     let commits = seen(&mut *watch).await.expect("none is missing");
     assert_eq!(commits.last(), Some(&after));

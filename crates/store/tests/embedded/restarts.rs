@@ -4,7 +4,7 @@ use crate::bed::{Bed, another_process, commit, contents, key, put, run, seen, wa
 use std::path::Path;
 use std::time::Duration;
 use store::embedded::{Bounds, Embedded, OpenError};
-use store::{Store, Transaction, WatchEnd};
+use store::{Condition, KeyPrefix, Store, Transaction, WatchEnd};
 
 #[tokio::test]
 async fn records_and_watchers_go_on_over_a_restart() {
@@ -59,6 +59,40 @@ async fn the_log_is_bounded_by_commits_and_by_bytes() {
         // One that is larger than the bound is still told to those who are there.
         let large = commit(&store, put("a", &"x".repeat(2000))).await;
         assert_eq!(seen(&mut *near).await, Ok(vec![large]));
+    }
+}
+
+/// The log and the records say the same of what is new.
+#[tokio::test]
+async fn what_is_new_is_known_with_and_without_a_log() {
+    for log_commits in [2, 50_000] {
+        let bed = Bed::new();
+        let bounds = Bounds {
+            log_commits,
+            ..Bounds::default()
+        };
+        let store = Embedded::open_with(&bed.store(), bounds).expect("a new store");
+        let first = commit(&store, put("a/1", "")).await.commit;
+        commit(&store, put("a/2", "")).await;
+        let third = commit(&store, put("b/1", "")).await.commit;
+        commit(&store, Transaction::new().delete(key("a/2"))).await;
+        for _ in 0..10 {
+            commit(&store, put("c/1", "")).await;
+        }
+        for (under, after, expected) in [
+            ("a/", first - 1, false),
+            ("a/", first, true),
+            ("b/", third - 1, false),
+            ("b/", third, true),
+            ("c/", third, false),
+            ("c/", u64::MAX, true),
+            ("d/", 0, true),
+        ] {
+            let prefix = KeyPrefix::new(under).expect("a prefix");
+            let asked = Transaction::new().when(Condition::NothingNewUnder { prefix, after });
+            let holds = store.commit(asked).await.is_ok();
+            assert_eq!(holds, expected, "{log_commits}: {under} after {after}");
+        }
     }
 }
 
