@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of: what is asked.
 
-use etcd_client::Error;
+use etcd_client::{Error, GetOptions, GetResponse, KvClient, Txn, TxnResponse};
 use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
@@ -11,8 +11,13 @@ use tonic::{Code, Status};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Calls {
-    pub(crate) timeout: Duration,
+    timeout: Duration,
+    /// The client takes members by chance, those that are down as well.
+    attempts: usize,
 }
+
+/// So many for each member: that all of them go to the one that is down doesn't happen.
+const ATTEMPTS_EACH: usize = 5;
 
 #[derive(Debug)]
 pub(crate) enum CallError {
@@ -37,15 +42,54 @@ pub enum ConnectError {
 }
 
 impl Calls {
-    pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout }
+    pub(crate) fn new(timeout: Duration, members: usize) -> Self {
+        let attempts = ATTEMPTS_EACH * members;
+        Self { timeout, attempts }
     }
 
-    pub(crate) async fn ask<T>(
+    pub(crate) async fn get(
         self,
-        call: impl Future<Output = Result<T, Error>>,
+        kv: &KvClient,
+        key: String,
+        options: Option<GetOptions>,
+    ) -> Result<GetResponse, CallError> {
+        let call = || {
+            let (mut kv, key, options) = (kv.clone(), key.clone(), options.clone());
+            async move { kv.get(key, options).await }
+        };
+        self.ask(call).await
+    }
+
+    pub(crate) async fn txn(self, kv: &KvClient, txn: Txn) -> Result<TxnResponse, CallError> {
+        let call = || {
+            let (mut kv, txn) = (kv.clone(), txn.clone());
+            async move { kv.txn(txn).await }
+        };
+        self.ask(call).await
+    }
+
+    /// Sent once: what is tried again has found nobody to send to.
+    pub(crate) async fn ask<T, F>(self, mut call: impl FnMut() -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let attempts = async {
+            for _ in 1..self.attempts {
+                match call().await {
+                    Err(Error::GRpcStatus(status)) if never_connected(&status) => {}
+                    answer => return answer,
+                }
+            }
+            call().await
+        };
+        self.wait_for(attempts).await
+    }
+
+    pub(crate) async fn wait_for<T>(
+        self,
+        answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, CallError> {
-        match tokio::time::timeout(self.timeout, call).await {
+        match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(CallError::Etcd),
             Err(_) => Err(CallError::Silence(self.timeout)),
         }

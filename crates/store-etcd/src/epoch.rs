@@ -37,8 +37,8 @@ pub(crate) async fn read(
     layout: &Layout,
     calls: Calls,
 ) -> Result<(Epoch, u64), ReadError> {
-    let mut kv = client.kv_client();
-    let got = calls.ask(kv.get(layout.epoch(), None));
+    let kv = client.kv_client();
+    let got = calls.get(&kv, layout.epoch(), None);
     let got = got.await.map_err(read_error)?;
     let epoch = found(&got, layout).map_err(|error| ReadError::Broken(error.to_string()))?;
     match epoch {
@@ -56,14 +56,14 @@ pub(crate) async fn read_or_make(
     let absent = Compare::create_revision(layout.epoch(), CompareOp::Equal, 0);
     let make = TxnOp::put(layout.epoch(), Epoch::after(0).text(), None);
     let make = Txn::new().when([absent]).and_then([make]);
-    let mut kv = client.kv_client();
-    let got = calls.ask(kv.get(layout.epoch(), None)).await?;
+    let kv = client.kv_client();
+    let got = calls.get(&kv, layout.epoch(), None).await?;
     if let Some(epoch) = found(&got, layout)? {
         return Ok(epoch);
     }
     // Whatever becomes of it: what is there afterwards counts.
-    calls.ask(kv.txn(make)).await?;
-    let got = calls.ask(kv.get(layout.epoch(), None)).await?;
+    calls.txn(&kv, make).await?;
+    let got = calls.get(&kv, layout.epoch(), None).await?;
     let made = found(&got, layout)?;
     made.ok_or_else(|| ConnectError::Unavailable("the epoch was deleted again".to_owned()))
 }
@@ -83,7 +83,8 @@ pub(crate) async fn renew(
     let new = Epoch::after(old.0);
     let put = TxnOp::put(layout.epoch(), new.text(), None);
     let renew = Txn::new().when([old.is_unchanged(layout)]).and_then([put]);
-    let renewed = calls.ask(client.kv_client().txn(renew)).await;
+    let kv = client.kv_client();
+    let renewed = calls.txn(&kv, renew).await;
     let renewed = renewed.map_err(commit_error)?;
     if !renewed.succeeded() {
         return Err(CommitError::Conflict(None));

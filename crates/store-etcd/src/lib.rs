@@ -34,7 +34,7 @@ pub use call::ConnectError;
 use async_trait::async_trait;
 use call::{Calls, read_error};
 use epoch::Epoch;
-use etcd_client::{Client, CompactionOptions, ConnectOptions};
+use etcd_client::{Client, ConnectOptions};
 use layout::Layout;
 use model::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,7 +82,7 @@ impl Default for Config {
 impl Etcd {
     /// Makes the store if there is none below the root.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
-        let calls = Calls::new(config.timeout);
+        let calls = Calls::new(config.timeout, config.endpoints.len());
         let options = ConnectOptions::new()
             .with_connect_timeout(config.timeout)
             .with_keep_alive(config.sign_of_life, config.timeout)
@@ -96,7 +96,7 @@ impl Etcd {
                 .with_auto_token_refresh(true),
             None => options,
         };
-        let connected = calls.ask(Client::connect(config.endpoints, Some(options)));
+        let connected = calls.wait_for(Client::connect(config.endpoints, Some(options)));
         let client = connected.await?;
         let layout = Layout::new(&config.root);
         let epoch = epoch::read_or_make(&client, &layout, calls).await?;
@@ -157,8 +157,8 @@ impl Store for Etcd {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        let mut kv = self.client.kv_client();
-        let got = self.calls.ask(kv.get(self.layout.record(key), None));
+        let kv = self.client.kv_client();
+        let got = self.calls.get(&kv, self.layout.record(key), None);
         let mut got = got.await.map_err(read_error)?;
         let found = got.take_kvs().pop();
         found.map(|kv| self.layout.read_record(kv)).transpose()
@@ -200,9 +200,10 @@ impl Store for Etcd {
         if through == 0 {
             return Ok(());
         }
-        let mut kv = self.client.kv_client();
-        let options = CompactionOptions::new();
-        let compacted = self.calls.ask(kv.compact(through as i64, Some(options)));
+        let compacted = self.calls.ask(|| {
+            let mut kv = self.client.kv_client();
+            async move { kv.compact(through as i64, None).await }
+        });
         match compacted.await {
             Ok(_) => Ok(()),
             Err(error) if call::is_compacted(&error) => Ok(()),

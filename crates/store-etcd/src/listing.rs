@@ -26,12 +26,12 @@ pub(crate) async fn list(
         .kv_client()
         .max_decoding_message_size(MOST_MESSAGE_BYTES);
     for _ in 1..ATTEMPTS {
-        match attempt(kv.clone(), layout, calls, prefix).await {
+        match attempt(&kv, layout, calls, prefix).await {
             Err(Failure::Call(error)) if is_compacted(&error) => {}
             done => return done.map_err(Failure::into_read_error),
         }
     }
-    let last = attempt(kv, layout, calls, prefix).await;
+    let last = attempt(&kv, layout, calls, prefix).await;
     last.map_err(Failure::into_read_error)
 }
 
@@ -50,13 +50,13 @@ impl Failure {
 }
 
 async fn attempt(
-    mut kv: KvClient,
+    kv: &KvClient,
     layout: &Layout,
     calls: Calls,
     prefix: &KeyPrefix,
 ) -> Result<Listing, Failure> {
     let (begin, end) = layout.records(prefix);
-    let (epoch, mut page) = first_page(&mut kv, layout, calls, &begin, &end).await?;
+    let (epoch, mut page) = first_page(kv, layout, calls, &begin, &end).await?;
     let revision = Revision {
         epoch: epoch.0,
         commit: newest(&page),
@@ -73,14 +73,14 @@ async fn attempt(
         // The next key there can be.
         let next = format!("{}\0", layout.record(&last.key));
         let options = options(&end).with_revision(revision.commit as i64);
-        let got = calls.ask(kv.get(next, Some(options)));
+        let got = calls.get(kv, next, Some(options));
         page = got.await.map_err(Failure::Call)?;
     }
 }
 
 /// With the epoch, of the same revision.
 async fn first_page(
-    kv: &mut KvClient,
+    kv: &KvClient,
     layout: &Layout,
     calls: Calls,
     begin: &str,
@@ -90,7 +90,8 @@ async fn first_page(
         TxnOp::get(layout.epoch(), None),
         TxnOp::get(begin, Some(options(end))),
     ]);
-    let answer = calls.ask(kv.txn(both)).await.map_err(Failure::Call)?;
+    let answer = calls.txn(kv, both);
+    let answer = answer.await.map_err(Failure::Call)?;
     let mut reads = answer.op_responses().into_iter();
     let (Some(TxnOpResponse::Get(epoch)), Some(TxnOpResponse::Get(mut page))) =
         (reads.next(), reads.next())

@@ -38,8 +38,11 @@ pub(crate) async fn grant(
 ) -> Result<Lease, CommitError> {
     let renewed = Instant::now();
     let seconds = ttl.as_secs_f64().ceil().max(1.0) as i64;
-    let mut leases = client.lease_client();
-    let granted = calls.ask(leases.grant(seconds, None)).await;
+    let grant = || {
+        let mut leases = client.lease_client();
+        async move { leases.grant(seconds, None).await }
+    };
+    let granted = calls.ask(grant).await;
     // A lease without a record changes nothing, so whatever has become of it, nothing has happened.
     let granted = granted.map_err(|error| match commit_error(error) {
         CommitError::Unknown(why) => CommitError::Unavailable(why),
@@ -93,9 +96,12 @@ async fn renew_until(
             lost.send_replace(true);
         }
         _ = dropped => {
-            let mut leases = client.lease_client();
+            let revoke = || {
+                let mut leases = client.lease_client();
+                async move { leases.revoke(id).await }
+            };
             // If it can't be revoked, it ends by itself.
-            let _ = calls.ask(leases.revoke(id)).await;
+            let _ = calls.ask(revoke).await;
         }
     }
 }
@@ -135,8 +141,11 @@ type Stream = Option<(LeaseKeeper, LeaseKeepAliveStream)>;
 
 async fn renew_once(client: &Client, calls: Calls, id: i64, stream: &mut Stream) -> Renewal {
     let Some((keeper, answers)) = stream else {
-        let mut leases = client.lease_client();
-        return match calls.ask(leases.keep_alive(id)).await {
+        let open = || {
+            let mut leases = client.lease_client();
+            async move { leases.keep_alive(id).await }
+        };
+        return match calls.ask(open).await {
             Ok(opened) => {
                 *stream = Some(opened);
                 Renewal::Done
@@ -149,10 +158,10 @@ async fn renew_once(client: &Client, calls: Calls, id: i64, stream: &mut Stream)
             Err(_) => Renewal::Failed,
         };
     };
-    if calls.ask(keeper.keep_alive()).await.is_err() {
+    if calls.wait_for(keeper.keep_alive()).await.is_err() {
         return Renewal::Failed;
     }
-    match calls.ask(answers.message()).await {
+    match calls.wait_for(answers.message()).await {
         Ok(Some(answer)) if answer.ttl() > 0 => Renewal::Done,
         Ok(Some(_)) => Renewal::Refused,
         Ok(None) | Err(_) => Renewal::Failed,

@@ -28,7 +28,8 @@ pub(crate) async fn commit(
     lease: Option<i64>,
 ) -> Result<Revision, Refused> {
     let request = request(layout, epoch, transaction, lease);
-    let answer = calls.ask(client.kv_client().txn(request)).await;
+    let kv = client.kv_client();
+    let answer = calls.txn(&kv, request).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) if is_full(&error) => {
@@ -184,7 +185,9 @@ async fn when_full(
     let Some((at, value)) = puts.next() else {
         return CommitError::Unknown(why);
     };
-    match calls.ask(client.kv_client().get(at, None)).await {
+    let kv = client.kv_client();
+    let got = calls.get(&kv, at, None).await;
+    match got {
         Ok(got) if got.kvs().first().is_none_or(|kv| kv.value() != &**value) => {
             CommitError::Full(why)
         }

@@ -18,7 +18,7 @@ use crate::call::{CallError, Calls, read_error};
 use crate::epoch;
 use crate::layout::{Layout, Place};
 use async_trait::async_trait;
-use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Client, EventType, Txn, TxnOp, WatchOptions, WatchResponse, WatchStream};
 use model::Revision;
 use std::collections::{BTreeMap, VecDeque};
 use store::{Change, Event, KeyPrefix, ReadError, Watch, WatchEnd};
@@ -77,10 +77,13 @@ async fn open(
         .with_start_revision(after.commit.max(1) as i64)
         .with_progress_notify()
         .with_fragment();
-    let mut watches = client.watch_client();
-    let opened = calls.ask(watches.watch(begin, Some(options)));
+    let opened = calls.ask(|| {
+        let (mut watches, begin) = (client.watch_client(), begin.clone());
+        let options = options.clone();
+        async move { watches.watch(begin, Some(options)).await }
+    });
     let mut stream = opened.await.map_err(read_error)?;
-    let first = calls.ask(stream.message()).await.map_err(read_error)?;
+    let first = calls.wait_for(stream.message()).await.map_err(read_error)?;
     match first {
         Some(first) if first.created() && !first.canceled() => Ok(stream),
         Some(first) => Err(ReadError::Broken(first.cancel_reason().to_owned())),
@@ -90,8 +93,8 @@ async fn open(
 
 /// Without it (etcd is full, say), the watch is current with the next commit of somebody.
 async fn write_mark(client: &Client, layout: &Layout, calls: Calls) -> Result<u64, CallError> {
-    let mut kv = client.kv_client();
-    let put = calls.ask(kv.put(layout.mark(), "", None)).await?;
+    let put = Txn::new().and_then([TxnOp::put(layout.mark(), "", None)]);
+    let put = calls.txn(&client.kv_client(), put).await?;
     Ok(put.header().map_or(0, |header| header.revision() as u64))
 }
 

@@ -1,6 +1,7 @@
 //! The suite on a real etcd, and what only a server over a network can do to us.
 
 mod bounds;
+mod cluster;
 mod epochs;
 mod outages;
 mod presence;

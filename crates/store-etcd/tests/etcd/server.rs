@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use store_etcd::{Config, Etcd};
@@ -11,8 +11,11 @@ use tempfile::TempDir;
 
 pub(crate) struct Server {
     directory: TempDir,
+    name: String,
     client_port: u16,
     peer_port: u16,
+    /// All members, as etcd wants to be told.
+    members: String,
     options: Vec<String>,
     process: Option<Child>,
 }
@@ -28,26 +31,50 @@ impl Server {
     }
 
     pub(crate) fn start_with(options: &[&str]) -> Self {
-        let mut server = Self {
+        Self::start_cluster(1, options).remove(0)
+    }
+
+    /// Each knows all.
+    pub(crate) fn start_cluster(count: usize, options: &[&str]) -> Vec<Self> {
+        loop {
+            let mut servers: Vec<Self> = (0..count).map(|n| Self::new(n, options)).collect();
+            let members: Vec<String> = servers.iter().map(Self::member).collect();
+            for server in &mut servers {
+                server.members = members.join(",");
+                server.spawn();
+            }
+            // Between asking for free ports and taking them, another test may have been faster.
+            if servers.iter_mut().all(Self::wait_until_it_serves) {
+                return servers;
+            }
+        }
+    }
+
+    fn new(number: usize, options: &[&str]) -> Self {
+        let (client_port, peer_port) = free_ports();
+        Self {
             directory: tempfile::tempdir().expect("a directory"),
-            client_port: 0,
-            peer_port: 0,
+            name: format!("member-{number}"),
+            client_port,
+            peer_port,
+            members: String::new(),
             options: options.iter().map(|option| option.to_string()).collect(),
             process: None,
-        };
-        // Between asking for free ports and taking them, another test may have been faster.
-        while server.process.is_none() {
-            (server.client_port, server.peer_port) = free_ports();
-            server.run();
         }
-        server
+    }
+
+    fn member(&self) -> String {
+        format!("{}={}", self.name, self.peer_url())
     }
 
     /// Where it was before, with what it had.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "it was killed");
-        while self.process.is_none() {
-            self.run();
+        loop {
+            self.spawn();
+            if self.wait_until_it_serves() {
+                return;
+            }
         }
     }
 
@@ -83,11 +110,18 @@ impl Server {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
-    fn run(&mut self) {
-        let log = self.directory.path().join("log");
-        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
-        let output = File::create(&log).expect("a file");
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn spawn(&mut self) {
+        let (client, peer) = (self.url(), self.peer_url());
         let mut command = Command::new("etcd");
+        command.args(["--name", &self.name, "--initial-cluster", &self.members]);
         command
             .arg("--data-dir")
             .arg(self.directory.path().join("data"));
@@ -103,37 +137,32 @@ impl Server {
             "--initial-advertise-peer-urls",
             &peer,
         ]);
-        command.args(["--initial-cluster", &format!("default={peer}")]);
         // Ours ask for a sign of life more often than its default allows.
         command.args(["--grpc-keepalive-min-time", "500ms", "--logger", "zap"]);
         command.args(&self.options);
-        let output = command.stdout(Stdio::null()).stderr(output);
+        let log = File::create(self.log()).expect("a file");
+        let output = command.stdout(Stdio::null()).stderr(log);
         let process = output.spawn().expect("etcd is there: Debian's etcd-server");
         self.process = Some(process);
-        self.wait_until_it_serves(&log);
     }
 
-    /// Leaves no process if a port was taken.
-    fn wait_until_it_serves(&mut self, log: &Path) {
+    /// `false`: a port was taken, and there is no process.
+    fn wait_until_it_serves(&mut self) -> bool {
         let begin = Instant::now();
         loop {
-            let said = std::fs::read_to_string(log).unwrap_or_default();
+            let said = std::fs::read_to_string(self.log()).unwrap_or_default();
             if said.contains("serving client traffic") {
-                return;
+                return true;
             }
             let process = self.process.as_mut().expect("it was started");
             if process.try_wait().expect("it is ours").is_some() {
-                assert!(
-                    said.contains("address already in use"),
-                    "etcd ended: {said}"
-                );
+                let taken = said.contains("address already in use");
+                assert!(taken, "etcd ended: {said}");
                 self.process = None;
-                return;
+                return false;
             }
-            assert!(
-                begin.elapsed() < STARTS_WITHIN,
-                "etcd doesn't serve: {said}"
-            );
+            let waited = begin.elapsed();
+            assert!(waited < STARTS_WITHIN, "etcd doesn't serve: {said}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
