@@ -9,11 +9,9 @@
 use super::file::LockedFile;
 use crate::ReadError;
 use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 pub(super) struct Handle {
     /// `None`: it was closed.
@@ -28,9 +26,13 @@ struct Slot {
 
 pub(super) struct Opened {
     pub(super) database: Database,
-    /// From then on it touches the file no more: another one does.
-    is_fenced: Arc<AtomicBool>,
+    fence: Arc<Fence>,
 }
+
+/// Once it is shut, this database touches the file no more: another one does. Whoever shuts it waits for
+/// what has begun.
+#[derive(Debug, Default)]
+struct Fence(RwLock<bool>);
 
 /// What redb keeps of the file in memory.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -59,7 +61,7 @@ impl Handle {
         match &slot.opened {
             Some(opened) if !Arc::ptr_eq(opened, failed) => Ok(opened.clone()),
             Some(_) | None => {
-                failed.is_fenced.store(true, Ordering::SeqCst);
+                failed.fence.shut();
                 slot.reopen()
             }
         }
@@ -111,19 +113,30 @@ pub(super) enum Integrity {
 impl Opened {
     /// An empty file becomes an empty database.
     pub(super) fn open(file: Arc<LockedFile>, integrity: Integrity) -> Result<Self, DatabaseError> {
-        let is_fenced = Arc::new(AtomicBool::new(false));
+        let fence = Arc::new(Fence::default());
         let backend = Backend {
             file,
-            is_fenced: is_fenced.clone(),
+            fence: fence.clone(),
         };
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(matches!(integrity, Integrity::Checked))
             .create_with_backend(backend)?;
-        Ok(Self {
-            database,
-            is_fenced,
-        })
+        Ok(Self { database, fence })
+    }
+}
+
+impl Fence {
+    fn shut(&self) {
+        *self.0.write().expect("nobody panics while holding it") = true;
+    }
+
+    fn pass<T>(&self, to: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let is_shut = self.0.read().expect("nobody panics while holding it");
+        if *is_shut {
+            return Err(io::Error::other("the file was opened anew"));
+        }
+        to()
     }
 }
 
@@ -131,36 +144,27 @@ impl Opened {
 #[derive(Debug)]
 struct Backend {
     file: Arc<LockedFile>,
-    is_fenced: Arc<AtomicBool>,
-}
-
-impl Backend {
-    fn file(&self) -> io::Result<&File> {
-        if self.is_fenced.load(Ordering::SeqCst) {
-            return Err(io::Error::other("the file was opened anew"));
-        }
-        Ok(&self.file)
-    }
+    fence: Arc<Fence>,
 }
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file()?.metadata()?.len())
+        self.fence.pass(|| Ok(self.file.metadata()?.len()))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file()?.read_exact_at(out, offset)
+        self.fence.pass(|| self.file.read_exact_at(out, offset))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file()?.set_len(len)
+        self.fence.pass(|| self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file()?.sync_data()
+        self.fence.pass(|| self.file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file()?.write_all_at(data, offset)
+        self.fence.pass(|| self.file.write_all_at(data, offset))
     }
 }
