@@ -168,3 +168,74 @@ impl StorageBackend for Backend {
         self.fence.pass(|| self.file.write_all_at(data, offset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::file::{lock, writable};
+    use redb::TableDefinition;
+    use std::cell::Cell;
+
+    const TABLE: TableDefinition<&str, u64> = TableDefinition::new("table");
+
+    fn write(opened: &Opened, number: u64) -> Result<(), redb::Error> {
+        let writing = opened.database.begin_write()?;
+        writing.open_table(TABLE)?.insert("number", number)?;
+        writing.commit()?;
+        Ok(())
+    }
+
+    fn number(snapshot: &ReadTransaction) -> Result<u64, redb::Error> {
+        let found = snapshot.open_table(TABLE)?.get("number")?;
+        Ok(found.expect("it was written").value())
+    }
+
+    fn handle() -> (Handle, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        let file = writable().create(true).open(&path).expect("a file");
+        let file = Arc::new(lock(file, &path).expect("nobody else has it"));
+        let opened = Opened::open(file.clone(), Integrity::Trusted);
+        let opened = opened.expect("an empty database");
+        write(&opened, 1).expect("there is room");
+        (Handle::new(file, opened), directory)
+    }
+
+    #[test]
+    fn a_database_whose_place_was_taken_touches_the_file_no_more() {
+        let (handle, _directory) = handle();
+        let old = handle.current().expect("it is open");
+        let writing = old.database.begin_write().expect("it is open");
+        let table = writing.open_table(TABLE).expect("a table");
+        { table }.insert("number", 2).expect("in memory yet");
+        let new = handle.renew(&old).expect("it can be opened anew");
+        writing.commit().expect_err("its place was taken");
+        assert_eq!(handle.read(number), Ok(1));
+        write(&new, 3).expect("there is room");
+        let again = handle.renew(&old).expect("it has been opened anew");
+        assert!(Arc::ptr_eq(&again, &new), "once is enough");
+        drop((old, new, again));
+        assert_eq!(handle.read(number), Ok(3), "its end writes nothing either");
+    }
+
+    #[test]
+    fn a_read_that_was_disturbed_is_done_again() {
+        let (handle, _directory) = handle();
+        let before = handle.current().expect("it is open");
+        let attempts = Cell::new(0);
+        let disturbed = |snapshot: &ReadTransaction| {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() == 1 {
+                return Err(redb::Error::PreviousIo);
+            }
+            number(snapshot)
+        };
+        assert_eq!(handle.read(disturbed), Ok(1));
+        let after = handle.current().expect("it is open");
+        assert!(!Arc::ptr_eq(&before, &after));
+        let hopeless = |_: &ReadTransaction| Err::<u64, _>(redb::Error::PreviousIo);
+        assert!(matches!(handle.read(hopeless), Err(ReadError::Broken(_))));
+        handle.close();
+        assert_eq!(handle.read(number), Err(closed()));
+    }
+}

@@ -8,6 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use store::embedded::{BackupError, Embedded};
 use store::{CommitError, KeyPrefix, Store};
+use tokio::task::JoinSet;
+
+/// Enough to meet each other: each refusal opens the file anew under the readers.
+const READERS: usize = 4;
+const REFUSALS: usize = 100;
 
 const SMALL: &str = "PORTCULLIS_TEST_SMALL_DISK";
 
@@ -38,13 +43,16 @@ async fn on_small_disk(disk: &Path) {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU64::new(0)),
     );
-    let reader = tokio::spawn(read_on(store.clone(), stop.clone(), reads.clone()));
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        readers.spawn(read_on(store.clone(), stop.clone(), reads.clone()));
+    }
     let filled = fill(&store).await;
     let before = store.list(&KeyPrefix::all()).await.expect("reads go on");
     assert_eq!(before.revision, filled);
     let backup = store.backup(&disk.join("backup")).expect_err("no room");
     assert!(matches!(backup, BackupError::Write { .. }), "{backup}");
-    for _ in 0..5 {
+    for _ in 0..REFUSALS {
         let refused = store.commit(large(0)).await;
         assert!(matches!(refused, Err(CommitError::Full(_))), "{refused:?}");
         let there = store.list(&KeyPrefix::all()).await.expect("reads go on");
@@ -56,7 +64,8 @@ async fn on_small_disk(disk: &Path) {
         tokio::task::yield_now().await;
     }
     stop.store(true, Ordering::SeqCst);
-    reader.await.expect("no read has failed");
+    // Panics if a read has failed.
+    readers.join_all().await;
     drop(store);
     let store = Embedded::open(&disk.join("store")).expect("it needs no more room to open");
     let there = store.list(&KeyPrefix::all()).await.expect("reads go on");
