@@ -72,13 +72,8 @@ fn local_ports<'a>(
             continue;
         };
         interest.networks.insert(&port.network, network);
-        let joined: Vec<&GroupId> = joined_groups(port)
-            .filter(|group| inventory.groups.contains_key(*group))
-            .collect();
-        for group in &joined {
-            let scopes = interest.groups.entry(*group).or_default();
-            scopes.insert(&network.scope);
-        }
+        let joined: Vec<&GroupId> = known_groups(inventory, port).collect();
+        interest.join(&joined, &network.scope);
         ports.insert(id.clone(), Arc::new(port_view(port, joined)));
     }
     ports
@@ -100,13 +95,38 @@ fn inspect_ahead<'a>(inventory: &'a Inventory, host: &HostId, interest: &mut Int
         let Some(network) = network.filter(|network| network.vni.is_some()) else {
             continue;
         };
-        for group in joined_groups(port).filter(|id| inventory.groups.contains_key(*id)) {
-            interest
-                .groups
-                .entry(group)
-                .or_default()
-                .insert(&network.scope);
+        let joined: Vec<&GroupId> = known_groups(inventory, port).collect();
+        interest.join(&joined, &network.scope);
+    }
+}
+
+impl<'a> Interest<'a> {
+    fn join(&mut self, groups: &[&'a GroupId], scope: &'a ScopeId) {
+        for group in groups {
+            self.groups.entry(*group).or_default().insert(scope);
         }
+    }
+}
+
+/// What rules mean: as in the view of a host that all ports are on.
+pub(crate) struct Meaning {
+    pub(crate) groups: BTreeMap<GroupId, Arc<GroupView>>,
+    pub(crate) members: BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>,
+    pub(crate) address_groups: BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>>,
+}
+
+pub(crate) fn meaning(inventory: &Inventory) -> Meaning {
+    let mut interest = Interest::default();
+    for port in inventory.ports.values() {
+        if let Some(network) = inventory.networks.get(&port.network) {
+            let joined: Vec<&GroupId> = known_groups(inventory, port).collect();
+            interest.join(&joined, &network.scope);
+        }
+    }
+    Meaning {
+        groups: groups(inventory, &mut interest, &mut Vec::new()),
+        members: members(inventory, &interest),
+        address_groups: address_groups(inventory, &interest),
     }
 }
 
@@ -114,6 +134,14 @@ fn inspect_ahead<'a>(inventory: &'a Inventory, host: &HostId, interest: &mut Int
 pub(crate) fn joined_groups(port: &Port) -> impl Iterator<Item = &GroupId> {
     let in_force = port.port_security && port.groups.len() <= Port::MAX_GROUPS;
     port.groups.iter().filter(move |_| in_force)
+}
+
+/// Of the groups in force those that exist: the ones whose rules count.
+pub(crate) fn known_groups<'a>(
+    inventory: &Inventory,
+    port: &'a Port,
+) -> impl Iterator<Item = &'a GroupId> {
+    joined_groups(port).filter(|id| inventory.groups.contains_key(*id))
 }
 
 fn port_view(port: &Port, groups: Vec<&GroupId>) -> PortView {
@@ -237,7 +265,7 @@ fn broken(inventory: &Inventory, rule: &Rule, name: impl Fn() -> RuleRef) -> Opt
 }
 
 /// In IPv6 these are headers on the way to a packet's protocol, never its protocol.
-fn is_extension_header(protocol: u8) -> bool {
+pub(crate) fn is_extension_header(protocol: u8) -> bool {
     matches!(protocol, 0 | 43 | 44 | 51 | 60)
 }
 

@@ -13,7 +13,9 @@ mod sweep;
 use crate::differing::{differing, touched_groups};
 use crate::prefix_set;
 use crate::view::{GroupView, HostView, NetworkView, PeerView, PortView, RuleView};
-use coverage::{Coverage, Kinds, error_types, icmp_number};
+pub(crate) use coverage::icmp_number;
+
+use coverage::{Coverage, Kinds, error_types};
 use model::{
     Direction, Elision, Family, FlowKey, GroupId, L4Match, PortId, Prefix, RuleRef, ScopeId,
 };

@@ -11,6 +11,7 @@ mod elision;
 mod finding;
 mod overlay;
 mod prefix_set;
+mod reach;
 mod view;
 
 pub use compile::compile;
@@ -22,4 +23,7 @@ pub use overlay::{
     SHORT,
 };
 pub use prefix_set::{contains, covers};
+pub use reach::{
+    AddressSet, By, Changes, L4Part, L4Set, Party, Question, Reach, Who, changes, reach,
+};
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

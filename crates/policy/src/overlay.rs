@@ -152,7 +152,6 @@ pub(crate) fn overlay(
 }
 
 fn remote_port(inventory: &Inventory, port: &Port) -> Option<RemotePort> {
-    let joined = crate::compile::joined_groups(port);
     Some(RemotePort {
         host: port.host.clone()?,
         network: port.network.clone(),
@@ -163,8 +162,7 @@ fn remote_port(inventory: &Inventory, port: &Port) -> Option<RemotePort> {
             .chain([port.mac])
             .collect(),
         port_security: port.port_security,
-        groups: joined
-            .filter(|id| inventory.groups.contains_key(*id))
+        groups: crate::compile::known_groups(inventory, port)
             .cloned()
             .collect(),
     })

@@ -46,7 +46,7 @@ impl Kinds {
 }
 
 /// ICMP, by the number that it has in this family.
-pub(super) fn icmp_number(family: Family) -> u8 {
+pub(crate) fn icmp_number(family: Family) -> u8 {
     match family {
         Family::V4 => 1,
         Family::V6 => 58,
