@@ -16,12 +16,14 @@ mod positions;
 mod protocols;
 mod reader;
 mod resolve;
+pub mod spoken;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::{Error, ErrorKind, Errors, Excerpt, Position};
+pub use nearest::suggestion;
 pub use positions::Positions;
 
 use error::Complaint;

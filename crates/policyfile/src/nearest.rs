@@ -21,7 +21,7 @@ pub(crate) fn nearest<'c>(
 }
 
 /// For a message: the nearest candidate, or the first few of them.
-pub(crate) fn suggestion<'c>(
+pub fn suggestion<'c>(
     name: &str,
     what: &str,
     candidates: impl Iterator<Item = &'c str> + Clone,

@@ -66,7 +66,7 @@ impl Protocol {
 
 /// Protocols by name, as in /etc/protocols; `ipip` is 4, as in Linux and Neutron. TCP and the like
 /// and ICMP are here too.
-const NAMES: &[(&str, u8)] = &[
+pub(crate) const NAMES: &[(&str, u8)] = &[
     ("tcp", 6),
     ("udp", 17),
     ("sctp", 132),
@@ -101,7 +101,7 @@ type IcmpName = (
     Option<(u8, Option<u8>)>,
 );
 
-const ICMP_NAMES: &[IcmpName] = &[
+pub(crate) const ICMP_NAMES: &[IcmpName] = &[
     ("echo-request", Some((8, None)), Some((128, None))),
     ("echo-reply", Some((0, None)), Some((129, None))),
     ("destination-unreachable", Some((3, None)), Some((1, None))),

@@ -14,6 +14,7 @@ mod logging;
 mod output;
 mod plane;
 mod policy_source;
+mod reach_view;
 mod status_view;
 
 use clap::{CommandFactory, FromArgMatches};

@@ -254,6 +254,103 @@ fn explain_answers_by_the_model_about_a_given_policy() {
     assert_eq!(value["differ"], false);
 }
 
+const TIERS: &str = "\
+version: 1
+networks:
+  lan: { subnets: [10.9.0.0/24] }
+address-groups:
+  office: [192.0.2.0/24]
+groups:
+  web:
+    rules:
+      - { name: https, from: any, protocol: tcp, ports: 443 }
+      - { name: to-db, to: db, protocol: tcp, ports: 5432 }
+  db:
+    rules:
+      - { name: from-web, from: web, protocol: tcp, ports: 5432 }
+      - { name: ping, from: office, protocol: icmp echo-request }
+ports:
+  web1: { mac: 52:54:00:00:00:01, addresses: [10.9.0.1], groups: [web] }
+  web2: { mac: 52:54:00:00:00:02, addresses: [10.9.0.2, fd00:9::2], groups: [web] }
+  store: { mac: 52:54:00:00:00:03, addresses: [10.9.0.3], groups: [db] }
+";
+
+/// What is printed line by line, with single blanks.
+fn lines(output: &Output) -> Vec<String> {
+    let out = String::from_utf8_lossy(&output.stdout);
+    let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    out.lines().map(line).collect()
+}
+
+#[test]
+fn reach_says_who_can_reach_whom() {
+    let dir = Dir::new();
+    let file = dir.file("policy.yaml", TIERS);
+    let reach = |arguments: &[&str]| {
+        let mut all = vec!["reach", "--policy", path(&file)];
+        all.extend(arguments);
+        dir.run(&all)
+    };
+    let header = "FROM TO FLOWS FAMILY LEAVES BY ENTERS BY";
+    let from_web = "web1, web2 store tcp 5432 IPv4 web/to-db.v4 db/from-web.v4";
+    let answers = |arguments: &[&str], expected: &[&str]| {
+        let output = reach(arguments);
+        check(&output, 0, &[]);
+        assert_eq!(lines(&output), expected, "{arguments:?}");
+    };
+    answers(&["--to", "store", "tcp", "5432"], &[header, from_web]);
+    answers(&["--to", "db", "tcp 5432"], &[header, from_web]);
+    answers(
+        &["--to", "store"],
+        &[
+            header,
+            from_web,
+            "outside: 192.0.2.0/24 store icmp echo-request IPv4 - db/ping.v4",
+        ],
+    );
+    answers(&["--from", "web", "--to", "10.9.0.3"], &[header, from_web]);
+    answers(
+        &["--to", "web2"],
+        &[header, "outside web2 tcp 443 both - web/https.v4+v6"],
+    );
+    answers(
+        &["--from", "office", "--to", "web", "udp"],
+        &["no such flow is permitted"],
+    );
+    let json = reach(&["--from", "web1", "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).expect("it is JSON");
+    let row = &value["reach"][0];
+    assert_eq!(row["from"]["ports"], serde_json::json!(["web1"]));
+    assert_eq!(row["to"]["ports"], serde_json::json!(["store"]));
+    assert_eq!(
+        row["parts"],
+        serde_json::json!([{ "protocol": 6, "ports": [5432, 5432] }])
+    );
+    assert_eq!(
+        row["enters_by"]["rules"],
+        serde_json::json!(["db/from-web.v4"])
+    );
+}
+
+#[test]
+fn reach_helps_with_a_question_that_makes_no_sense() {
+    let dir = Dir::new();
+    let file = dir.file("policy.yaml", TIERS);
+    let refuses = |arguments: &[&str], says: &[&str]| {
+        let mut all = vec!["reach", "--policy", path(&file)];
+        all.extend(arguments);
+        check(&dir.run(&all), 2, says);
+    };
+    refuses(&[], &["--from <WHO>"]);
+    refuses(
+        &["--to", "wbe1"],
+        &["no port or group wbe1", "did you mean `web1`?"],
+    );
+    refuses(&["--to", "10.9.0.7/24"], &["10.9.0.0/24"]);
+    refuses(&["--to", "db", "tcp/5432"], &["`tcp 5432`"]);
+    refuses(&["--to", "db", "tpc"], &["did you mean `tcp`?"]);
+}
+
 #[test]
 fn texts_for_machines_are_what_machines_read() {
     let dir = Dir::new();
@@ -281,7 +378,7 @@ fn help_teaches_by_examples() {
     let dir = Dir::new();
     check(&dir.run(&["--help"]), 0, &["Examples:", "Exit codes:"]);
     for command in [
-        "run", "check", "status", "flows", "explain", "confirm", "detach",
+        "run", "check", "status", "flows", "explain", "reach", "confirm", "detach",
     ] {
         check(&dir.run(&[command, "--help"]), 0, &["Example"]);
     }

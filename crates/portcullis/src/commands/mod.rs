@@ -12,6 +12,7 @@ mod explain;
 mod flows;
 mod import;
 mod man;
+mod reach;
 mod run;
 mod schema;
 mod selftest;
@@ -41,6 +42,7 @@ Examples:
   portcullis confirm                                 keep it
   portcullis status                                  ports, devices, drops
   portcullis explain --port web --ingress 'tcp 10.0.0.5:40000 -> 10.0.0.9:443'
+  portcullis reach --to db tcp 5432                  who can reach db on 5432?
   portcullis detach                                  remove enforcement
 
 Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system refused.";
@@ -55,6 +57,7 @@ enum Command {
     Status(status::StatusArgs),
     Flows(flows::FlowsArgs),
     Explain(explain::ExplainArgs),
+    Reach(Box<reach::ReachArgs>),
     Detach(detach::DetachArgs),
     Selftest(selftest::SelftestArgs),
     Bench(crate::bench::BenchArgs),
@@ -75,6 +78,7 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Reach(args) => reach::run(*args),
         Command::Detach(args) => detach::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Bench(args) => crate::bench::run(&args),
