@@ -352,6 +352,78 @@ fn reach_helps_with_a_question_that_makes_no_sense() {
 }
 
 #[test]
+fn diff_says_what_opens_and_closes() {
+    let dir = Dir::new();
+    let old = dir.file("old.yaml", TIERS);
+    let diff = |name: &str, text: &str, arguments: &[&str]| {
+        let new = dir.file(name, text);
+        let mut all = vec!["diff", path(&old), path(&new)];
+        all.extend(arguments);
+        dir.run(&all)
+    };
+    let halves = TIERS.replace("from: any", "from: [0.0.0.0/1, 128.0.0.0/1, \"::/0\"]");
+    check(
+        &diff("same.yaml", &halves, &[]),
+        0,
+        &["no flow opens or closes"],
+    );
+
+    let wider = TIERS
+        .replace(
+            "{ name: to-db, to: db, protocol: tcp, ports: 5432 }",
+            "{ name: out, to: any }",
+        )
+        .replace("from: office", "from: web");
+    let output = diff("wider.yaml", &wider, &[]);
+    check(&output, 1, &[]);
+    assert_eq!(
+        lines(&output),
+        [
+            "CHANGE FROM TO FLOWS FAMILY LEAVES BY ENTERS BY",
+            "opens web1, web2 store icmp echo-request IPv4 web/out.v4 db/ping.v4",
+            "opens web2 web1 tcp 443 IPv4 web/out.v4 web/https.v4",
+            "opens web1 web2 tcp 443 IPv4 web/out.v4 web/https.v4",
+            "opens web1, web2 outside any IPv4 web/out.v4 -",
+            "opens web2 outside any IPv6 web/out.v6 -",
+            "closes outside: 192.0.2.0/24 store icmp echo-request IPv4 - db/ping.v4",
+        ]
+    );
+    let json = diff("wider.yaml", &wider, &["-o", "json"]);
+    check(&json, 1, &[]);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).expect("it is JSON");
+    assert_eq!(
+        value["closed"][0]["from"]["outside"],
+        serde_json::json!(["192.0.2.0/24"])
+    );
+}
+
+#[test]
+fn diff_ends_as_diff_does_where_a_file_is_no_policy() {
+    let dir = Dir::new();
+    let good = dir.file("good.yaml", TIERS);
+    let bad = dir.file("bad.yaml", &TIERS.replace("ports: 443", "ports: 99999"));
+    let place = format!("{}:9:", path(&bad));
+    check(
+        &dir.run(&["diff", path(&good), path(&bad)]),
+        2,
+        &[&place, "99999"],
+    );
+    check(&dir.run(&["diff", path(&bad), path(&good)]), 2, &[&place]);
+    let missing = dir.run(&["diff", path(&good), "missing.yaml"]);
+    check(&missing, 2, &["can't read", "missing.yaml"]);
+    check(&dir.run(&["diff", path(&good)]), 2, &["<NEW>"]);
+    let doubtful = dir.file(
+        "doubtful.yaml",
+        &TIERS.replace("groups: [db] }", "groups: [db], port-security: off }"),
+    );
+    check(
+        &dir.run(&["diff", path(&doubtful), path(&doubtful)]),
+        0,
+        &["warning: ", "doubtful.yaml:"],
+    );
+}
+
+#[test]
 fn texts_for_machines_are_what_machines_read() {
     let dir = Dir::new();
     let schema = dir.run(&["schema"]);
@@ -378,7 +450,7 @@ fn help_teaches_by_examples() {
     let dir = Dir::new();
     check(&dir.run(&["--help"]), 0, &["Examples:", "Exit codes:"]);
     for command in [
-        "run", "check", "status", "flows", "explain", "reach", "confirm", "detach",
+        "run", "check", "status", "flows", "explain", "reach", "diff", "confirm", "detach",
     ] {
         check(&dir.run(&[command, "--help"]), 0, &["Example"]);
     }

@@ -8,6 +8,7 @@ mod completions;
 mod confirm;
 mod demo;
 mod detach;
+mod diff;
 mod explain;
 mod flows;
 mod import;
@@ -43,6 +44,7 @@ Examples:
   portcullis status                                  ports, devices, drops
   portcullis explain --port web --ingress 'tcp 10.0.0.5:40000 -> 10.0.0.9:443'
   portcullis reach --to db tcp 5432                  who can reach db on 5432?
+  portcullis diff policy.yaml new.yaml               which flows would open, which would close?
   portcullis detach                                  remove enforcement
 
 Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system refused.";
@@ -58,6 +60,7 @@ enum Command {
     Flows(flows::FlowsArgs),
     Explain(explain::ExplainArgs),
     Reach(Box<reach::ReachArgs>),
+    Diff(diff::DiffArgs),
     Detach(detach::DetachArgs),
     Selftest(selftest::SelftestArgs),
     Bench(crate::bench::BenchArgs),
@@ -85,7 +88,8 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Completions(args) => completions::run(args),
         Command::Import(args) => import::run(args),
         Command::Man(args) => man::run(args),
-        // It has exit codes of its own.
+        // These have exit codes of their own.
+        Command::Diff(args) => return diff::run(args),
         Command::Cloudstack(args) => return cloudstack::run(*args),
     };
     match done {
