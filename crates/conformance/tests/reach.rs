@@ -82,6 +82,12 @@ fn what_opens_and_closes_is_what_the_oracle_judges_otherwise() {
             let told = changes(old, new);
             check_form(&told.opened);
             check_form(&told.closed);
+            let back = changes(new, old);
+            assert_eq!(
+                (&back.opened, &back.closed),
+                (&told.closed, &told.opened),
+                "seed {seed}"
+            );
             let all: Vec<Reach> = told.opened.iter().chain(&told.closed).cloned().collect();
             for flow in samples(&[old, new], &all, &mut dice) {
                 let [was, is] = [0, 1].map(|n| judges[n].permit(&flow));

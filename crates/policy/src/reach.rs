@@ -102,15 +102,6 @@ impl Question {
     }
 }
 
-impl Party {
-    pub fn has_port(&self, port: &PortId) -> bool {
-        match self {
-            Party::Ports { ports, .. } => ports.contains(port),
-            Party::Outside { .. } => false,
-        }
-    }
-}
-
 /// In order of destinations. What may flow between two ends is told in one form, whatever the rules.
 pub fn reach(inventory: &Inventory, question: &Question) -> Vec<Reach> {
     let ends = ends::ends(inventory, &question.kinds);
