@@ -8,7 +8,7 @@ RELEASE := target/release/portcullis
 
 # What the build needs; what the tests, the demo and the bench run; what the tests alone do; what only
 # `make test-vm` runs.
-BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev protobuf-compiler
+BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev protobuf-compiler libprotobuf-dev
 RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack openvswitch-switch
 TEST_PACKAGES  := procps firewalld dbus-daemon etcd-server
 VM_PACKAGES    := qemu-system-x86 busybox-static
