@@ -11,7 +11,7 @@ use crate::place::{self, OWNER, Placement, TUNNEL};
 use dataplane::{ApplyError, Target};
 use openflow::TlvMapping;
 use ovsdb::change::{self, Tunnel};
-use ovsdb::{Bridge, DatabaseError, Interface, SwitchPort};
+use ovsdb::{Bridge, ControlError, DatabaseError, Interface, SwitchPort};
 use policy::{HostView, OPTION_BYTES, OPTION_CLASS, OPTION_TYPE, OverlayView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -87,17 +87,25 @@ impl OvsPlane {
         }
     }
 
-    /// Networks whose packets don't fit into what leads to the other hosts. Each is said to have one way to all.
+    /// Networks whose packets don't fit into what leads to the other hosts. There is taken to be one way to all of
+    /// them: to ask about each would cost as many calls as there are hosts.
     pub(super) fn too_wide(&mut self, view: &HostView, placement: &Placement) -> Vec<String> {
         let mut boards = placement.boards.iter();
         let tunneled = boards.find(|(_, board)| board.tunnel.is_some());
         let (Some(overlay), Some((bridge, board))) = (&view.overlay, tunneled) else {
             return Vec::new();
         };
-        let Ok(Some((device, room))) = self.underlay(overlay) else {
+        let Ok(bridges) = self.bridges() else {
             return Vec::new();
         };
-        let mtus = self.mtus(bridge).unwrap_or_default();
+        let Some((device, room)) = self.underlay(overlay, &bridges) else {
+            return Vec::new();
+        };
+        let of_bridge = bridges.iter().filter(|found| found.name == *bridge);
+        let interfaces = of_bridge.flat_map(interfaces);
+        let mtus: BTreeMap<u32, u32> = interfaces
+            .filter_map(|i| Some((i.ofport?, i.mtu?)))
+            .collect();
         let networks = overlay.networks.iter();
         let networks = networks.filter(|(_, network)| !network.hosts.is_empty());
         let too_wide = networks.filter_map(|(id, network)| {
@@ -116,30 +124,22 @@ impl OvsPlane {
         too_wide.collect()
     }
 
-    /// The device that leads to another host, and its MTU.
-    fn underlay(&mut self, overlay: &OverlayView) -> io::Result<Option<(String, u32)>> {
-        let Some(peer) = overlay.peers.values().next() else {
-            return Ok(None);
+    /// The device that leads to another host, and its MTU; `None` if the switch can't say.
+    fn underlay(&mut self, overlay: &OverlayView, bridges: &[Bridge]) -> Option<(String, u32)> {
+        let peer = overlay.peers.values().next()?.address.to_string();
+        let control = self.control().ok()?;
+        let route = match control.call("ovs/route/lookup", &[&peer]) {
+            Ok(route) => route,
+            Err(ControlError::Refused { .. }) => return None,
+            Err(ControlError::Connection { .. } | ControlError::Unreadable { .. }) => {
+                self.control = None;
+                return None;
+            }
         };
-        let route = self
-            .control()?
-            .call("ovs/route/lookup", &[&peer.address.to_string()]);
-        let route = route.map_err(io::Error::other)?;
-        let device = route.lines().find_map(|line| line.strip_prefix("dev "));
-        let bridges = self.bridges()?;
-        let interfaces = bridges.iter().flat_map(interfaces);
-        let mut named = interfaces.filter(|interface| Some(interface.name.as_str()) == device);
-        Ok(named.find_map(|interface| Some((interface.name.clone(), interface.mtu?))))
-    }
-
-    /// By the number of the port in OpenFlow.
-    fn mtus(&mut self, bridge: &str) -> io::Result<BTreeMap<u32, u32>> {
-        let bridges = self.bridges()?;
-        let of_bridge = bridges.iter().filter(|found| found.name == bridge);
-        let interfaces = of_bridge.flat_map(interfaces);
-        Ok(interfaces
-            .filter_map(|i| Some((i.ofport?, i.mtu?)))
-            .collect())
+        let device = route.lines().find_map(|line| line.strip_prefix("dev "))?;
+        let mut interfaces = bridges.iter().flat_map(interfaces);
+        let leads = interfaces.find(|interface| interface.name == device)?;
+        Some((device.to_owned(), leads.mtu?))
     }
 
     fn follow(&mut self, operations: &[serde_json::Value]) -> io::Result<()> {
