@@ -28,8 +28,8 @@ pub use file::OpenError;
 
 use crate::follow::{Commit, Follower, History, Page};
 use crate::{
-    CommitError, Condition, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store,
-    Transaction, Value, Watch, WatchEnd,
+    CommitError, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store, Transaction, Value,
+    Watch, WatchEnd,
 };
 use async_trait::async_trait;
 use committer::{Committer, Job, Kind};
@@ -244,12 +244,7 @@ impl Presence for Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        let withdraw = Transaction::new()
-            .when(Condition::Unchanged {
-                key: self.key.clone(),
-                modified: self.revision.commit,
-            })
-            .delete(self.key.clone());
+        let withdraw = Transaction::withdraw(&self.key, self.revision.commit);
         let (answer, _) = oneshot::channel();
         let job = Job {
             kind: Kind::Commit(withdraw),

@@ -257,12 +257,7 @@ impl Presence for Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        let withdraw = Transaction::new()
-            .when(Condition::Unchanged {
-                key: self.key.clone(),
-                modified: self.revision.commit,
-            })
-            .delete(self.key.clone());
+        let withdraw = Transaction::withdraw(&self.key, self.revision.commit);
         // Refused when somebody else has the key now.
         let _ = self.shared.lock().apply(&withdraw);
         self.news.send_replace(());

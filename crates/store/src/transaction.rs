@@ -77,6 +77,16 @@ impl Transaction {
         self
     }
 
+    /// Takes away what was announced, unless somebody else has the key by now.
+    pub(crate) fn withdraw(key: &Key, modified: u64) -> Self {
+        let key = key.clone();
+        let ours = Condition::Unchanged {
+            key: key.clone(),
+            modified,
+        };
+        Self::new().when(ours).delete(key)
+    }
+
     pub fn conditions(&self) -> &[Condition] {
         &self.conditions
     }
