@@ -6,6 +6,7 @@
 
 mod address;
 mod capabilities;
+mod change;
 mod flow;
 mod id;
 mod inventory;
@@ -15,6 +16,7 @@ mod verdict;
 
 pub use address::{Family, MacAddr, Prefix, PrefixError};
 pub use capabilities::{Capabilities, Flows, NdOptions};
+pub use change::InventoryChange;
 pub use flow::{FlowKey, FlowState, IcmpRequest};
 pub use id::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, ScopeId,
