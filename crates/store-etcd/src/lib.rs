@@ -34,7 +34,7 @@ pub use call::ConnectError;
 use async_trait::async_trait;
 use call::{Calls, read_error};
 use epoch::Epoch;
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use layout::Layout;
 use model::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,8 +54,10 @@ pub struct Etcd {
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// One URL for each member, such as `http://10.0.0.1:2379`.
+    /// One URL for each member, such as `https://10.0.0.1:2379`.
     pub endpoints: Vec<String>,
+    /// For `https`.
+    pub tls: Option<Tls>,
     /// Everything of ours is below it. No slash at its end.
     pub root: String,
     pub user: Option<(String, String)>,
@@ -67,14 +69,34 @@ pub struct Config {
     pub sign_of_life: Duration,
 }
 
+/// As PEM.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Who signs the members' certificates.
+    pub ca: String,
+    /// Our own certificate and its key, for members that ask for one.
+    pub client: Option<(String, String)>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             endpoints: vec!["http://127.0.0.1:2379".to_owned()],
+            tls: None,
             root: "/portcullis".to_owned(),
             user: None,
             timeout: Duration::from_secs(5),
             sign_of_life: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Tls {
+    fn options(self) -> TlsOptions {
+        let options = TlsOptions::new().ca_certificate(Certificate::from_pem(self.ca));
+        match self.client {
+            Some((certificate, key)) => options.identity(Identity::from_pem(certificate, key)),
+            None => options,
         }
     }
 }
@@ -94,6 +116,10 @@ impl Etcd {
             Some((name, password)) => options
                 .with_user(name, password)
                 .with_auto_token_refresh(true),
+            None => options,
+        };
+        let options = match config.tls {
+            Some(tls) => options.with_tls(tls.options()),
             None => options,
         };
         let connected = calls.wait_for(Client::connect(config.endpoints, Some(options)));

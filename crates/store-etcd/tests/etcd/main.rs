@@ -6,6 +6,7 @@ mod epochs;
 mod outages;
 mod presence;
 mod server;
+mod tls;
 mod words;
 
 use server::Server;
