@@ -4,12 +4,14 @@
 //! Knows nothing of: files, servers, device discovery, and how any one plane works.
 
 mod model_plane;
+mod moved;
 
 pub use model::{Capabilities, Flows, NdOptions};
 use model::{
     Direction, DropReason, FlowKey, FlowState, MacAddr, PortId, Revision, RuleRef, Verdict,
 };
 pub use model_plane::ModelPlane;
+pub use moved::{BadFlows, Imported, LeftOut, MAX_FLOWS, MovedFlow, PortFlows};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -85,8 +87,32 @@ pub trait DataPlane {
         Ok(None)
     }
 
+    /// What the port remembers of its packets, to go to another host with its VM. Changes nothing. A
+    /// port that is not under a policy here is an error (`NotFound`); so is a plane that can't
+    /// (`Unsupported`), as its flows are a tracker's: no flows at all would look like a port without any.
+    fn export_flows(&mut self, port: &PortId) -> Result<PortFlows, ApplyError> {
+        Err(cant_move(port))
+    }
+
+    /// Takes in what another host's plane has exported, under the port's policy here, which has to be in
+    /// force (`NotFound`): a flow whose first packet no rule permits here is dead. What is here already
+    /// stays as it is, budgets hold.
+    fn import_flows(&mut self, port: &PortId, _flows: &PortFlows) -> Result<Imported, ApplyError> {
+        Err(cant_move(port))
+    }
+
     /// Removes all enforcement: the one thing that opens ports.
     fn detach(&mut self) -> Result<(), ApplyError>;
+}
+
+fn cant_move(port: &PortId) -> ApplyError {
+    ApplyError {
+        step: format!("moving the flows of port {port}"),
+        source: std::io::Error::new(
+            std::io::ErrorKind::Unsupported,
+            "this data plane keeps no flows of its own",
+        ),
+    }
 }
 
 /// A plane that can be shown a packet by hand, at a time that it is told: for tests and the selftest.
