@@ -4,7 +4,8 @@
 //! program answer the same questions, so that scenarios and the selftest can compare them.
 //! Knows nothing of: what is asked, and who is right.
 
-use dataplane::{ModelPlane, ShownPackets, Target};
+use crate::migration::{HoldsPlane, migrate};
+use dataplane::{DataPlane, ModelPlane, ShownPackets, Target};
 use model::{Capabilities, Direction, DropReason, HostId, Inventory, PortId, Verdict};
 pub use oracle::Open;
 use oracle::Oracle;
@@ -27,6 +28,12 @@ pub trait Judge {
 
     /// The verdict on a packet that was there: it moves state.
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer;
+
+    /// The port's VM goes on at another host, of the same policy, where nothing is known of it but what the
+    /// old one says; or why there is no such thing.
+    fn migrate(&mut self, _port: &PortId, _inventory: &Inventory) -> Result<(), &'static str> {
+        Err("it is not asked to migrate")
+    }
 
     /// Whether it can be shown such a packet.
     fn can_judge(&self, _port: &PortId, _direction: Direction, _frame: &[u8]) -> bool {
@@ -169,6 +176,11 @@ impl Judge for OracleJudge {
         }
     }
 
+    fn migrate(&mut self, port: &PortId, _inventory: &Inventory) -> Result<(), &'static str> {
+        self.oracle.migrate(port);
+        Ok(())
+    }
+
     fn last_trace(&self) -> Vec<String> {
         self.trace.clone().unwrap_or_default()
     }
@@ -211,6 +223,23 @@ impl Judge for ModelPlaneJudge {
 
     fn judge(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Answer {
         self.plane.judge(port, direction, frame, self.now).into()
+    }
+
+    fn migrate(&mut self, port: &PortId, inventory: &Inventory) -> Result<(), &'static str> {
+        let (view, _findings) = policy::compile(inventory, &self.host);
+        // Its own clock is that of the last packet.
+        self.enforce(view.clone());
+        migrate(self, port, view)
+    }
+}
+
+impl HoldsPlane for ModelPlaneJudge {
+    fn plane(&mut self) -> &mut dyn DataPlane {
+        &mut self.plane
+    }
+
+    fn enforce(&mut self, view: HostView) {
+        self.plane.apply_at(&view, self.now);
     }
 }
 
@@ -266,6 +295,16 @@ impl<P: ShownPackets> PlaneJudge<P> {
     }
 }
 
+impl<P: ShownPackets> HoldsPlane for PlaneJudge<P> {
+    fn plane(&mut self) -> &mut dyn DataPlane {
+        &mut self.plane
+    }
+
+    fn enforce(&mut self, view: HostView) {
+        self.apply_view(view);
+    }
+}
+
 impl<P: ShownPackets> Judge for PlaneJudge<P> {
     fn name(&self) -> &str {
         self.name
@@ -300,6 +339,11 @@ impl<P: ShownPackets> Judge for PlaneJudge<P> {
                 Verdict::Drop(DropReason::NotReady).into()
             }
         }
+    }
+
+    fn migrate(&mut self, port: &PortId, inventory: &Inventory) -> Result<(), &'static str> {
+        let (view, _findings) = policy::compile(inventory, &self.host);
+        migrate(self, port, view)
     }
 
     fn trouble(&self) -> Option<&str> {

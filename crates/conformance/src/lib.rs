@@ -8,8 +8,10 @@ pub mod generate;
 pub mod invariants;
 mod judge;
 pub mod lab;
+mod migration;
 pub mod scenario;
 pub mod selftest;
 mod shrink;
 
 pub use judge::{Agreement, Answer, Judge, ModelPlaneJudge, Open, OracleJudge, PlaneJudge, START};
+pub use migration::{HoldsPlane, migrate};

@@ -23,6 +23,7 @@
 //! to PORT: PACKET => OUTCOME     one that it would receive (ingress)
 //! repeat N from PORT: ...        N times; `{n}` in the packet counts from 0
 //! wait 31s                       time goes by; `ms` too
+//! migrate PORT                   its VM goes on at another host of the same policy, and its flows go along
 //! policy NAME                    another policy of the file is in force
 //! join PORT GROUP, leave PORT GROUP, remove GROUP/RULE, forget GROUP, unplug PORT
 //! family GROUP/RULE ipv4|ipv6    the rule is of this family, whatever its remote or protocol is of
@@ -90,6 +91,7 @@ pub enum Action {
         outcome: Outcome,
     },
     Wait(Duration),
+    Migrate(PortId),
     Change(Change),
 }
 
@@ -106,6 +108,18 @@ pub enum Change {
     Unplug(PortId),
     Elision(Elision),
     Narrowing(Narrowing),
+}
+
+impl Scenario {
+    /// How many it shows.
+    pub fn packets(&self) -> usize {
+        let steps = self.steps.iter();
+        let packets = steps.map(|step| match &step.action {
+            Action::Packet { packets, .. } => packets.len(),
+            Action::Wait(_) | Action::Migrate(_) | Action::Change(_) => 0,
+        });
+        packets.sum()
+    }
 }
 
 /// What is expected of a verdict; what isn't said may be anything.

@@ -105,6 +105,17 @@ pub trait DataPlane {
     fn detach(&mut self) -> Result<(), ApplyError>;
 }
 
+/// A port whose flows are asked for, or brought, has no policy here.
+pub fn not_in_force(doing: &str, port: &PortId) -> ApplyError {
+    ApplyError {
+        step: format!("{doing} the flows of port {port}"),
+        source: std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            "the port is under no policy here",
+        ),
+    }
+}
+
 fn cant_move(port: &PortId) -> ApplyError {
     ApplyError {
         step: format!("moving the flows of port {port}"),

@@ -14,7 +14,10 @@ use self::conntrack::{Flows, Moves};
 use self::fragments::Fragments;
 use self::guard::{Guard, Guarded};
 use self::policy::{Asked, Rules, ends, flow_of};
-use crate::{ApplyError, ApplyReport, Capabilities, Count, Counters, DataPlane, Drift, Target};
+use crate::{
+    ApplyError, ApplyReport, Capabilities, Count, Counters, DataPlane, Drift, Imported, LeftOut,
+    PortFlows, Target, not_in_force,
+};
 use ::policy::{ElisionChange, HostView};
 use model::{
     Direction, DropReason, Family, FlowKey, FlowState, Narrowing, PassReason, PortId, Settings,
@@ -59,6 +62,13 @@ struct HostRoom {
     /// The host's cap less the reserves of all ports.
     shared: usize,
     reserve: usize,
+}
+
+impl HostRoom {
+    /// For a port that has so many.
+    fn is_full(&self, flows: usize) -> bool {
+        self.elsewhere + flows >= self.shared && flows >= self.reserve
+    }
 }
 
 impl ModelPlane {
@@ -209,6 +219,27 @@ impl DataPlane for ModelPlane {
         Ok(counters)
     }
 
+    fn export_flows(&mut self, port: &PortId) -> Result<PortFlows, ApplyError> {
+        let now = self.now;
+        let known = self.ports.get_mut(port);
+        let known = known.ok_or_else(|| not_in_force("exporting", port))?;
+        Ok(PortFlows {
+            flows: known.flows.export(now),
+            hold: known.hold_until.and_then(|until| until.checked_sub(now)),
+        })
+    }
+
+    fn import_flows(&mut self, port: &PortId, flows: &PortFlows) -> Result<Imported, ApplyError> {
+        let now = self.now;
+        let room = self.room(now);
+        let known = self.ports.get_mut(port);
+        let known = known.ok_or_else(|| not_in_force("importing", port))?;
+        let elsewhere = self.flows - known.flows.len();
+        let imported = known.import(flows, HostRoom { elsewhere, ..room }, now);
+        self.flows = elsewhere + known.flows.len();
+        Ok(imported)
+    }
+
     fn detach(&mut self) -> Result<(), ApplyError> {
         *self = Self {
             detached: true,
@@ -266,6 +297,29 @@ impl Port {
         }
         let rules = &self.rules;
         self.flows.retain(|flow| !rules.elides(flow));
+    }
+
+    fn import(&mut self, moved: &PortFlows, room: HostRoom, now: Duration) -> Imported {
+        let until = moved.hold.map(|hold| now.saturating_add(hold));
+        self.hold_until = self.hold_until.max(until);
+        let mut imported = Imported::default();
+        for (key, flow) in moved.in_turn() {
+            let result = if self.flows.is_expired(key, flow) {
+                Err(LeftOut::Expired)
+            } else if !self.guard.receives(key.local) {
+                Err(LeftOut::NotThePorts)
+            } else if self.rules.elides(key) {
+                Err(LeftOut::Elidable)
+            } else if self.flows.get(key, now).is_some() {
+                Err(LeftOut::Known)
+            } else if room.is_full(self.flows.len()) {
+                Err(LeftOut::Budget)
+            } else {
+                self.flows.take_in(key, flow, now)
+            };
+            imported.note(result);
+        }
+        imported
     }
 
     fn judge(
@@ -362,9 +416,7 @@ impl Port {
             }
         };
         if starts {
-            let host_is_full = room.elsewhere + self.flows.len() >= room.shared
-                && self.flows.len() >= room.reserve;
-            if host_is_full || self.flows.established_budget_is_spent(now) {
+            if room.is_full(self.flows.len()) || self.flows.established_budget_is_spent(now) {
                 return Verdict::Drop(DropReason::FlowBudget);
             }
             self.flows.start(key, direction, now);

@@ -387,6 +387,13 @@ impl Connections {
         passes
     }
 
+    /// Flows of the port's own addresses and the hold go along to another host; what lasts for moments doesn't.
+    pub(crate) fn keep_what_moves(&mut self, is_ports: impl Fn(IpAddr) -> bool) {
+        self.remove_where(|key| !is_ports(key.local));
+        self.datagrams.clear();
+        self.errors = [(0, 0); 2];
+    }
+
     pub(crate) fn hold(&mut self, now: Duration) {
         self.held_since = Some(now);
     }

@@ -229,6 +229,17 @@ impl Oracle {
         }
     }
 
+    /// The port's VM goes on at another host, under the same policy, and its flows go along.
+    pub fn migrate(&mut self, port: &PortId) {
+        if let Some(port) = self.ports.get_mut(port) {
+            let Port {
+                policy,
+                connections,
+            } = port;
+            connections.keep_what_moves(|local| policy.guard.receives_at(local));
+        }
+    }
+
     fn decide_noting(
         &mut self,
         port: &PortId,

@@ -172,6 +172,7 @@ fn action(text: &str) -> Result<Action, String> {
             return packet(text, count);
         }
         ("wait", [time]) => return Ok(Action::Wait(duration(time)?)),
+        ("migrate", [port]) => return Ok(Action::Migrate(PortId::from(*port))),
         ("policy", [name]) => Change::Policy((*name).to_owned()),
         ("join", [port, group]) => Change::Join(PortId::from(*port), GroupId::from(*group)),
         ("leave", [port, group]) => Change::Leave(PortId::from(*port), GroupId::from(*group)),

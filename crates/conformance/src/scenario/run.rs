@@ -21,6 +21,11 @@ pub trait Subject {
 
     fn send(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Seen;
 
+    /// The port's VM goes on at another host, as [`Judge::migrate`] says; or why there is no such thing.
+    fn migrate(&mut self, _port: &PortId, _inventory: &Inventory) -> Result<(), &'static str> {
+        Err("it is not asked to migrate")
+    }
+
     fn trace(&self) -> Vec<String>;
 }
 
@@ -86,6 +91,15 @@ pub fn run(scenario: &Scenario, subject: &mut dyn Subject) -> Result<Ran, Box<Fa
     for step in &scenario.steps {
         match &step.action {
             Action::Wait(time) => subject.advance(*time),
+            Action::Migrate(port) => {
+                if let Err(why) = subject.migrate(port, &inventory) {
+                    // What comes then lives by what has moved.
+                    let rest = scenario.packets() - ran.packets;
+                    ran.packets += rest;
+                    *ran.unshown.entry(why).or_default() += rest;
+                    return Ok(ran);
+                }
+            }
             Action::Change(change) => {
                 if let Err(what) = make(change, &mut inventory, scenario) {
                     return Err(failure(scenario, step, subject, what, String::new()));
@@ -309,6 +323,10 @@ impl<J: Judge + ?Sized> Subject for J {
 
     fn send(&mut self, port: &PortId, direction: Direction, frame: &[u8]) -> Seen {
         Seen::Judged(self.judge(port, direction, frame))
+    }
+
+    fn migrate(&mut self, port: &PortId, inventory: &Inventory) -> Result<(), &'static str> {
+        Judge::migrate(self, port, inventory)
     }
 
     fn trace(&self) -> Vec<String> {

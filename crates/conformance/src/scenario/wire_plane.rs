@@ -14,6 +14,7 @@ use super::run::{Seen, Subject, arrival};
 use crate::lab::{
     Arrival, Attach, BRIDGE_MAC, FrameEnd, Lab, LabError, OpenVswitch, failed, probe_by,
 };
+use crate::migration::{HoldsPlane, migrate};
 use crate::{Answer, Judge, OracleJudge, START, generate};
 use dataplane::{Bridge, Capabilities, DataPlane, Device, Target};
 use model::{Direction, Inventory, MacAddr, NetworkId, PortId};
@@ -319,6 +320,16 @@ impl Drop for WirePlane {
     }
 }
 
+impl HoldsPlane for WirePlane {
+    fn plane(&mut self) -> &mut dyn DataPlane {
+        self.plane.plane()
+    }
+
+    fn enforce(&mut self, view: HostView) {
+        WirePlane::enforce(self, view);
+    }
+}
+
 impl Subject for WirePlane {
     fn name(&self) -> String {
         format!("{} on the wire", self.plane.name())
@@ -369,6 +380,13 @@ impl Subject for WirePlane {
                 expected: oracle.judge(port, direction, frame),
             },
         }
+    }
+
+    fn migrate(&mut self, port: &PortId, inventory: &Inventory) -> Result<(), &'static str> {
+        let (view, _) = policy::compile(inventory, &here());
+        migrate(self, port, view)?;
+        self.must_be_fine();
+        Ok(())
     }
 
     fn trace(&self) -> Vec<String> {

@@ -10,8 +10,8 @@ use dataplane_ebpf::{EbpfConfig, EbpfPlane};
 use leftovers::instance;
 use model::{Direction, Inventory, PortId};
 use policy::HostView;
-use portcullis_conformance::START;
 use portcullis_conformance::scenario::{Scenario, Seen, Subject, here};
+use portcullis_conformance::{HoldsPlane, START, migrate};
 use std::time::Duration;
 
 /// What becomes of the process that controls the plane.
@@ -65,6 +65,16 @@ impl Loaded {
     }
 }
 
+impl HoldsPlane for Loaded {
+    fn plane(&mut self) -> &mut dyn DataPlane {
+        Loaded::plane(self)
+    }
+
+    fn enforce(&mut self, view: HostView) {
+        Loaded::enforce(self, view);
+    }
+}
+
 impl Subject for Loaded {
     fn name(&self) -> String {
         "ebpf".to_owned()
@@ -107,6 +117,11 @@ impl Subject for Loaded {
         }
         let verdict = self.plane().judge(port, direction, frame);
         Seen::Judged(verdict.expect("the program can be asked").into())
+    }
+
+    fn migrate(&mut self, port: &PortId, inventory: &Inventory) -> Result<(), &'static str> {
+        let (view, _) = policy::compile(inventory, &here());
+        migrate(self, port, view)
     }
 
     fn trace(&self) -> Vec<String> {

@@ -4,8 +4,9 @@
 //! as they are now, which the caller asks.
 //! Knows nothing of: rules, packets beyond TCP's flags, other ports.
 
+use crate::{LeftOut, MovedFlow};
 use model::{Direction, FlowKey, FlowState, Timeouts};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use wire::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP, TcpFlags};
 
@@ -193,6 +194,68 @@ impl Flows {
         self.earliest_expiry = left.min().unwrap_or(Duration::MAX);
     }
 
+    /// For another host.
+    pub(super) fn export(&mut self, now: Duration) -> BTreeMap<FlowKey, MovedFlow> {
+        self.expire(now);
+        let places = self.places.len();
+        let moved = |flow: &Flow| {
+            let [local, remote] = flow.by_end([flow.finished.original, flow.finished.reply]);
+            let turn = |place: usize| (place + places - self.turn) % places;
+            MovedFlow {
+                original: flow.original,
+                state: flow.state,
+                replied: flow.replied,
+                fin_local: local,
+                fin_remote: remote,
+                turn: flow.place.map(|place| turn(place) as u16),
+                idle: now.saturating_sub(flow.last),
+            }
+        };
+        let flows = self.flows.iter();
+        flows.map(|(key, flow)| (*key, moved(flow))).collect()
+    }
+
+    /// From another host; there is none of its name here. It was last seen when this clock began, if that is later.
+    pub(super) fn take_in(
+        &mut self,
+        key: &FlowKey,
+        moved: &MovedFlow,
+        now: Duration,
+    ) -> Result<(), LeftOut> {
+        let mut flow = Flow {
+            original: moved.original,
+            state: moved.state,
+            replied: moved.replied,
+            finished: FinSeen::default(),
+            last: now.saturating_sub(moved.idle),
+            place: None,
+        };
+        let [original, reply] = flow.by_end([moved.fin_local, moved.fin_remote]);
+        flow.finished = FinSeen { original, reply };
+        match moved.turn {
+            None if self.established_budget_is_spent(now) => return Err(LeftOut::Budget),
+            None => {}
+            Some(turn) => {
+                self.expire(now);
+                let count = self.places.len();
+                let mut in_turn =
+                    (0..count).map(|step| (self.turn + usize::from(turn) + step) % count);
+                let free = in_turn.find(|place| self.places[*place].is_none());
+                let place = free.ok_or(LeftOut::Budget)?;
+                self.places[place] = Some(*key);
+                self.taken += 1;
+                flow.place = Some(place);
+            }
+        }
+        self.note_expiry(flow.expiry(key, &self.timeouts));
+        self.flows.insert(*key, flow);
+        Ok(())
+    }
+
+    pub(super) fn is_expired(&self, key: &FlowKey, moved: &MovedFlow) -> bool {
+        moved.idle > timeout(key, moved.state, &self.timeouts)
+    }
+
     fn remove(&mut self, key: &FlowKey) {
         if let Some(flow) = self.flows.remove(key)
             && let Some(place) = flow.place
@@ -210,17 +273,15 @@ impl Flows {
 impl Flow {
     /// The last moment at which it is there.
     fn expiry(&self, key: &FlowKey, timeouts: &Timeouts) -> Duration {
-        let seconds = match (key.protocol, self.state) {
-            (PROTOCOL_TCP, FlowState::Opening) => timeouts.tcp_opening_s,
-            (PROTOCOL_TCP, FlowState::Established) => timeouts.tcp_established_s,
-            (PROTOCOL_TCP, FlowState::Closing) => timeouts.tcp_closing_s,
-            (PROTOCOL_TCP, FlowState::Reset) => timeouts.tcp_reset_s,
-            (PROTOCOL_UDP, FlowState::Established) => timeouts.udp_replied_s,
-            (PROTOCOL_UDP, _) => timeouts.udp_s,
-            (PROTOCOL_ICMP | PROTOCOL_ICMPV6, _) if key.icmp.is_some() => timeouts.icmp_s,
-            _ => timeouts.other_s,
-        };
-        self.last + Duration::from_secs(seconds.into())
+        self.last + timeout(key, self.state, timeouts)
+    }
+
+    /// What is told by direction, original first, told by end, local first; and the other way round.
+    fn by_end<T>(&self, [a, b]: [T; 2]) -> [T; 2] {
+        match self.original {
+            Direction::Egress => [a, b],
+            Direction::Ingress => [b, a],
+        }
     }
 
     fn would_establish(&self, moves: Moves) -> bool {
@@ -247,4 +308,18 @@ impl Flow {
             self.state = FlowState::Closing;
         }
     }
+}
+
+fn timeout(key: &FlowKey, state: FlowState, timeouts: &Timeouts) -> Duration {
+    let seconds = match (key.protocol, state) {
+        (PROTOCOL_TCP, FlowState::Opening) => timeouts.tcp_opening_s,
+        (PROTOCOL_TCP, FlowState::Established) => timeouts.tcp_established_s,
+        (PROTOCOL_TCP, FlowState::Closing) => timeouts.tcp_closing_s,
+        (PROTOCOL_TCP, FlowState::Reset) => timeouts.tcp_reset_s,
+        (PROTOCOL_UDP, FlowState::Established) => timeouts.udp_replied_s,
+        (PROTOCOL_UDP, _) => timeouts.udp_s,
+        (PROTOCOL_ICMP | PROTOCOL_ICMPV6, _) if key.icmp.is_some() => timeouts.icmp_s,
+        _ => timeouts.other_s,
+    };
+    Duration::from_secs(seconds.into())
 }
