@@ -4,7 +4,7 @@
 //! and answers there.
 
 use crate::layout::{
-    Answer, PASS_ELIDED_ERROR, PASS_FRAGMENT, PASS_INFRASTRUCTURE, PASS_LIVE, PASS_RULE,
+    Answer, Flow, PASS_ELIDED_ERROR, PASS_FRAGMENT, PASS_INFRASTRUCTURE, PASS_LIVE, PASS_RULE,
     PASS_UNGUARDED, SWEEP_NOTHING, Shared, SweepArgs, WORD_RANK,
 };
 use crate::object::Object;
@@ -73,6 +73,15 @@ pub(crate) fn ask_sweep(object: &Object, mode: u32, number: u32) -> io::Result<S
 /// What time the hooks think it is, in the ticks of flows.
 pub(crate) fn now_ticks(object: &Object) -> io::Result<u32> {
     Ok(ask_sweep(object, SWEEP_NOTHING, 0)?.now_ticks)
+}
+
+/// The program `adopt` finds a flow behind an Ethernet header.
+pub(crate) fn adopt(program: i32, flow: &Flow) -> io::Result<u32> {
+    let mut context = [0u8; CONTEXT];
+    let frame = [&[0; SHORTEST], flow.as_bytes()].concat();
+    run_program(program, &mut context, &frame, 1)?;
+    let answer = u32::from_bytes(&context[CONTROL_BLOCK..][..4]);
+    Ok(answer.expect("cut to its size"))
 }
 
 /// A frame without room for the header that its ethertype announces can't be given to the kernel's

@@ -18,6 +18,7 @@ mod execute;
 mod flows;
 mod judge;
 pub mod layout;
+mod migration;
 mod numbers;
 mod object;
 mod plan;

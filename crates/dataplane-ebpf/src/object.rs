@@ -184,6 +184,8 @@ pub(crate) struct Object {
     pub(crate) judge: OwnedFd,
     pub(crate) sweep: OwnedFd,
     pub(crate) hooks: Option<Hooks>,
+    /// Takes in flows of another host; held by whoever holds hooks.
+    pub(crate) adopt: Option<OwnedFd>,
     /// Made by this call, rather than found.
     pub(crate) fresh: bool,
 }
@@ -247,6 +249,7 @@ impl Object {
             judge: open("programs", "judge").map_err(trouble)?,
             sweep: open("programs", "sweep").map_err(trouble)?,
             hooks: None,
+            adopt: None,
             fresh: false,
             directory,
         })
@@ -384,6 +387,7 @@ fn load(config: &EbpfConfig, directory: &Path, found: bool) -> Result<Object, Op
                 from_port: program("from_port")?,
                 to_port: program("to_port")?,
             }),
+            adopt: Some(program("adopt")?),
             fresh: !found,
         })
     };

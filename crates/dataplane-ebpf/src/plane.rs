@@ -11,13 +11,14 @@ use crate::layout::{
     Answer, Config, DIR_EGRESS, DIR_INGRESS, HostState, PortState, SLOT_CLOSED, SWEEP_EXPIRED,
     WORD_RANK,
 };
+use crate::migration::{self, Place};
 use crate::object::{Attach, EbpfConfig, META, Object};
 use crate::render::Rendered;
 use crate::render::books::Books;
 use crate::{execute, plan, readback, render};
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Device, DevicesInForce, Drift,
-    FlowRecord, Outcome, Target,
+    FlowRecord, Imported, Outcome, PortFlows, Target,
 };
 use hurry::Hurry;
 use model::{Direction, PortId, RuleRef, Verdict};
@@ -376,6 +377,26 @@ impl EbpfPlane {
         Ok(found)
     }
 
+    fn place_of(&mut self, port: &PortId, doing: &str) -> Result<Place, ApplyError> {
+        let state = self.state().map_err(failed("reading back"))?;
+        let slot = state.books.numbers.slot(port);
+        let found = slot.and_then(|slot| Some((slot, *state.contents.ports.get(&slot)?)));
+        let (slot, in_force) = found.ok_or_else(|| dataplane::not_in_force(doing, port))?;
+        Ok(Place { slot, in_force })
+    }
+
+    /// The port is under a hold from now on, for at least so long.
+    fn hold(&mut self, place: &Place, hold: Duration) -> io::Result<()> {
+        // Until it is written the books don't tell what is in the kernel.
+        let state = self.state.take();
+        let held = migration::hold(&self.object, place, hold)?;
+        self.state = state;
+        if let (Some(state), Some(held)) = (&mut self.state, held) {
+            state.contents.ports.insert(place.slot, held);
+        }
+        Ok(())
+    }
+
     fn render(&mut self, target: &Target) -> io::Result<(State, Rendered)> {
         self.state()?;
         let now = judge::now_ticks(&self.object)?;
@@ -527,6 +548,22 @@ impl DataPlane for EbpfPlane {
             self.next_sweep = began + began.elapsed() * SWEEP_SHARE;
         }
         Ok(())
+    }
+
+    fn export_flows(&mut self, port: &PortId) -> Result<PortFlows, ApplyError> {
+        let place = self.place_of(port, "exporting")?;
+        migration::export(&self.object, &place)
+            .map_err(failed(&format!("exporting the flows of port {port}")))
+    }
+
+    fn import_flows(&mut self, port: &PortId, flows: &PortFlows) -> Result<Imported, ApplyError> {
+        let place = self.place_of(port, "importing")?;
+        let step = format!("importing the flows of port {port}");
+        // First, so that nothing begins in mid-stream meanwhile.
+        if let Some(hold) = flows.hold {
+            self.hold(&place, hold).map_err(failed(&step))?;
+        }
+        migration::import(&self.object, &place, flows).map_err(failed(&step))
     }
 
     fn detach(&mut self) -> Result<(), ApplyError> {

@@ -229,6 +229,11 @@ impl<K: Shared, V: Shared> Table<K, V> {
 
     /// As `entries`, by thousands in one call: for hash maps and arrays.
     pub(crate) fn entries_in_batches(&self) -> io::Result<Vec<(K, V)>> {
+        self.entries_where(|_| true)
+    }
+
+    /// As `entries_in_batches`, those whose value is wanted: of millions, the others take no memory.
+    pub(crate) fn entries_where(&self, wanted: impl Fn(&V) -> bool) -> io::Result<Vec<(K, V)>> {
         let mut entries = Vec::new();
         // The kernel's place in the map: a hash's bucket, or a key.
         let mut place = vec![0u8; size_of::<K>().max(8)];
@@ -258,7 +263,11 @@ impl<K: Shared, V: Shared> Table<K, V> {
                 Ok(()) => false,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                 // A bucket longer than a batch can't be returned at once.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return self.entries(),
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    let mut all = self.entries()?;
+                    all.retain(|(_, value)| wanted(value));
+                    return Ok(all);
+                }
                 Err(_) => return answer.map(|()| Vec::new()),
             };
             let count = count as usize;
@@ -266,7 +275,8 @@ impl<K: Shared, V: Shared> Table<K, V> {
                 keys[..count]
                     .iter()
                     .copied()
-                    .zip(values[..count].iter().copied()),
+                    .zip(values[..count].iter().copied())
+                    .filter(|(_, value)| wanted(value)),
             );
             if last {
                 return Ok(entries);

@@ -11,7 +11,7 @@ use model::{
     Direction, DropReason, FlowKey, FlowState, MacAddr, PortId, Revision, RuleRef, Verdict,
 };
 pub use model_plane::ModelPlane;
-pub use moved::{BadFlows, Imported, LeftOut, MAX_FLOWS, MovedFlow, PortFlows};
+pub use moved::{BadFlows, Imported, LeftOut, MAX_FLOWS, MovedFlow, NO_TURN, PortFlows};
 use policy::HostView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -303,8 +303,8 @@ impl Port {
         let until = moved.hold.map(|hold| now.saturating_add(hold));
         self.hold_until = self.hold_until.max(until);
         let mut imported = Imported::default();
-        for (key, flow) in moved.in_turn() {
-            let result = if self.flows.is_expired(key, flow) {
+        for (key, flow) in moved.in_turn(self.flows.places()) {
+            let result = if self.flows.is_expired(key, &flow) {
                 Err(LeftOut::Expired)
             } else if !self.guard.receives(key.local) {
                 Err(LeftOut::NotThePorts)
@@ -315,7 +315,7 @@ impl Port {
             } else if room.is_full(self.flows.len()) {
                 Err(LeftOut::Budget)
             } else {
-                self.flows.take_in(key, flow, now)
+                self.flows.take_in(key, &flow, now)
             };
             imported.note(result);
         }

@@ -38,6 +38,9 @@ pub struct MovedFlow {
     pub idle: Duration,
 }
 
+/// Of a half-open flow for which there is no place.
+pub const NO_TURN: u16 = u16::MAX;
+
 impl PortFlows {
     /// The same, so much later: for the time that it is on its way.
     pub fn aged(mut self, by: Duration) -> Self {
@@ -48,10 +51,23 @@ impl PortFlows {
         self
     }
 
-    /// In the order in which they are taken in: what counts as established, then half-open ones by turn.
-    pub fn in_turn(&self) -> Vec<(&FlowKey, &MovedFlow)> {
-        let mut flows: Vec<_> = self.flows.iter().collect();
+    /// In the order in which a plane with so many places takes them in: what counts as established, then
+    /// half-open ones by turn. Their turns are different ones, as near to what they were as there is room;
+    /// of too many the first, which are the next to pay anyway, have [`NO_TURN`].
+    pub fn in_turn(&self, places: usize) -> Vec<(&FlowKey, MovedFlow)> {
+        let flows = self.flows.iter().map(|(key, flow)| (key, *flow));
+        let mut flows: Vec<_> = flows.collect();
         flows.sort_by_key(|(_, flow)| flow.turn);
+        let mut to_come = flows.iter().filter(|(_, flow)| flow.turn.is_some()).count();
+        let mut next = 0;
+        for turn in flows.iter_mut().filter_map(|(_, flow)| flow.turn.as_mut()) {
+            let fitting = places.checked_sub(to_come).map(|last| {
+                next = usize::from(*turn).min(last).max(next) + 1;
+                next - 1
+            });
+            *turn = fitting.map_or(NO_TURN, |fitting| fitting as u16);
+            to_come -= 1;
+        }
         flows
     }
 }

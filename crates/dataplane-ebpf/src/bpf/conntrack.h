@@ -304,16 +304,20 @@ static __always_inline struct port_state *state_of(struct gate *g)
 	return bpf_map_lookup_elem(&port_state, &slot);
 }
 
-/* May the port have one more flow? */
-static __always_inline bool within_budget(struct gate *g, struct port_state *state)
+/* Has the host one more flow for the port? */
+static __always_inline bool host_has_room(struct gate *g, struct port_state *state)
 {
 	__u32 zero = 0;
 	struct host_state *host = bpf_map_lookup_elem(&host_state, &zero);
 
-	if (state->established >= g->config->flows_per_port)
-		return false;
 	return !host || host->flows < g->config->shared_flows ||
 	       state->established + state->half_open < g->config->reserve_per_port;
+}
+
+/* May the port have one more flow? */
+static __always_inline bool within_budget(struct gate *g, struct port_state *state)
+{
+	return state->established < g->config->flows_per_port && host_has_room(g, state);
 }
 
 static __noinline int start_flow(struct gate *g, struct tuple *t, __u64 hash, __u32 word)

@@ -511,4 +511,6 @@ SEC("tc") int sweep(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
+#include "migration.h"
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -4,7 +4,7 @@
 //! as they are now, which the caller asks.
 //! Knows nothing of: rules, packets beyond TCP's flags, other ports.
 
-use crate::{LeftOut, MovedFlow};
+use crate::{LeftOut, MovedFlow, NO_TURN};
 use model::{Direction, FlowKey, FlowState, Timeouts};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -82,6 +82,10 @@ impl Flows {
     /// Those that may have expired are counted, too, until the next `expire`.
     pub(super) fn len(&self) -> usize {
         self.flows.len()
+    }
+
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
     }
 
     pub(super) fn half_open(&self) -> usize {
@@ -235,6 +239,7 @@ impl Flows {
         match moved.turn {
             None if self.established_budget_is_spent(now) => return Err(LeftOut::Budget),
             None => {}
+            Some(NO_TURN) => return Err(LeftOut::Budget),
             Some(turn) => {
                 self.expire(now);
                 let count = self.places.len();

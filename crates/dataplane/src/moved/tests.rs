@@ -89,6 +89,33 @@ fn check_refused(bytes: &[u8], expected: BadFlows) {
     assert_eq!(PortFlows::from_bytes(bytes), Err(expected));
 }
 
+fn check_turns(places: usize, turns: &[u16], fitted: &[u16]) {
+    let flows = turns.iter().zip(0..).map(|(turn, number)| {
+        let key = FlowKey {
+            local_l4: number,
+            ..tcp().0
+        };
+        let turn = Some(*turn);
+        (key, MovedFlow { turn, ..ping().1 })
+    });
+    let flows = of(flows.chain([tcp()]));
+    let in_turn = flows.in_turn(places);
+    assert_eq!(in_turn[0], (&tcp().0, tcp().1), "established ones first");
+    let seen: Vec<_> = in_turn[1..].iter().map(|(_, flow)| flow.turn).collect();
+    let fitted: Vec<_> = fitted.iter().map(|turn| Some(*turn)).collect();
+    assert_eq!(seen, fitted, "{turns:?} on {places} places");
+}
+
+#[test]
+fn half_open_flows_keep_their_turns_as_far_as_there_are_places() {
+    check_turns(8, &[5, 0, 3], &[0, 3, 5]);
+    check_turns(8, &[7, 7, 7], &[5, 6, 7]);
+    check_turns(8, &[2, 2, 5], &[2, 3, 5]);
+    check_turns(4, &[1, 700, 900], &[1, 2, 3]);
+    check_turns(2, &[0, 1, 2, 3], &[NO_TURN, NO_TURN, 0, 1]);
+    check_turns(0, &[0], &[NO_TURN]);
+}
+
 #[test]
 fn what_is_no_flows_is_refused_with_a_reason() {
     let bytes = of([tcp()]).to_bytes();
