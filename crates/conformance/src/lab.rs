@@ -56,7 +56,9 @@ struct Machine {
     name: String,
     device: String,
     mac: MacAddr,
-    addresses: Vec<IpAddr>,
+    /// With the lengths of their prefixes; and without.
+    addresses: Vec<(IpAddr, u8)>,
+    only_addresses: Vec<IpAddr>,
     namespace: Namespace,
 }
 
@@ -168,6 +170,37 @@ impl Lab {
         ] {
             namespace.sysctl(key, value)?;
         }
+        namespace.ip("link set lo up")?;
+        self.plug(name, mac, addresses, namespace, attach)
+    }
+
+    /// A VM of another host goes on here, with all that runs in it: its device there is gone, and it has another
+    /// one here.
+    pub fn take_over(
+        &mut self,
+        vm: &Vm,
+        from: &mut Lab,
+        attach: Attach<'_>,
+    ) -> Result<Vm, LabError> {
+        from.remove_vm(vm)?;
+        let Machine {
+            name,
+            mac,
+            addresses,
+            namespace,
+            ..
+        } = &*vm.0;
+        self.plug(name, *mac, addresses, namespace.clone(), attach)
+    }
+
+    fn plug(
+        &mut self,
+        name: &str,
+        mac: MacAddr,
+        addresses: &[(IpAddr, u8)],
+        namespace: Namespace,
+        attach: Attach<'_>,
+    ) -> Result<Vm, LabError> {
         let device = self.device_name(name);
         let peer = namespace.path();
         let host_mac = host_side(mac);
@@ -175,7 +208,7 @@ impl Lab {
             "link add {device} address {host_mac} type veth \
              peer name eth0 address {mac} netns {peer}\n"
         );
-        let mut guest = String::from("link set lo up\nlink set eth0 up\n");
+        let mut guest = String::from("link set eth0 up\n");
         if addresses.is_empty() {
             guest += "link set eth0 arp off\n";
         }
@@ -206,7 +239,8 @@ impl Lab {
             name: name.to_owned(),
             device,
             mac,
-            addresses: addresses.iter().map(|(address, _)| *address).collect(),
+            addresses: addresses.to_vec(),
+            only_addresses: addresses.iter().map(|(address, _)| *address).collect(),
             namespace,
         });
         self.vms.push(machine.clone());
@@ -230,6 +264,22 @@ impl Lab {
     pub fn remove_vm(&mut self, vm: &Vm) -> Result<(), LabError> {
         self.vms.retain(|other| !Arc::ptr_eq(other, &vm.0));
         self.host.ip(&format!("link del {}", vm.device()))
+    }
+
+    /// A cable between a bridge of this host and one of another.
+    pub fn connect(&self, bridge: &str, other: &Lab, its_bridge: &str) -> Result<(), LabError> {
+        let near = self.device_name(&format!("to{}", other.prefix));
+        let far = other.device_name(&format!("to{}", self.prefix));
+        let there = other.host.path();
+        self.host.ip(&format!(
+            "link add {near} type veth peer name {far} netns {there}\n\
+             link set {near} master {bridge} up"
+        ))?;
+        other
+            .host
+            .ip(&format!("link set {far} master {its_bridge} up"))?;
+        self.host.settle(&near)?;
+        other.host.settle(&far)
     }
 
     /// At most 15 characters: the prefix, and as much of the name as fits; names that begin alike still differ.
@@ -262,7 +312,7 @@ impl Vm {
     }
 
     pub fn addresses(&self) -> &[IpAddr] {
-        &self.0.addresses
+        &self.0.only_addresses
     }
 
     pub fn namespace(&self) -> &Namespace {

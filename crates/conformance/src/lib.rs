@@ -14,4 +14,4 @@ pub mod selftest;
 mod shrink;
 
 pub use judge::{Agreement, Answer, Judge, ModelPlaneJudge, Open, OracleJudge, PlaneJudge, START};
-pub use migration::{HoldsPlane, migrate};
+pub use migration::{HoldsPlane, compare_migrating, migrate};

@@ -2,7 +2,9 @@
 
 use model::{Capabilities, DropReason};
 use portcullis_conformance::selftest::{self, Coverage};
-use portcullis_conformance::{Judge, ModelPlaneJudge, OracleJudge, generate, invariants};
+use portcullis_conformance::{
+    Judge, ModelPlaneJudge, OracleJudge, compare_migrating, generate, invariants,
+};
 
 const SEEDS: [u64; 3] = [1, 2, 0x5eed];
 
@@ -20,6 +22,18 @@ fn the_plane_in_memory_agrees_with_the_oracle() {
             report.cases
         );
     }
+}
+
+#[test]
+fn ports_that_migrate_keep_what_they_know() {
+    let mut oracle = OracleJudge::new(generate::host(), Capabilities::ALL);
+    let mut plane = ModelPlaneJudge::new(generate::host());
+    let compared = (0..300).map(|seed| {
+        let compared = compare_migrating(&mut oracle, &mut plane, seed, 500);
+        compared.unwrap_or_else(|text| panic!("{text}"))
+    });
+    let compared: usize = compared.sum();
+    assert!(compared > 75_000, "{compared} packets");
 }
 
 #[test]

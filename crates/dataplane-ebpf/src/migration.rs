@@ -177,3 +177,6 @@ enum Answer {
     LeftOut(LeftOut),
     PlaceTaken,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
-//! Real sockets through the eBPF plane: under a bridge, when routed, and straight from port to port.
+//! Real sockets through the eBPF plane: under a bridge, when routed, and straight from port to port, and
+//! when a VM goes on at another host.
 //! Needs root.
 
 mod direct;
+mod migration;
 mod staged;
 
 use portcullis_conformance::lab::{Offload, Vm};

@@ -5,7 +5,7 @@ mod leftovers;
 
 use dataplane::{DataPlane, Device, Target};
 use dataplane_ebpf::{EbpfConfig, EbpfPlane};
-use leftovers::instance;
+pub(crate) use leftovers::instance;
 use model::{MacAddr, PortId};
 use portcullis_conformance::lab::{Attach, EchoServer, Lab, Vm};
 use portcullis_conformance::scenario::here;
