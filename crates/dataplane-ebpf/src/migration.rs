@@ -10,7 +10,7 @@ use crate::flows;
 use crate::judge;
 use crate::layout::{Flow, PORT_RECORDS, PortRecord};
 use crate::object::Object;
-use dataplane::{Imported, LeftOut, MovedFlow, PortFlows};
+use dataplane::{Imported, LeftOut, MovedFlow, NO_TURN, PortFlows};
 use model::FlowKey;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -132,6 +132,9 @@ impl<'a> Entrance<'a> {
                 Answer::PlaceTaken => Err(LeftOut::Budget),
             });
         };
+        if turn == NO_TURN {
+            return Ok(Err(LeftOut::Budget));
+        }
         // They come by turn.
         self.passed = self.passed.max(turn.into());
         while self.passed < self.places {
