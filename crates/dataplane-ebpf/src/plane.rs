@@ -378,11 +378,18 @@ impl EbpfPlane {
     }
 
     fn place_of(&mut self, port: &PortId, doing: &str) -> Result<Place, ApplyError> {
+        let not_in_force = || dataplane::not_in_force(doing, port);
+        if self.detached {
+            return Err(not_in_force());
+        }
         let state = self.state().map_err(failed("reading back"))?;
-        let slot = state.books.numbers.slot(port);
-        let found = slot.and_then(|slot| Some((slot, *state.contents.ports.get(&slot)?)));
-        let (slot, in_force) = found.ok_or_else(|| dataplane::not_in_force(doing, port))?;
-        Ok(Place { slot, in_force })
+        let slot = state.books.numbers.slot(port).ok_or_else(not_in_force)?;
+        let in_force = state.contents.ports.get(&slot).copied();
+        let in_force = in_force.filter(|found| found.record.number != 0);
+        Ok(Place {
+            slot,
+            in_force: in_force.ok_or_else(not_in_force)?,
+        })
     }
 
     /// The port is under a hold from now on, for at least so long.

@@ -297,7 +297,15 @@ fn a_half_open_flow_finds_another_place_where_its_own_is_taken() {
 #[test]
 fn of_a_port_that_is_not_here_nothing_leaves_or_comes_in() {
     let mut host = Host::new(CLIENT);
-    let other = PortId::from("b");
+    check_not_here(&mut host, PortId::from("b"));
+    host.0.apply(&Target::default()).expect("it applies");
+    check_not_here(&mut host, port());
+    host.apply(CLIENT);
+    host.0.detach().expect("detached");
+    check_not_here(&mut host, port());
+}
+
+fn check_not_here(host: &mut Host, other: PortId) {
     let exported = host
         .0
         .export_flows(&other)

@@ -8,7 +8,7 @@ use agent::Instance;
 use conformance::{Judge, PlaneJudge, generate};
 use dataplane::{
     ApplyError, ApplyReport, Capabilities, Counters, DataPlane, DevicesInForce, Drift, FlowRecord,
-    Outcome, Target,
+    Imported, Outcome, PortFlows, Target,
 };
 use dataplane_ebpf::{EbpfConfig, EbpfPlane};
 use model::{Direction, PortId};
@@ -95,6 +95,14 @@ impl DataPlane for Ebpf {
             tracing::debug!(port, direction = %sample.direction, reason = %sample.reason, length = sample.length, packet, "packet dropped");
         }
         Ok(())
+    }
+
+    fn export_flows(&mut self, port: &PortId) -> Result<PortFlows, ApplyError> {
+        self.0.export_flows(port)
+    }
+
+    fn import_flows(&mut self, port: &PortId, flows: &PortFlows) -> Result<Imported, ApplyError> {
+        self.0.import_flows(port, flows)
     }
 
     fn detach(&mut self) -> Result<(), ApplyError> {
