@@ -275,7 +275,7 @@ fn add_networks<'a>(
         if let Some(number) = number {
             let addresses = network.reserved_link_local.iter();
             reserved.extend(addresses.map(|address| (number, *address)));
-            somewhere.extend(&network.reserved_link_local);
+            somewhere.extend(network.reserved_link_local.iter());
         }
         let input = Arc::new(NetworkInput::of(network));
         networks.insert(id, (number.unwrap_or_default(), input));

@@ -144,7 +144,7 @@ pub(crate) fn known_groups<'a>(
     joined_groups(port).filter(|id| inventory.groups.contains_key(*id))
 }
 
-fn port_view(port: &Port, groups: Vec<&GroupId>) -> PortView {
+pub(crate) fn port_view(port: &Port, groups: Vec<&GroupId>) -> PortView {
     let guarded = port.port_security;
     let fixed = port.fixed_addresses.iter().map(|address| OwnAddress {
         prefix: Prefix::host(*address),
@@ -195,21 +195,25 @@ fn groups<'a>(
             let wanted = interest.remote_groups.entry(group).or_default();
             wanted.extend(scopes);
         }
-        let view = GroupView {
-            stateful: group.stateful,
-            tag: group.tag,
-            rules: rules
-                .into_iter()
-                .map(|(id, rule)| (id.clone(), rule_view(rule)))
-                .collect(),
-        };
-        kept.insert(id.clone(), Arc::new(view));
+        kept.insert(id.clone(), Arc::new(group_view(group, rules)));
     }
     kept
 }
 
+/// Of the rules those that can match something.
+pub(crate) fn group_view(group: &SecurityGroup, sound: Vec<(&RuleId, &Rule)>) -> GroupView {
+    let rules = sound.into_iter();
+    GroupView {
+        stateful: group.stateful,
+        tag: group.tag,
+        rules: rules
+            .map(|(id, rule)| (id.clone(), rule_view(rule)))
+            .collect(),
+    }
+}
+
 /// The rules that can match something.
-fn rules<'a>(
+pub(crate) fn rules<'a>(
     inventory: &Inventory,
     group: &GroupId,
     content: &'a SecurityGroup,
@@ -296,9 +300,8 @@ fn members(
         for group in joined_groups(port) {
             let wanted = interest.remote_groups.get(group);
             if wanted.is_some_and(|scopes| scopes.contains(&network.scope)) {
-                let members = port.member_prefixes().filter(|p| !is_link_local(p));
                 let known = found.entry((&network.scope, group)).or_default();
-                known.extend(members);
+                known.extend(members_of(port));
             }
         }
     }
@@ -310,6 +313,11 @@ fn members(
             ((scope.clone(), group.clone()), members)
         })
         .collect()
+}
+
+/// What stands for the port in remote groups.
+pub(crate) fn members_of(port: &Port) -> impl Iterator<Item = Prefix> + '_ {
+    port.member_prefixes().filter(|p| !is_link_local(p))
 }
 
 pub(crate) fn is_link_local(prefix: &Prefix) -> bool {
@@ -335,29 +343,41 @@ fn networks(inventory: &Inventory, interest: &Interest<'_>) -> BTreeMap<NetworkI
     let mut reserved: HashMap<&NetworkId, Vec<Ipv6Addr>> = HashMap::new();
     for (id, network) in &interest.networks {
         if !network.eui64_only {
-            let routers = network.routers.iter().copied().filter_map(link_local);
-            reserved.insert(id, routers.collect());
+            reserved.insert(id, reserved_by_routers(network).collect());
         }
     }
     for port in inventory.ports.values() {
         if let Some(reserved) = reserved.get_mut(&port.network) {
-            let pairs = port.address_pairs.iter().filter_map(|p| p.prefix.as_host());
-            let listed = port.fixed_addresses.iter().copied().chain(pairs);
-            reserved.extend(listed.filter_map(link_local));
-            reserved.push(port.mac.eui64_link_local());
+            reserved.extend(reserved_by_port(port));
         }
     }
     let views = interest.networks.iter().map(|(id, network)| {
-        let view = NetworkView {
-            scope: network.scope.clone(),
-            subnets: network.subnets.clone(),
-            dhcp_servers: network.dhcp_servers.clone(),
-            reserved_link_local: reserved.remove(id).into_iter().flatten().collect(),
-            eui64_only: network.eui64_only,
-        };
-        ((*id).clone(), view)
+        let reserved = reserved.remove(id).into_iter().flatten();
+        ((*id).clone(), network_view(network, reserved.collect()))
     });
     views.collect()
+}
+
+pub(crate) fn network_view(network: &Network, reserved: BTreeSet<Ipv6Addr>) -> NetworkView {
+    NetworkView {
+        scope: network.scope.clone(),
+        subnets: network.subnets.clone(),
+        dhcp_servers: network.dhcp_servers.clone(),
+        reserved_link_local: Arc::new(reserved),
+        eui64_only: network.eui64_only,
+    }
+}
+
+pub(crate) fn reserved_by_routers(network: &Network) -> impl Iterator<Item = Ipv6Addr> + '_ {
+    network.routers.iter().copied().filter_map(link_local)
+}
+
+/// The link-local addresses that are the port's: listed, and by its MAC.
+pub(crate) fn reserved_by_port(port: &Port) -> impl Iterator<Item = Ipv6Addr> + '_ {
+    let pairs = port.address_pairs.iter().filter_map(|p| p.prefix.as_host());
+    let listed = port.fixed_addresses.iter().copied().chain(pairs);
+    let derived = port.mac.eui64_link_local();
+    listed.filter_map(link_local).chain([derived])
 }
 
 fn link_local(address: IpAddr) -> Option<Ipv6Addr> {

@@ -54,7 +54,7 @@ fn network_lines(out: &mut String, id: &impl Display, network: &NetworkView) -> 
     writeln!(out, "network {id} scope={}{eui64}", network.scope)?;
     listed(out, "subnets", &network.subnets)?;
     listed(out, "dhcp-servers", &network.dhcp_servers)?;
-    for address in &network.reserved_link_local {
+    for address in network.reserved_link_local.iter() {
         writeln!(out, "  reserved {address}")?;
     }
     Ok(())

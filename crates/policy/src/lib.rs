@@ -5,6 +5,7 @@
 //! Knows nothing of: any data plane, packets in bytes, connections, devices.
 
 mod compile;
+mod compiler;
 mod differing;
 mod dump;
 mod elision;
@@ -15,6 +16,7 @@ mod reach;
 mod view;
 
 pub use compile::compile;
+pub use compiler::Compiler;
 pub use differing::{differing, touched_groups};
 pub use elision::{ElisionChange, becomes_elidable, elidable, permitting, stops_being_elidable};
 pub use finding::Finding;

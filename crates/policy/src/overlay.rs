@@ -191,10 +191,7 @@ fn identities(
             continue;
         }
         let groups: Vec<&GroupId> = crate::compile::joined_groups(port).collect();
-        for prefix in port
-            .member_prefixes()
-            .filter(|p| !crate::compile::is_link_local(p))
-        {
+        for prefix in crate::compile::members_of(port) {
             let key = (network.scope.clone(), prefix);
             if port.host.as_ref() == Some(host) {
                 here.insert(key.clone());

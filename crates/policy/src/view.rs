@@ -39,6 +39,12 @@ impl HostView {
     /// What is equal in the other view is the same in memory from now on, so that comparing the two again
     /// costs little, and keeping both.
     pub fn share(&mut self, other: &HostView) {
+        for (id, network) in &mut self.networks {
+            let other = other.networks.get(id).map(|n| &n.reserved_link_local);
+            if let Some(other) = other.filter(|other| **other == network.reserved_link_local) {
+                network.reserved_link_local = Arc::clone(other);
+            }
+        }
         share(&mut self.ports, &other.ports);
         share(&mut self.groups, &other.groups);
         share(&mut self.members, &other.members);
@@ -139,7 +145,7 @@ pub struct NetworkView {
     /// their lists. The ports need not be local. Empty with `eui64_only`, which needs none.
     /// A port may use the address that its own MAC derives, and what it lists, in any case; so whose
     /// they are is not in here.
-    pub reserved_link_local: BTreeSet<Ipv6Addr>,
+    pub reserved_link_local: Arc<BTreeSet<Ipv6Addr>>,
     pub eui64_only: bool,
 }
 

@@ -79,7 +79,7 @@ fn changed_members_come_to_what_all_of_them_come_to() {
             scope: scope(0),
             subnets: BTreeSet::new(),
             dhcp_servers: BTreeSet::new(),
-            reserved_link_local: BTreeSet::new(),
+            reserved_link_local: Arc::default(),
             eui64_only: false,
         };
         view.networks.insert(NetworkId::from("n"), network);
