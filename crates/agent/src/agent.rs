@@ -17,6 +17,7 @@ mod applied;
 mod edits;
 mod ids;
 mod links;
+mod served;
 
 use crate::arming::Arming;
 use crate::devices::Link;
@@ -24,8 +25,10 @@ use crate::matching::{DeviceFinding, bridges_of, match_devices};
 use crate::report::{PortState, PortStatus, Report, Snapshot, Source};
 use dataplane::{ApplyReport, Device, Drift, Target};
 use ids::InterfaceIds;
-use model::{DeviceMatch, HostId, Inventory, PortId, Revision};
-use policy::HostView;
+use model::{DeviceMatch, HostId, Inventory, InventoryChange, PortId, Revision};
+use policy::{Compiler, HostView};
+pub use served::Encode;
+use served::{Incoming, Unsaved};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +42,13 @@ pub enum Event {
     PolicyRead(PolicyText),
     /// The file can't be read, or what is in it is no policy.
     PolicyInvalid(Vec<String>),
+    /// All that a server has for this host, at the start and whenever changes may have been lost. Before the first
+    /// one the agent changes nothing.
+    InventoryReplaced(Inventory),
+    /// By the server that sent the inventory, in order.
+    InventoryChanged(InventoryChange),
+    /// No server answers; told at the start, and as often as it is tried again.
+    ServerUnreached(String),
     /// All devices, at the start and whenever single messages may have been lost.
     DevicesListed(Vec<Link>),
     /// `at`: when the kernel told it; not later than now, and perhaps before the last step.
@@ -79,6 +89,8 @@ pub enum Timer {
     Confirm,
     /// For what the plane has to do all the time.
     Tend,
+    /// The cache lacks what a server has changed.
+    Save,
 }
 
 /// What the driver is to do, in this order.
@@ -138,6 +150,8 @@ pub struct Config {
     /// Names of devices to guard beside those that the policy names.
     pub guard_names: BTreeSet<String>,
     pub audit_every: Duration,
+    /// What the cache keeps of a policy from a server. `None`: nothing.
+    pub encode: Option<Encode>,
 }
 
 pub struct Agent {
@@ -145,6 +159,8 @@ pub struct Agent {
     cached: Option<(PolicyText, Revision)>,
     policy: Option<Policy>,
     policy_errors: Vec<String>,
+    incoming: Incoming,
+    unsaved: Unsaved,
     /// `None` until they are listed.
     links: Option<BTreeMap<u32, Link>>,
     ids: InterfaceIds,
@@ -173,12 +189,30 @@ pub struct Agent {
 struct Policy {
     revision: Revision,
     source: Source,
-    text: Arc<[u8]>,
-    inventory: Inventory,
+    content: Content,
+}
+
+enum Content {
+    Text(PolicyText),
+    Served(Box<Compiler>),
+}
+
+impl Policy {
+    fn text(&self) -> Option<&Arc<[u8]>> {
+        match &self.content {
+            Content::Text(read) => Some(&read.text),
+            Content::Served(_) => None,
+        }
+    }
+
+    fn is_served(&self) -> bool {
+        self.text().is_none()
+    }
 }
 
 struct Compiled {
     view: HostView,
+    /// Not of a policy from a server: these are found when somebody asks.
     findings: Vec<String>,
     /// Some port's device is found by its interface id.
     by_interface_id: bool,
@@ -203,6 +237,8 @@ impl Agent {
             cached: None,
             policy: None,
             policy_errors: Vec::new(),
+            incoming: Incoming::default(),
+            unsaved: Unsaved::default(),
             links: None,
             ids: InterfaceIds::new(),
             compiled: None,
@@ -232,6 +268,9 @@ impl Agent {
             Event::CacheRead(policy, revision) => self.cached = Some((policy, revision)),
             Event::PolicyRead(policy) => self.policy_read(policy, &mut effects),
             Event::PolicyInvalid(errors) => self.policy_invalid(errors, &mut effects),
+            Event::InventoryReplaced(inventory) => self.inventory_replaced(inventory),
+            Event::InventoryChanged(change) => self.inventory_changed(change),
+            Event::ServerUnreached(error) => self.server_unreached(error, &mut effects),
             Event::DevicesListed(links) => self.devices_listed(now, links, &mut effects),
             Event::DeviceSeen { link, at } => self.device_seen(at, link),
             Event::DeviceGone { ifindex } => self.device_gone(ifindex, &mut effects),
@@ -261,6 +300,7 @@ impl Agent {
                 effects.push(Effect::Tend);
                 effects.push(Effect::StartTimer(Timer::Tend, Self::TEND_EVERY));
             }
+            Event::TimerFired(Timer::Save) => self.save_fired(&mut effects),
             Event::TimerFired(Timer::Confirm) => {
                 if self.confirm_until.is_some() {
                     effects.push(Effect::Detach);
@@ -273,8 +313,12 @@ impl Agent {
                 effects.push(Effect::Detach);
                 self.end(Exit::Detached, &mut effects);
             }
-            Event::StopAsked => self.end(Exit::Stopped, &mut effects),
+            Event::StopAsked => {
+                self.save_at_end(&mut effects);
+                self.end(Exit::Stopped, &mut effects);
+            }
         }
+        self.take_in(&mut effects);
         self.decide(&mut effects);
         self.ask_interface_ids(&mut effects);
         effects
@@ -288,17 +332,17 @@ impl Agent {
                 .map(|id| (id.clone(), self.port_status(id)))
                 .collect()
         });
-        let mut findings: Vec<String> = self
-            .compiled
-            .as_ref()
-            .map_or_else(Vec::new, |c| c.findings.clone());
+        let mut findings = self.findings();
         findings.extend(self.device_findings.iter().map(ToString::to_string));
         findings.extend(self.ids.error.iter().map(|error| {
             format!("interface ids can't be read ({error}); ports keep the devices that they have by them")
         }));
         Snapshot {
             host: self.config.host.clone(),
-            read: self.policy.as_ref().map(|p| p.revision),
+            read: self
+                .incoming
+                .revision()
+                .or(self.policy.as_ref().map(|p| p.revision)),
             applied: self.enforced.as_ref().map(|e| e.revision),
             source: self.policy.as_ref().map(|p| p.source),
             policy_errors: self.policy_errors.clone(),
@@ -312,6 +356,19 @@ impl Agent {
                 .map_or_else(BTreeSet::new, |e| e.target.closed.clone()),
             arming: self.arming.times(),
             confirm_left: self.confirm_until.map(|until| until.saturating_sub(now)),
+        }
+    }
+
+    fn findings(&self) -> Vec<String> {
+        match self.policy.as_ref().map(|policy| &policy.content) {
+            Some(Content::Served(compiler)) => {
+                let findings = compiler.findings();
+                findings.iter().map(ToString::to_string).collect()
+            }
+            Some(Content::Text(_)) | None => {
+                let compiled = self.compiled.as_ref();
+                compiled.map_or_else(Vec::new, |c| c.findings.clone())
+            }
         }
     }
 
@@ -332,7 +389,13 @@ impl Agent {
         let compiled = match &mut self.compiled {
             Some(compiled) => compiled,
             None => {
-                let compiled = Compiled::of(policy, &self.config.host);
+                let (view, findings) = match &policy.content {
+                    Content::Text(read) => policy::compile(&read.inventory, &self.config.host),
+                    // Compiled as it was taken in; what made it stale made it anew.
+                    Content::Served(compiler) => (compiler.view().clone(), Vec::new()),
+                };
+                let findings = findings.iter().map(ToString::to_string).collect();
+                let compiled = Compiled::of(view, findings);
                 effects.push(Effect::Report(Report::PolicyCompiled {
                     revision: policy.revision,
                     ports: compiled.view.ports.len(),
@@ -414,12 +477,11 @@ impl Agent {
 }
 
 impl Compiled {
-    fn of(policy: &Policy, host: &HostId) -> Self {
-        let (view, findings) = policy::compile(&policy.inventory, host);
+    fn of(view: HostView, findings: Vec<String>) -> Self {
         let by_interface_id = found_by_interface_id(&view).next().is_some();
         Self {
             view,
-            findings: findings.iter().map(ToString::to_string).collect(),
+            findings,
             by_interface_id,
         }
     }

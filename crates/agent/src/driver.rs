@@ -3,7 +3,8 @@
 //! Place on the line: between the agent's core and the world.
 //!
 //! ```text
-//! watch thread --+
+//! watch thread, or a server's changes
+//!              --+
 //! link thread  --+--> mailbox (bounded) --> drive: step -> effects -> plane, guard, cache, log
 //! asks, signals -+                            ^------ results, after what waits in the mailbox
 //! ```
@@ -11,7 +12,7 @@
 //! lists anew. Nothing is lost for good.
 //! Knows nothing of: what the events mean, how a plane works, the syntax of policies.
 
-use crate::agent::{Agent, Config, Effect, Event, Exit, GuardState, PolicyText, Timer};
+use crate::agent::{Agent, Config, Effect, Encode, Event, Exit, GuardState, PolicyText, Timer};
 use crate::cache;
 use crate::devices::{self, LinkEvent};
 use crate::guard::{Guard, GuardError};
@@ -21,7 +22,7 @@ use crate::watch::{Poke, Watch, WatchError};
 use dataplane::{Capabilities, Counters, DataPlane};
 use model::{HostId, Inventory, Revision};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
@@ -33,12 +34,35 @@ pub struct Setup {
     pub host: HostId,
     /// Locked by the caller.
     pub instance: Instance,
-    pub policy_path: PathBuf,
-    pub parse: Parse,
+    pub policy: PolicySource,
     pub confirm: Option<Duration>,
     /// Drop at the bridge what is not armed: devices that the policy names, and these. `None`: no
     /// guard, also none that an earlier agent has left.
     pub guard: Option<BTreeSet<String>>,
+}
+
+/// Where the policy comes from, and what is kept of it for the next start.
+pub enum PolicySource {
+    /// Read by the agent whenever it changes; kept as it is.
+    File { path: PathBuf, parse: Parse },
+    /// Comes by the mailbox: `InventoryReplaced`, `InventoryChanged`, `ServerUnreached`.
+    Server { encode: Encode, decode: Parse },
+}
+
+impl PolicySource {
+    fn parse(&self) -> &Parse {
+        match self {
+            PolicySource::File { parse, .. } => parse,
+            PolicySource::Server { decode, .. } => decode,
+        }
+    }
+
+    fn encode(&self) -> Option<Encode> {
+        match self {
+            PolicySource::File { .. } => None,
+            PolicySource::Server { encode, .. } => Some(encode.clone()),
+        }
+    }
 }
 
 /// Something for the agent: from its threads, from signals, from people who ask.
@@ -106,13 +130,13 @@ impl Mailbox {
     }
 }
 
-/// Runs the agent until it is stopped. `on_ready` gets what makes it read the policy file again.
+/// Runs the agent until it is stopped. `on_ready` gets what makes it read the policy file again, if there is one.
 pub fn drive(
     plane: &mut dyn DataPlane,
     setup: Setup,
     mailbox: &Mailbox,
     inputs: &Receiver<Input>,
-    on_ready: impl FnOnce(Poke),
+    on_ready: impl FnOnce(Option<Poke>),
 ) -> Result<Outcome, SetupError> {
     let guard = Guard::new(setup.instance.name());
     if setup.guard.is_some() {
@@ -125,6 +149,7 @@ pub fn drive(
         confirm: setup.confirm.filter(|_| !confirmed),
         guard_names: setup.guard.clone().unwrap_or_default(),
         audit_every: plane.audit_every(),
+        encode: setup.policy.encode(),
     });
     let mut driver = Driver {
         agent,
@@ -377,33 +402,18 @@ impl Driver<'_> {
     }
 
     fn read_cache(&mut self) {
-        if let Some((policy, revision)) = cached_policy(&self.setup.instance, &self.setup.parse) {
+        if let Some((policy, revision)) =
+            cached_policy(&self.setup.instance, self.setup.policy.parse())
+        {
             let outcome = self.step(Event::CacheRead(policy, revision));
             assert!(outcome.is_none(), "a cached policy ends nothing");
         }
     }
 
-    fn start_threads(&self, mailbox: &Mailbox) -> Result<Poke, SetupError> {
-        let (watch, poke) = Watch::new(&self.setup.policy_path)?;
-        let parse = self.setup.parse.clone();
-        let (to, lost) = (mailbox.clone(), mailbox.clone());
-        let follow_policy = move || {
-            let result = watch.follow(|text| {
-                let event = match text {
-                    Ok(text) => match parse(text) {
-                        Ok(inventory) => Event::PolicyRead(PolicyText {
-                            text: text.into(),
-                            inventory,
-                        }),
-                        Err(errors) => Event::PolicyInvalid(errors),
-                    },
-                    Err(error) => Event::PolicyInvalid(vec![error.to_owned()]),
-                };
-                to.send(Input::Event(event))
-            });
-            if let Err(error) = result {
-                lost.send(Input::Lost(error.to_string()));
-            }
+    fn start_threads(&self, mailbox: &Mailbox) -> Result<Option<Poke>, SetupError> {
+        let poke = match &self.setup.policy {
+            PolicySource::File { path, parse } => Some(follow_policy(path, parse, mailbox)?),
+            PolicySource::Server { .. } => None,
         };
         let (to, lost) = (mailbox.clone(), mailbox.clone());
         let started = self.started;
@@ -422,13 +432,7 @@ impl Driver<'_> {
                 lost.send(Input::Lost(error.to_string()));
             }
         };
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        thread("policy")
-            .spawn(follow_policy)
-            .map_err(SetupError::Thread)?;
-        thread("links")
-            .spawn(follow_links)
-            .map_err(SetupError::Thread)?;
+        spawn("links", follow_links)?;
         Ok(poke)
     }
 
@@ -449,6 +453,37 @@ impl Driver<'_> {
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+fn follow_policy(path: &Path, parse: &Parse, mailbox: &Mailbox) -> Result<Poke, SetupError> {
+    let (watch, poke) = Watch::new(path)?;
+    let parse = parse.clone();
+    let (to, lost) = (mailbox.clone(), mailbox.clone());
+    let follow = move || {
+        let result = watch.follow(|text| {
+            let event = match text {
+                Ok(text) => match parse(text) {
+                    Ok(inventory) => Event::PolicyRead(PolicyText {
+                        text: text.into(),
+                        inventory,
+                    }),
+                    Err(errors) => Event::PolicyInvalid(errors),
+                },
+                Err(error) => Event::PolicyInvalid(vec![error.to_owned()]),
+            };
+            to.send(Input::Event(event))
+        });
+        if let Err(error) = result {
+            lost.send(Input::Lost(error.to_string()));
+        }
+    };
+    spawn("policy", follow)?;
+    Ok(poke)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SetupError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).map_err(SetupError::Thread).map(drop)
 }
 
 /// What is enforced where the policy file can't be used. A cached policy that can't be used itself is

@@ -3,7 +3,8 @@
 //! Place on the line: inventory -> compile -> view -> **target** -> (the plane) -> report.
 //!
 //! ```text
-//! policy file --+                                   +--> plane
+//! policy file, or server
+//!               --+                                   +--> plane
 //! devices ------+--> Event --> Agent::step --> Effect --> guard, cache, timers, log
 //! timers, asks -+        (pure, is told the time)   +--> exit
 //! ```
@@ -21,11 +22,12 @@ mod matching;
 mod report;
 pub mod watch;
 
-pub use agent::{Agent, Config, Effect, Event, Exit, GuardState, PolicyText, Timer};
+pub use agent::{Agent, Config, Effect, Encode, Event, Exit, GuardState, PolicyText, Timer};
 pub use arming::ArmingTimes;
 pub use devices::Link;
 pub use driver::{
-    Ask, Input, Mailbox, Outcome, Parse, Setup, SetupError, Status, cached_policy, drive,
+    Ask, Input, Mailbox, Outcome, Parse, PolicySource, Setup, SetupError, Status, cached_policy,
+    drive,
 };
 pub use guard::{Guard, GuardError};
 pub use instance::{Instance, InstanceError, Lock};

@@ -15,8 +15,9 @@ use tracing::{debug, error, info, warn};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     File,
-    /// The file could not be used when the agent started; this is the last one that could.
+    /// The file could not be used, or no server be reached, when the agent started; this is the last one that was.
     Cache,
+    Server,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +31,22 @@ pub enum Report {
         errors: Vec<String>,
         enforced: Option<Revision>,
     },
+    ServerUnreached(String),
     EnforcingCached {
         revision: Revision,
     },
     PolicyCompiled {
         revision: Revision,
         ports: usize,
+        findings: Vec<String>,
+    },
+    /// By a server: this is taken in.
+    PolicyChanged {
+        revision: Revision,
+    },
+    /// That changes have brought, some time ago.
+    NewFindings {
+        revision: Revision,
         findings: Vec<String>,
     },
     /// Devices that no port could be given.
@@ -93,7 +104,7 @@ pub struct Snapshot {
     /// What the plane enforces.
     pub applied: Option<Revision>,
     pub source: Option<Source>,
-    /// What is wrong with the file as it is now; empty when it is in force.
+    /// What is wrong with the file as it is now, or why no server answers; empty when it is in force.
     pub policy_errors: Vec<String>,
     pub findings: Vec<String>,
     pub apply_error: Option<String>,
@@ -144,20 +155,20 @@ impl Report {
                 }
             }
             Report::EnforcingCached { revision } => {
-                error!(%revision, "enforcing the CACHED policy until the policy file is usable again");
+                error!(%revision, "enforcing the CACHED policy until the policy file is usable again, or a server answers");
             }
+            Report::ServerUnreached(error) => {
+                error!(%error, "no server answers: what is in force stays");
+            }
+            Report::PolicyChanged { revision } => debug!(%revision, "policy changed"),
+            Report::NewFindings { revision, findings } => tell_findings(revision, findings),
             Report::PolicyCompiled {
                 revision,
                 ports,
                 findings,
             } => {
                 info!(%revision, ports, findings = findings.len(), "policy compiled");
-                for finding in findings.iter().take(SHOWN) {
-                    warn!(%revision, %finding, "finding");
-                }
-                if let Some(more) = more_than_shown(findings) {
-                    warn!(%revision, more, "more findings: see portcullis status -o wide");
-                }
+                tell_findings(revision, findings);
             }
             Report::DeviceFindings(findings) => {
                 for finding in findings.iter().take(SHOWN) {
@@ -241,6 +252,15 @@ impl Report {
             Report::Confirmed => info!("enforcement confirmed"),
             Report::RolledBack => error!("nobody confirmed: enforcement is being removed"),
         }
+    }
+}
+
+fn tell_findings(revision: &Revision, findings: &[String]) {
+    for finding in findings.iter().take(SHOWN) {
+        warn!(%revision, %finding, "finding");
+    }
+    if let Some(more) = more_than_shown(findings) {
+        warn!(%revision, more, "more findings: see portcullis status -o wide");
     }
 }
 

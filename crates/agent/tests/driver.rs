@@ -6,13 +6,13 @@
 use conformance::lab::{Attach, Lab, Namespace, Vm};
 use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
 use model::{
-    DeviceMatch, Host, HostId, Inventory, Network, NetworkId, PeerTrust, Port, PortId, ScopeId,
-    Settings,
+    DeviceMatch, Host, HostId, Inventory, InventoryChange, Network, NetworkId, PeerTrust, Port,
+    PortId, Revision, ScopeId, Settings,
 };
 use portcullis_agent::devices::{self, LinkEvent};
 use portcullis_agent::{
-    Ask, Event, Input, Instance, InstanceError, Link, Lock, Mailbox, Outcome, Setup, Snapshot,
-    Source, drive,
+    Ask, Encode, Event, Input, Instance, InstanceError, Link, Lock, Mailbox, Outcome, PolicySource,
+    Setup, Snapshot, Source, drive,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -140,6 +140,15 @@ fn parse(text: &[u8]) -> Result<Inventory, Vec<String>> {
     Ok(inventory)
 }
 
+/// What `parse` reads.
+fn text(inventory: &Inventory) -> Vec<u8> {
+    let lines = inventory.ports.iter().map(|(id, port)| match &port.device {
+        DeviceMatch::Name(name) => format!("{id} {name}\n"),
+        other => panic!("not in these tests: {other:?}"),
+    });
+    lines.collect::<String>().into_bytes()
+}
+
 struct Bed {
     lab: Lab,
     root: tempfile::TempDir,
@@ -192,13 +201,35 @@ impl Bed {
         confirm: Option<Duration>,
         guard: bool,
     ) -> Running {
+        let policy = PolicySource::File {
+            path: self.policy(),
+            parse: Arc::new(parse),
+        };
+        self.start_by(policy, gate, confirm, guard)
+    }
+
+    /// Without a file; the policy comes by the mailbox.
+    fn start_served(&self) -> Running {
+        let policy = PolicySource::Server {
+            encode: Encode::new(text),
+            decode: Arc::new(parse),
+        };
+        self.start_by(policy, None, None, false)
+    }
+
+    fn start_by(
+        &self,
+        policy: PolicySource,
+        gate: Option<Receiver<()>>,
+        confirm: Option<Duration>,
+        guard: bool,
+    ) -> Running {
         let instance = self.instance();
         let (mailbox, inputs) = Mailbox::new();
         let (tell, told) = channel();
         let setup = Setup {
             host: HostId::new("h"),
-            policy_path: self.policy(),
-            parse: Arc::new(parse),
+            policy,
             confirm,
             guard: guard.then(BTreeSet::new),
             instance,
@@ -237,6 +268,10 @@ fn lock(instance: &Instance) -> Lock {
 }
 
 impl Running {
+    fn send(&self, event: Event) {
+        assert!(self.mailbox.send(Input::Event(event)));
+    }
+
     fn next(&self) -> Told {
         self.told
             .recv_timeout(PATIENCE)
@@ -407,6 +442,46 @@ fn the_cached_policy_stands_in_for_a_broken_file() {
     agent.expect("db web");
     let snapshot = agent.status_until(|s| s.applied > first.applied);
     assert_eq!(snapshot.source, Some(Source::File));
+    agent.stop();
+}
+
+#[test]
+fn a_server_is_followed_without_any_file_and_its_policy_outlives_it() {
+    let bed = Bed::new();
+    let revision = |commit| Revision { epoch: 9, commit };
+    let whole = |commit, text: &str| {
+        let mut inventory = parse(text.as_bytes()).expect("a policy");
+        inventory.revision = revision(commit);
+        inventory
+    };
+    let agent = bed.start_served();
+    agent.send(Event::InventoryReplaced(whole(3, "web tap1\n")));
+    agent.expect("web");
+    let more = InventoryChange {
+        revision: revision(4),
+        ports: whole(4, "db tap2\n")
+            .ports
+            .into_iter()
+            .map(|(id, port)| (id, Some(port)))
+            .collect(),
+        ..InventoryChange::default()
+    };
+    agent.send(Event::InventoryChanged(more));
+    agent.expect("db web");
+    let snapshot = agent.status_until(|s| s.applied == Some(revision(4)));
+    assert_eq!(snapshot.source, Some(Source::Server));
+    assert!(matches!(agent.stop(), Outcome::Stopped));
+
+    let agent = bed.start_served();
+    agent.send(Event::ServerUnreached("no route".to_owned()));
+    agent.expect("db web");
+    let snapshot = agent.status_until(|s| s.applied.is_some());
+    assert_eq!(
+        (snapshot.source, snapshot.applied),
+        (Some(Source::Cache), Some(revision(4)))
+    );
+    agent.send(Event::InventoryReplaced(whole(7, "app tap3\n")));
+    agent.expect("app");
     agent.stop();
 }
 

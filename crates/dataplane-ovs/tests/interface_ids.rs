@@ -1,7 +1,7 @@
 //! Ports that are found by their interface ids, with a real Open vSwitch and a whole agent. Needs root and the
 //! package `openvswitch-switch`.
 
-use agent::{Ask, Event, Input, Instance, Mailbox, Outcome, PortState, Setup, drive};
+use agent::{Ask, Event, Input, Instance, Mailbox, Outcome, PolicySource, PortState, Setup, drive};
 use conformance::lab::{Lab, OpenVswitch};
 use dataplane::DataPlane;
 use model::{HostId, PortId};
@@ -90,8 +90,10 @@ fn a_port_is_enforced_once_its_device_has_the_id() {
     let setup = Setup {
         host: HostId::new("h"),
         instance: instance.expect("a name"),
-        policy_path,
-        parse: Arc::new(parse),
+        policy: PolicySource::File {
+            path: policy_path,
+            parse: Arc::new(parse),
+        },
         confirm: None,
         guard: None,
     };

@@ -194,6 +194,7 @@ fn agent_value(snapshot: &Snapshot, policy: &Path) -> Value {
             "source": snapshot.source.map(|s| match s {
                 Source::File => "file",
                 Source::Cache => "cache",
+                Source::Server => "server",
             }),
             "read": snapshot.read.map(|r| r.to_string()),
             "applied": snapshot.applied.map(|r| r.to_string()),

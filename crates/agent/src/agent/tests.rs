@@ -5,6 +5,7 @@ use model::{DeviceMatch, Host, Network, NetworkId, Port, ScopeId, Settings};
 use proptest::prelude::*;
 
 mod interface_ids;
+mod served;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -142,6 +143,7 @@ fn config() -> Config {
         confirm: None,
         guard_names: BTreeSet::new(),
         audit_every: Duration::from_secs(10),
+        encode: None,
     }
 }
 

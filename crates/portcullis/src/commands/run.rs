@@ -7,7 +7,8 @@ use crate::logging::{self, LogArgs};
 use crate::plane::{self, PlaneArgs};
 use crate::policy_source::{InspectionArgs, parser, read_file, this_host, understand};
 use crate::status_view;
-use agent::{Event, Guard, Input, Mailbox, Outcome, Setup, drive};
+use agent::watch::Poke;
+use agent::{Event, Guard, Input, Mailbox, Outcome, PolicySource, Setup, drive};
 use anyhow::Context;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -117,13 +118,16 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
     let setup = Setup {
         host,
         instance: instance.clone(),
-        policy_path: args.policy.clone(),
-        parse,
+        policy: PolicySource::File {
+            path: args.policy.clone(),
+            parse,
+        },
         confirm: args.confirm.map(|s| Duration::from_secs(s.into())),
         guard,
     };
     let to = mailbox.clone();
-    let on_ready = move |poke| {
+    let on_ready = move |poke: Option<Poke>| {
+        let poke = poke.expect("the policy is a file");
         std::thread::spawn(move || follow_signals(signals, &to, &poke));
     };
     let outcome = drive(plane.as_plane(), setup, &mailbox, &inputs, on_ready);
@@ -164,7 +168,7 @@ fn without_policy(errors: String) -> Failure {
     ))
 }
 
-fn follow_signals(mut signals: Signals, mailbox: &Mailbox, poke: &agent::watch::Poke) {
+fn follow_signals(mut signals: Signals, mailbox: &Mailbox, poke: &Poke) {
     let mut stopping = false;
     for signal in signals.forever() {
         match signal {
