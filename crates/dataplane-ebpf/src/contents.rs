@@ -1,15 +1,19 @@
-//! What the maps hold, as far as user space writes them: the "actual" and the "desired" of a plan.
+//! What the maps hold, as far as user space writes them: the "actual" of a plan, and its "desired".
 //!
 //! Knows nothing of: how it gets there, and what the hooks write.
 
-use crate::layout::{Config, PolicyEntry, PolicyKey, PortRecord, ReservedKey, SetRecord};
+use crate::layout::{
+    Config, ExactKey, Peers, PolicyEntry, PolicyKey, PortRecord, PrefixKey, ReservedKey, SetRecord,
+};
+use crate::plan::Ending;
 use crate::render::guard::{AddressBlock, NetworkBlock};
 use crate::render::peers::Lists;
 use crate::table::Name;
+use policy::differing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) config: Config,
     /// By slot.
@@ -18,7 +22,7 @@ pub(crate) struct Contents {
     pub(crate) networks: BTreeMap<u32, Arc<NetworkBlock>>,
     pub(crate) reserved: BTreeSet<ReservedKey>,
     pub(crate) sets: BTreeMap<u32, SetState>,
-    pub(crate) lists: Arc<Lists>,
+    pub(crate) lists: Lists,
     /// By ifindex.
     pub(crate) devices: BTreeMap<u32, DevicePlace>,
     /// Devices with our hooks, by ifindex.
@@ -26,7 +30,106 @@ pub(crate) struct Contents {
     pub(crate) names: BTreeMap<u64, Name>,
 }
 
+/// What they are to hold: of what grows with this host all, of what grows with groups and networks elsewhere what
+/// changes.
+#[derive(Debug, Default)]
+pub(crate) struct Desired {
+    pub(crate) config: Config,
+    pub(crate) ports: BTreeMap<u32, InForce>,
+    pub(crate) addresses: BTreeMap<u32, Arc<AddressBlock>>,
+    pub(crate) networks: BTreeMap<u32, Arc<NetworkBlock>>,
+    pub(crate) reserved: ReservedChange,
+    pub(crate) sets: BTreeMap<u32, SetState>,
+    pub(crate) lists: ListChanges,
+    pub(crate) devices: BTreeMap<u32, DevicePlace>,
+    pub(crate) attached: BTreeSet<u32>,
+    pub(crate) names: NameChange,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ReservedChange {
+    pub(crate) more: BTreeSet<ReservedKey>,
+    pub(crate) fewer: BTreeSet<ReservedKey>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct NameChange {
+    pub(crate) put: Vec<(u64, Name)>,
+    pub(crate) unused: Vec<u64>,
+}
+
+impl NameChange {
+    pub(crate) fn between(old: &BTreeMap<u64, Name>, new: &BTreeMap<u64, Name>) -> Self {
+        let mut change = Self::default();
+        for (key, _, after) in differing(old, new) {
+            match after {
+                Some(name) => change.put.push((*key, *name)),
+                None => change.unused.push(*key),
+            }
+        }
+        change
+    }
+}
+
+/// In order of their keys.
+#[derive(Debug, Default)]
+pub(crate) struct ListChanges {
+    pub(crate) exact: Vec<ListChange<ExactKey>>,
+    pub(crate) prefixes: Vec<ListChange<PrefixKey>>,
+}
+
+/// An address's list, also while ports switch. `None`: it has none.
+#[derive(Debug)]
+pub(crate) struct ListChange<K> {
+    pub(crate) key: K,
+    pub(crate) before: Option<Peers>,
+    pub(crate) passing: Option<Peers>,
+    pub(crate) after: Option<Peers>,
+}
+
+impl ListChanges {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty()
+    }
+}
+
 impl Contents {
+    /// What a plan has made of them.
+    pub(crate) fn advance(&mut self, desired: Desired, ending: Ending) {
+        let Desired {
+            config: _,
+            ports,
+            addresses,
+            networks,
+            reserved,
+            sets,
+            lists,
+            devices,
+            attached,
+            names,
+        } = desired;
+        self.config = ending.config;
+        self.ports = ports;
+        for (slot, port) in &mut self.ports {
+            port.index = ending.indices.get(slot).copied().unwrap_or(0);
+        }
+        self.addresses = addresses;
+        self.networks = networks;
+        self.reserved.extend(reserved.more);
+        for key in &reserved.fewer {
+            self.reserved.remove(key);
+        }
+        self.sets = sets;
+        put(&mut self.lists.exact, lists.exact);
+        put(&mut self.lists.prefixes, lists.prefixes);
+        self.devices = devices;
+        self.attached = attached;
+        self.names.extend(names.put);
+        for key in &names.unused {
+            self.names.remove(key);
+        }
+    }
+
     /// What of this isn't as in the other, in words.
     pub(crate) fn differing_parts(&self, other: &Self) -> Vec<&'static str> {
         let parts = [
@@ -43,6 +146,15 @@ impl Contents {
         ];
         let differing = parts.into_iter().filter(|(same, _)| !same);
         differing.map(|(_, part)| part).collect()
+    }
+}
+
+fn put<K: Ord>(lists: &mut BTreeMap<K, Peers>, changes: Vec<ListChange<K>>) {
+    for change in changes {
+        match change.after {
+            Some(list) => lists.insert(change.key, list),
+            None => lists.remove(&change.key),
+        };
     }
 }
 
@@ -148,30 +260,6 @@ impl Space {
     pub(crate) fn untouched(&self) -> u32 {
         self.untouched
     }
-}
-
-/// What a list of entries with keys in order gains, changes, and loses.
-pub(crate) fn merge_sorted<'a, K: Ord, V>(
-    old: &'a [(K, V)],
-    new: &'a [(K, V)],
-) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    std::iter::from_fn(move || {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return None,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-        };
-        match order {
-            std::cmp::Ordering::Less => old.next().map(|(key, value)| (key, Some(value), None)),
-            std::cmp::Ordering::Greater => new.next().map(|(key, value)| (key, None, Some(value))),
-            std::cmp::Ordering::Equal => {
-                let before = old.next().map(|(_, value)| value);
-                new.next().map(|(key, value)| (key, before, Some(value)))
-            }
-        }
-    })
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ pub(crate) struct Numbers {
     /// What unions are made of.
     parts: BTreeMap<u32, Vec<u32>>,
     found_unions: BTreeSet<u32>,
+    /// Names have come or gone since this was last asked.
+    changed: bool,
 }
 
 /// Names with numbers that are in use, and those that were found and not asked for yet.
@@ -77,6 +79,7 @@ struct Known<N> {
     numbers: BTreeMap<N, u32>,
     found: BTreeMap<String, u32>,
     next: u32,
+    changed: bool,
 }
 
 /// What `names` holds, by key.
@@ -88,6 +91,7 @@ impl<N: Named> Known<N> {
             numbers: BTreeMap::new(),
             found: BTreeMap::new(),
             next: 1,
+            changed: false,
         }
     }
 
@@ -95,6 +99,7 @@ impl<N: Named> Known<N> {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
+        self.changed = true;
         let number = if self.found.is_empty() {
             None
         } else {
@@ -150,6 +155,7 @@ impl Numbers {
             next_addresses: 1,
             parts: BTreeMap::new(),
             found_unions: BTreeSet::new(),
+            changed: true,
         }
     }
 
@@ -227,6 +233,16 @@ impl Numbers {
         names
     }
 
+    pub(crate) fn take_changed(&mut self) -> bool {
+        let parts = [
+            &mut self.changed,
+            &mut self.scopes.changed,
+            &mut self.networks.changed,
+            &mut self.peers.changed,
+        ];
+        parts.map(std::mem::take).contains(&true)
+    }
+
     pub(crate) fn scope(&mut self, scope: &ScopeId) -> u32 {
         self.scopes.number(scope)
     }
@@ -241,6 +257,11 @@ impl Numbers {
             self.parts.entry(number).or_insert_with(|| parts.clone());
         }
         number
+    }
+
+    /// Of a peer that has one.
+    pub(crate) fn number_of(&self, peer: &PeerName) -> Option<u32> {
+        self.peers.numbers.get(peer).copied()
     }
 
     /// What a union stands for; other peers stand for themselves.
@@ -280,6 +301,7 @@ impl Numbers {
         if let Some(slot) = slots.taken.get(port) {
             return Some(*slot);
         }
+        self.changed = true;
         if let Some(slot) = slots.found.remove(&port.text()) {
             slots.taken.insert(port.clone(), slot);
             return Some(slot);
@@ -313,12 +335,12 @@ impl Numbers {
     /// Forgets the names that nothing uses any more.
     pub(crate) fn keep(
         &mut self,
-        ports: &BTreeSet<PortId>,
+        ports: &BTreeMap<PortId, u32>,
         scopes: &BTreeSet<u32>,
         networks: &BTreeSet<u32>,
         peers: &BTreeSet<u32>,
     ) {
-        self.slots.taken.retain(|id, _| ports.contains(id));
+        self.slots.taken.retain(|id, _| ports.contains_key(id));
         self.slots.found.clear();
         self.slots.occupied = self.slots.taken.values().copied().collect();
         self.scopes.keep(scopes);

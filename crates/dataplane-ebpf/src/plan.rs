@@ -15,7 +15,7 @@
 //! After each step a packet passes only if the old or the new policy passes it, and whatever refers
 //! to something finds it.
 
-use crate::contents::{Contents, DevicePlace, InForce, PolicyEntries, SetState, merge_sorted};
+use crate::contents::{Contents, DevicePlace, InForce, ListChange, PolicyEntries, SetState};
 use crate::layout::{
     Config, ExactKey, MacKey, NetAddressKey, OwnKey, PORT_RECORDS, Peers, PolicyEntry, PolicyKey,
     PortRecord, PortState, PrefixKey, Range, ReservedKey, SWEEP_ELIDABLE, SWEEP_EXPIRED, SetRecord,
@@ -100,10 +100,17 @@ impl Step {
     }
 }
 
-/// The steps, and what the maps hold after them.
-pub(crate) fn plan(actual: &Contents, rendered: &Rendered) -> (Vec<Step>, Contents) {
+/// What the steps make of the desired contents beside.
+pub(crate) struct Ending {
+    pub(crate) config: Config,
+    /// By slot.
+    pub(crate) indices: BTreeMap<u32, u32>,
+}
+
+pub(crate) fn plan(actual: &Contents, rendered: &Rendered) -> (Vec<Step>, Ending) {
     let mut steps = Vec::new();
-    let mut after = rendered.desired.clone();
+    let desired = &rendered.desired;
+    let mut config = desired.config;
     prepare(actual, rendered, &mut steps);
     let mut indices: BTreeMap<u32, u32> = actual
         .ports
@@ -111,29 +118,32 @@ pub(crate) fn plan(actual: &Contents, rendered: &Rendered) -> (Vec<Step>, Conten
         .map(|(slot, p)| (*slot, p.index))
         .collect();
     hold(actual, rendered, &mut indices, &mut steps);
-    lists(&actual.lists, &rendered.passing_lists, &mut steps);
+    lists(
+        rendered,
+        &mut steps,
+        |change| (change.before, change.passing),
+        |change| (change.before, change.passing),
+    );
     switch(actual, rendered, &mut indices, &mut steps);
-    lists(&rendered.passing_lists, &after.lists, &mut steps);
-    let devices_alone = steps.is_empty() && actual.ports.keys().eq(after.ports.keys());
-    if !devices_alone || after.config != actual.config {
-        after.config.generation = actual.config.generation.wrapping_add(1);
-        steps.push(Step::Config(after.config));
+    lists(
+        rendered,
+        &mut steps,
+        |change| (change.passing, change.after),
+        |change| (change.passing, change.after),
+    );
+    let devices_alone = steps.is_empty() && actual.ports.keys().eq(desired.ports.keys());
+    if !devices_alone || config != actual.config {
+        config.generation = actual.config.generation.wrapping_add(1);
+        steps.push(Step::Config(config));
     }
     devices(actual, rendered, &mut steps);
     clear(actual, rendered, &mut indices, &mut steps);
-    for (slot, port) in &mut after.ports {
-        port.index = indices.get(slot).copied().unwrap_or(0);
-    }
-    (steps, after)
+    (steps, Ending { config, indices })
 }
 
 fn prepare(actual: &Contents, rendered: &Rendered, steps: &mut Vec<Step>) {
     let desired = &rendered.desired;
-    let changed = desired
-        .names
-        .iter()
-        .filter(|(key, name)| actual.names.get(*key) != Some(*name));
-    put(steps, Step::Names, changed.map(|(key, name)| (*key, *name)));
+    put(steps, Step::Names, desired.names.put.iter().copied());
     let zero = rendered.reused_rules.iter();
     steps.extend(zero.map(|(first, count)| Step::ZeroRules(*first, *count)));
     if !rendered.new_ranges.is_empty() {
@@ -179,7 +189,7 @@ fn prepare(actual: &Contents, rendered: &Rendered, steps: &mut Vec<Step>) {
             );
         }
     }
-    let more = desired.reserved.difference(&actual.reserved);
+    let more = desired.reserved.more.iter();
     put(steps, Step::Reserved, more.map(|key| (*key, 1)));
     for (slot, port) in &desired.ports {
         let number = port.record.number;
@@ -246,32 +256,34 @@ fn put_in_force(
     steps.push(Step::PortIndex(slot, index));
 }
 
+/// From one of the states of the lists to the next.
 fn lists(
-    old: &crate::render::peers::Lists,
-    new: &crate::render::peers::Lists,
+    rendered: &Rendered,
     steps: &mut Vec<Step>,
+    exact: impl Fn(&ListChange<ExactKey>) -> Passage,
+    prefixes: impl Fn(&ListChange<PrefixKey>) -> Passage,
 ) {
-    if std::ptr::eq(old, new) {
-        return;
-    }
-    let (written, removed) = changes(&old.exact, &new.exact);
+    let changes = &rendered.desired.lists;
+    let (written, removed) = written_and_removed(&changes.exact, exact);
     put(steps, Step::Exact, written.into_iter());
     delete(steps, Step::Exact, removed.into_iter());
-    let (written, removed) = changes(&old.prefixes, &new.prefixes);
+    let (written, removed) = written_and_removed(&changes.prefixes, prefixes);
     put(steps, Step::Prefixes, written.into_iter());
     delete(steps, Step::Prefixes, removed.into_iter());
 }
 
-fn changes<K: Ord + Copy, V: PartialEq + Copy>(
-    old: &[(K, V)],
-    new: &[(K, V)],
-) -> (Vec<(K, V)>, Vec<K>) {
+type Passage = (Option<Peers>, Option<Peers>);
+
+fn written_and_removed<K: Copy>(
+    changes: &[ListChange<K>],
+    passage: impl Fn(&ListChange<K>) -> Passage,
+) -> (Vec<(K, Peers)>, Vec<K>) {
     let (mut written, mut removed) = (Vec::new(), Vec::new());
-    for (key, before, after) in merge_sorted(old, new) {
-        match (before, after) {
-            (_, None) => removed.push(*key),
-            (before, Some(value)) if before != Some(value) => written.push((*key, *value)),
-            _ => {}
+    for change in changes {
+        match passage(change) {
+            (from, Some(to)) if from != Some(to) => written.push((change.key, to)),
+            (Some(_), None) => removed.push(change.key),
+            (_, Some(_)) | (None, None) => {}
         }
     }
     (written, removed)
@@ -340,13 +352,9 @@ fn clear(
             delete(steps, Step::Subnets, subnets.iter().copied());
         }
     }
-    let fewer = actual.reserved.difference(&desired.reserved);
+    let fewer = desired.reserved.fewer.iter();
     delete(steps, Step::Reserved, fewer.copied());
-    let unused = actual
-        .names
-        .keys()
-        .filter(|key| !desired.names.contains_key(key));
-    delete(steps, Step::Names, unused.copied());
+    delete(steps, Step::Names, desired.names.unused.iter().copied());
 }
 
 /// Records first, so that a record's digest always vouches for all of its entries.

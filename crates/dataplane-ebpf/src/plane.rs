@@ -434,15 +434,15 @@ impl DataPlane for EbpfPlane {
         }
         let (mut state, rendered) = self.render(target).map_err(failed("reading back"))?;
         rendered
-            .check(&state.books.limits)
+            .check(&state.contents, &state.books.limits)
             .map_err(|text| ApplyError {
                 step: "nothing was changed".to_owned(),
                 source: io::Error::new(io::ErrorKind::StorageFull, text),
             })?;
-        let (steps, after) = plan::plan(&state.contents, &rendered);
+        let (steps, ending) = plan::plan(&state.contents, &rendered);
         let mut ended = Past::new();
         for (number, set) in &state.contents.sets {
-            if !after.sets.contains_key(number) {
+            if !rendered.desired.sets.contains_key(number) {
                 counters::add_rules(&self.object, &state.books, *number, set, &mut ended)
                     .map_err(failed("reading counters"))?;
             }
@@ -456,10 +456,16 @@ impl DataPlane for EbpfPlane {
             }
         };
         counters::keep(&mut self.past, ended, &target.view);
+        let Rendered {
+            desired,
+            passing_sets,
+            mut refused,
+            ..
+        } = rendered;
         state
             .books
-            .settle(&state.contents, &rendered.passing_sets, &after);
-        state.contents = after;
+            .settle(&state.contents.sets, &passing_sets, &desired.sets);
+        state.contents.advance(desired, ending);
         for (ifindex, _) in &done.unattached {
             state.contents.attached.remove(ifindex);
         }
@@ -467,9 +473,8 @@ impl DataPlane for EbpfPlane {
         if self.view.as_ref() != Some(&target.view) {
             self.view = Some(target.view.clone());
         }
-        self.devices = target.devices.clone();
-        self.closed = target.closed.clone();
-        let mut refused = rendered.refused;
+        self.devices.clone_from(&target.devices);
+        self.closed.clone_from(&target.closed);
         for (ifindex, error) in done.unattached {
             let of = |(_, device): &(&PortId, &Device)| device.ifindex == ifindex;
             let Some((port, device)) = target.devices.iter().find(of) else {

@@ -45,7 +45,7 @@ pub(crate) fn read(object: &Object, hook: Hook) -> io::Result<(Contents, Books)>
             .map(|(key, _)| key)
             .collect(),
         sets: sets(object, &books.numbers)?,
-        lists: Arc::new(lists(object)?),
+        lists: lists(object)?,
         devices: devices(object)?,
         names: names.into_iter().collect(),
         ..Contents::default()
@@ -142,13 +142,11 @@ fn sets(object: &Object, numbers: &Numbers) -> io::Result<BTreeMap<u32, SetState
 }
 
 fn lists(object: &Object) -> io::Result<Lists> {
-    let mut lists = Lists {
-        exact: object.tables.exact.entries_in_batches()?,
-        prefixes: object.tables.prefixes.entries()?,
-    };
-    lists.exact.sort_unstable_by_key(|(key, _)| *key);
-    lists.prefixes.sort_unstable_by_key(|(key, _)| *key);
-    Ok(lists)
+    let tables = &object.tables;
+    Ok(Lists {
+        exact: tables.exact.entries_in_batches()?.into_iter().collect(),
+        prefixes: tables.prefixes.entries()?.into_iter().collect(),
+    })
 }
 
 fn devices(object: &Object) -> io::Result<BTreeMap<u32, DevicePlace>> {

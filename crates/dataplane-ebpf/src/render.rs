@@ -16,24 +16,24 @@ pub(crate) mod peers;
 pub(crate) mod sets;
 mod transition;
 
-use crate::contents::{Contents, DevicePlace, InForce, SetState};
+use crate::contents::{Contents, Desired, DevicePlace, InForce, ListChange, NameChange, SetState};
 use crate::layout::{
     Config, ELISION_OFF, ELISION_ON, ELISION_STRICT, PortRecord, Range, SET_MAY_ELIDE, SLOT_CLOSED,
     TICK_SHIFT, TIMEOUT_TCP_ESTABLISHED,
 };
 use crate::numbers::{Numbers, PeerName};
+use crate::object::META;
 use books::{Books, Limits, New};
 use dataplane::{Device, Target};
-use model::{Elision, Narrowing, PortId, ScopeId, Settings};
-use peers::{Lists, NamedPeers};
-use policy::{ElisionChange, HostView, PortView};
+use model::{Elision, Narrowing, NetworkId, PortId, ScopeId, Settings};
+use peers::NamedPeers;
+use policy::{ElisionChange, HostView, NetworkView, PortView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) struct Rendered {
-    pub(crate) desired: Contents,
-    /// Address lists, and sets, that hold while ports switch.
-    pub(crate) passing_lists: Arc<Lists>,
+    pub(crate) desired: Desired,
+    /// Sets that hold while ports switch.
     pub(crate) passing_sets: BTreeMap<u32, SetState>,
     /// Slots whose hold begins before anything is taken away, and when it ends.
     pub(crate) holds: BTreeMap<u32, u32>,
@@ -46,6 +46,24 @@ pub(crate) struct Rendered {
     pub(crate) refused: BTreeMap<PortId, String>,
 }
 
+/// What a render came to, beside the contents: the next one looks at what is not the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Last {
+    /// Sets in force, by the scopes of their ports, and the peers that they name.
+    sets: BTreeSet<(ScopeId, u32)>,
+    named: Arc<NamedPeers>,
+    /// How many lists end in each union.
+    unions: BTreeMap<u32, usize>,
+    users: Users,
+}
+
+/// The last render, and the view that it was of.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    view: &'a HostView,
+    last: &'a Last,
+}
+
 pub(crate) fn render(
     target: &Target,
     old: Option<&HostView>,
@@ -53,17 +71,23 @@ pub(crate) fn render(
     books: &mut Books,
     now_ticks: u32,
 ) -> Rendered {
+    let last = books.last.take();
+    let before = old
+        .zip(last.as_ref())
+        .map(|(view, last)| Before { view, last });
     let view = &target.view;
     let mut new = New::default();
-    let mut desired = Contents {
+    let mut desired = Desired {
         config: config(&view.settings, view.ports.len(), &actual.config, books),
-        ..Contents::default()
+        ..Desired::default()
     };
     let mut refused = BTreeMap::new();
     let set_of = books.sets(view, old, actual, &mut new);
     let network_numbers = networks(view, &mut books.numbers, actual, &mut desired);
+    desired.reserved = guard::reserved(before.map(|b| b.view), view, actual, &mut books.numbers);
+    let same_networks = before.map_or_else(BTreeSet::new, |b| same_networks(b.view, view));
     let mut slots = BTreeMap::new();
-    let mut sets_in: BTreeSet<(&ScopeId, u32)> = BTreeSet::new();
+    let mut sets_in: BTreeSet<(ScopeId, u32)> = BTreeSet::new();
     for (id, port) in &view.ports {
         let set = set_of.get(&port.groups).unwrap_or(&Ok(0));
         let known = books
@@ -92,45 +116,58 @@ pub(crate) fn render(
         slots.insert(id.clone(), slot);
         let network = view.networks.get(&port.network);
         let network = network.expect("a view has the networks of its ports");
-        let mut record = guard::record(port, network);
-        record.set = set;
-        record.network = network_numbers[&port.network];
-        record.scope = books.numbers.scope(&network.scope);
-        let before = actual.ports.get(&slot).filter(|p| p.record.number != 0);
-        record.number = before.map_or_else(|| books.numbers.new_port(), |p| p.record.number);
-        record.hold_until = before.map_or(0, |p| p.record.hold_until);
-        addresses(
-            port,
-            &mut record,
-            before,
-            actual,
-            &mut desired,
-            &mut books.numbers,
-        );
-        sets_in.insert((&network.scope, set));
-        let index = before.map_or(0, |p| p.index);
+        let in_force = actual.ports.get(&slot).filter(|p| p.record.number != 0);
+        let is_same = same_networks.contains(&port.network)
+            && before.is_some_and(|b| b.view.ports.get(id).is_some_and(|p| Arc::ptr_eq(p, port)));
+        let record = match in_force.filter(|_| is_same) {
+            Some(same) => {
+                let addresses = actual.addresses.get_key_value(&same.record.addresses);
+                desired
+                    .addresses
+                    .extend(addresses.map(|(n, block)| (*n, Arc::clone(block))));
+                PortRecord { set, ..same.record }
+            }
+            None => {
+                let mut record = guard::record(port, network);
+                record.set = set;
+                record.network = network_numbers[&port.network];
+                record.scope = books.numbers.scope(&network.scope);
+                record.number =
+                    in_force.map_or_else(|| books.numbers.new_port(), |p| p.record.number);
+                record.hold_until = in_force.map_or(0, |p| p.record.hold_until);
+                let numbers = &mut books.numbers;
+                addresses(port, &mut record, in_force, actual, &mut desired, numbers);
+                record
+            }
+        };
+        sets_in.insert((network.scope.clone(), set));
+        let index = in_force.map_or(0, |p| p.index);
         desired.ports.insert(slot, InForce { index, record });
     }
-    let mut named_peers = NamedPeers::new();
-    for (scope, set) in sets_in {
-        if let Some(compiled) = books.compiled.get(&set) {
-            let named = named_peers.entry(scope.clone()).or_default();
-            named.extend(compiled.named.iter().map(|(n, name)| (*n, name.clone())));
-        }
-    }
-    desired.lists = Arc::new(peers::render(view, &named_peers, &mut books.numbers));
-    let (passing_lists, passing_sets) = transition::pass(actual, &mut desired, books, &mut new);
+    let named = match before.filter(|b| b.last.sets == sets_in) {
+        Some(before) => Arc::clone(&before.last.named),
+        None => Arc::new(named_peers(&sets_in, books)),
+    };
+    let changed = match before {
+        Some(before) => peers::changed(before, view, &named, &actual.lists, &mut books.numbers),
+        None => peers::render(view, &named, &mut books.numbers).after(&actual.lists),
+    };
+    let unions = before.map(|b| &b.last.unions);
+    let (passing_sets, unions) =
+        transition::pass(actual, &mut desired, books, &mut new, changed, unions);
     let (holds, becoming_elidable) =
         elision_changes(view, old, actual, &mut desired, &slots, now_ticks);
     let device_names = devices(target, &slots, actual, &mut desired);
-    let used = Used::of(&desired, &slots, books);
-    books
-        .numbers
-        .keep(&used.ports, &used.scopes, &used.networks, &used.peers);
-    desired.names = books.numbers.names();
+    let users = Users::of(&desired, slots, unions.keys().copied());
+    desired.names = names(before, &users, actual, books);
+    books.last = Some(Last {
+        sets: sets_in,
+        named,
+        unions,
+        users,
+    });
     Rendered {
         desired,
-        passing_lists,
         passing_sets,
         holds,
         new_ranges: new.ranges,
@@ -141,10 +178,39 @@ pub(crate) fn render(
     }
 }
 
+/// The networks that say the same in both views, but for reserved addresses.
+fn same_networks<'a>(old: &HostView, new: &'a HostView) -> BTreeSet<&'a NetworkId> {
+    let same = new.networks.iter().filter(|(id, network)| {
+        let NetworkView {
+            scope,
+            subnets,
+            dhcp_servers,
+            reserved_link_local: _,
+            eui64_only,
+        } = network;
+        old.networks.get(*id).is_some_and(|old| {
+            (&old.scope, &old.subnets) == (scope, subnets)
+                && (&old.dhcp_servers, &old.eui64_only) == (dhcp_servers, eui64_only)
+        })
+    });
+    same.map(|(id, _)| id).collect()
+}
+
+fn named_peers(sets: &BTreeSet<(ScopeId, u32)>, books: &Books) -> NamedPeers {
+    let mut named_peers = NamedPeers::new();
+    for (scope, set) in sets {
+        if let Some(compiled) = books.compiled.get(set) {
+            let named = named_peers.entry(scope.clone()).or_default();
+            named.extend(compiled.named.iter().map(|(n, name)| (*n, name.clone())));
+        }
+    }
+    named_peers
+}
+
 impl Rendered {
     /// Refuses what the maps can't hold, before anything is written.
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(), String> {
-        let lists = &self.passing_lists;
+    pub(crate) fn check(&self, actual: &Contents, limits: &Limits) -> Result<(), String> {
+        let lists = &self.desired.lists;
         let entries: usize = self
             .passing_sets
             .values()
@@ -152,22 +218,12 @@ impl Rendered {
             .sum();
         let rooms = [
             (
-                lists.exact.len(),
+                most_lists(actual.lists.exact.len(), &lists.exact),
                 limits.members,
                 "addresses that rules name",
             ),
             (
-                self.desired.lists.exact.len(),
-                limits.members,
-                "addresses that rules name",
-            ),
-            (
-                lists.prefixes.len(),
-                limits.members,
-                "prefixes that rules name",
-            ),
-            (
-                self.desired.lists.prefixes.len(),
+                most_lists(actual.lists.prefixes.len(), &lists.prefixes),
                 limits.members,
                 "prefixes that rules name",
             ),
@@ -183,6 +239,14 @@ impl Rendered {
             None => Ok(()),
         }
     }
+}
+
+/// How many there are while ports switch, or afterwards.
+fn most_lists<K>(before: usize, changes: &[ListChange<K>]) -> usize {
+    let count = |state: fn(&ListChange<K>) -> bool| changes.iter().filter(|c| state(c)).count();
+    let stay = before - count(|change| change.before.is_some());
+    let passing = count(|change| change.passing.is_some());
+    stay + passing.max(count(|change| change.after.is_some()))
 }
 
 fn config(settings: &Settings, ports: usize, before: &Config, books: &Books) -> Config {
@@ -233,7 +297,7 @@ fn networks<'a>(
     view: &'a HostView,
     numbers: &mut Numbers,
     actual: &Contents,
-    desired: &mut Contents,
+    desired: &mut Desired,
 ) -> BTreeMap<&'a model::NetworkId, u32> {
     let mut of_network = BTreeMap::new();
     for (id, network) in &view.networks {
@@ -245,7 +309,6 @@ fn networks<'a>(
             .filter(|known| ***known == block);
         let block = same.cloned().unwrap_or_else(|| Arc::new(block));
         desired.networks.insert(number, block);
-        desired.reserved.extend(guard::reserved(network, number));
         of_network.insert(id, number);
     }
     of_network
@@ -257,7 +320,7 @@ fn addresses(
     record: &mut PortRecord,
     before: Option<&InForce>,
     actual: &Contents,
-    desired: &mut Contents,
+    desired: &mut Desired,
     numbers: &mut Numbers,
 ) {
     if let Some(InForce { record: old, .. }) = before {
@@ -285,7 +348,7 @@ fn elision_changes(
     view: &HostView,
     old: Option<&HostView>,
     actual: &Contents,
-    desired: &mut Contents,
+    desired: &mut Desired,
     slots: &BTreeMap<PortId, u32>,
     now_ticks: u32,
 ) -> (BTreeMap<u32, u32>, Vec<(u32, u32)>) {
@@ -315,7 +378,7 @@ fn elision_changes(
             None => {
                 let changed = before.record.set != now.record.set
                     || before.record.scope != now.record.scope
-                    || actual.lists != desired.lists
+                    || !desired.lists.is_empty()
                     || actual.config.elision != desired.config.elision;
                 (could && changed, can && changed)
             }
@@ -337,7 +400,7 @@ fn devices(
     target: &Target,
     slots: &BTreeMap<PortId, u32>,
     actual: &Contents,
-    desired: &mut Contents,
+    desired: &mut Desired,
 ) -> BTreeMap<u32, String> {
     let mut names = BTreeMap::new();
     let mut wanted: BTreeMap<u32, (&Device, u32)> = BTreeMap::new();
@@ -362,34 +425,65 @@ fn devices(
         let more = known.unwrap_or_else(|| !first.insert(low(ifindex)));
         desired.devices.insert(ifindex, DevicePlace { slot, more });
         desired.attached.insert(ifindex);
-        names.insert(ifindex, device.name.clone());
+        if !actual.attached.contains(&ifindex) {
+            names.insert(ifindex, device.name.clone());
+        }
     }
     names
 }
 
-/// Which names stay.
-struct Used {
-    ports: BTreeSet<PortId>,
+/// Who uses names, and so which stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Users {
+    slots: BTreeMap<PortId, u32>,
     scopes: BTreeSet<u32>,
     networks: BTreeSet<u32>,
-    peers: BTreeSet<u32>,
+    sets: BTreeSet<u32>,
+    unions: BTreeSet<u32>,
 }
 
-impl Used {
-    fn of(desired: &Contents, slots: &BTreeMap<PortId, u32>, books: &Books) -> Self {
+impl Users {
+    fn of(
+        desired: &Desired,
+        slots: BTreeMap<PortId, u32>,
+        unions: impl Iterator<Item = u32>,
+    ) -> Self {
         let records = desired.ports.values().map(|port| port.record);
-        let compiled = desired
-            .sets
-            .keys()
-            .filter_map(|set| books.compiled.get(set));
-        let mut peers: BTreeSet<u32> = compiled.flat_map(|set| set.named.keys().copied()).collect();
-        peers.extend(transition::unions_in(&desired.lists, &books.numbers));
         Self {
-            ports: slots.keys().cloned().collect(),
-            scopes: records.clone().map(|record| record.scope).collect(),
+            slots,
+            scopes: records.map(|record| record.scope).collect(),
             networks: desired.networks.keys().copied().collect(),
-            peers,
+            sets: desired.sets.keys().copied().collect(),
+            unions: unions.collect(),
         }
+    }
+
+    fn peers(&self, books: &Books) -> BTreeSet<u32> {
+        let compiled = self.sets.iter().filter_map(|set| books.compiled.get(set));
+        let named = compiled.flat_map(|set| set.named.keys());
+        named.chain(&self.unions).copied().collect()
+    }
+}
+
+/// Forgets the names that nothing uses any more.
+fn names(
+    before: Option<Before<'_>>,
+    users: &Users,
+    actual: &Contents,
+    books: &mut Books,
+) -> NameChange {
+    let same_users = before.is_some_and(|before| before.last.users == *users);
+    if books.numbers.take_changed() || !same_users {
+        let peers = users.peers(books);
+        let numbers = &mut books.numbers;
+        numbers.keep(&users.slots, &users.scopes, &users.networks, &peers);
+        return NameChange::between(&actual.names, &numbers.names());
+    }
+    let meta = books.numbers.meta();
+    let same = actual.names.get(&META) == Some(&meta);
+    NameChange {
+        put: (!same).then_some((META, meta)).into_iter().collect(),
+        unused: Vec::new(),
     }
 }
 

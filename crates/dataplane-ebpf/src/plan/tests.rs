@@ -2,6 +2,7 @@
 //! port is unguarded, and what passes would pass by the old or the new policy.
 
 use super::*;
+use crate::contents::Desired;
 use crate::layout::{
     PEER_ANY, PROTOCOL_ANY, SET_ALL_IS_LEAST, SET_ANY, SET_EXACT, SET_EXACT_ANY_PROTOCOL,
     SET_PREFIX, SET_PREFIX_ANY_PROTOCOL,
@@ -30,7 +31,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// The maps, as the hooks see them.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Maps {
     index: BTreeMap<u32, u32>,
     records: BTreeMap<u32, PortRecord>,
@@ -260,7 +261,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn learn(&mut self, contents: &Contents) {
+    fn learn(&mut self, contents: &Desired) {
         let addresses = contents
             .addresses
             .iter()
@@ -301,7 +302,7 @@ impl Plane {
         let rendered = render(target, old, &self.contents, &mut self.books, 1000);
         assert!(rendered.refused.is_empty(), "{:?}", rendered.refused);
         self.blocks.learn(&rendered.desired);
-        let (steps, after) = plan(&self.contents, &rendered);
+        let (steps, ending) = plan(&self.contents, &rendered);
         let mut sets = self.contents.sets.clone();
         sets.extend(rendered.passing_sets.clone());
         let count = steps.len();
@@ -316,9 +317,14 @@ impl Plane {
             self.maps.check(&self.blocks, &sets);
             each(&self.maps, numbers);
         }
+        let Rendered {
+            desired,
+            passing_sets,
+            ..
+        } = rendered;
         self.books
-            .settle(&self.contents, &rendered.passing_sets, &after);
-        self.contents = after;
+            .settle(&self.contents.sets, &passing_sets, &desired.sets);
+        self.contents.advance(desired, ending);
         self.view = Some(target.view.clone());
         count
     }
@@ -455,6 +461,40 @@ fn each_step_leaves_what_one_of_the_two_policies_permits() {
         changes > 240 && steps > 4000,
         "{changes} changes, {steps} steps"
     );
+}
+
+/// One plane renders what changes, the other one all there is, each time: the same steps, and the same maps.
+#[test]
+fn what_changes_is_all_that_differs() {
+    let mut partial = 0;
+    for first_seed in (0..200).step_by(2) {
+        let [mut whole, mut by_change] = [Plane::new(), Plane::new()];
+        let mut compiler: Option<policy::Compiler> = None;
+        let traces = (0..2).map(|n| generate::trace(first_seed + n, 400));
+        let events: Vec<Event> = traces.flat_map(|trace| trace.events).collect();
+        for (turn, inventory) in policies(&events).enumerate() {
+            // As an agent has them: what is equal is the same in memory.
+            let compiler = match &mut compiler {
+                Some(compiler) => {
+                    compiler.replace(inventory.clone());
+                    compiler
+                }
+                none => none.insert(policy::Compiler::new(inventory.clone(), generate::host())),
+            };
+            let target = Target {
+                view: compiler.view().clone(),
+                ..target(inventory, turn / 3)
+            };
+            whole.books.last = None;
+            partial += usize::from(by_change.books.last.is_some());
+            let (mut all, mut changes) = (Vec::new(), Vec::new());
+            whole.apply(&target, |maps, _| all.push(maps.clone()));
+            by_change.apply(&target, |maps, _| changes.push(maps.clone()));
+            assert!(all == changes, "from seed {first_seed}, policy {turn}");
+            assert_eq!(whole.contents, by_change.contents);
+        }
+    }
+    assert!(partial > 1_000, "{partial}");
 }
 
 #[test]

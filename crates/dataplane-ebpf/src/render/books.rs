@@ -5,6 +5,7 @@
 //! port that is judged by it.
 //! Knows nothing of: ports' records, addresses, steps.
 
+use super::Last;
 use super::sets::{self, CompiledSet, Entry, EntryKey};
 use crate::contents::{Contents, PolicyEntries, SetState, Space};
 use crate::layout::{PolicyEntry, PolicyKey, Range};
@@ -40,6 +41,8 @@ pub(crate) struct Books {
     /// packet that is being judged meets no stranger in an old place.
     resting: Resting,
     set_hand: u32,
+    /// What the last render came to. `None`: what is in force was read back.
+    pub(crate) last: Option<Last>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,6 +72,7 @@ impl Books {
             by_groups: BTreeMap::new(),
             resting: Resting::default(),
             set_hand: 1,
+            last: None,
         }
     }
 
@@ -245,9 +249,9 @@ impl Books {
     /// After an apply: what it gave up rests, and what the one before gave up is free again.
     pub(crate) fn settle(
         &mut self,
-        before: &Contents,
+        before: &BTreeMap<u32, SetState>,
         passing: &BTreeMap<u32, SetState>,
-        after: &Contents,
+        after: &BTreeMap<u32, SetState>,
     ) {
         let rested = std::mem::take(&mut self.resting);
         rested
@@ -258,10 +262,10 @@ impl Books {
             .rules
             .iter()
             .for_each(|(start, length)| self.rules.give(*start, *length));
-        let gone = |number: &u32| !after.sets.contains_key(number);
-        let all: BTreeSet<u32> = before.sets.keys().chain(passing.keys()).copied().collect();
+        let gone = |number: &u32| !after.contains_key(number);
+        let all: BTreeSet<u32> = before.keys().chain(passing.keys()).copied().collect();
         for number in all.into_iter().filter(|number| *number != 0) {
-            let set = passing.get(&number).or_else(|| before.sets.get(&number));
+            let set = passing.get(&number).or_else(|| before.get(&number));
             let set = set.expect("the number is of one of them");
             if gone(&number) {
                 self.resting.sets.insert(number);
@@ -274,7 +278,7 @@ impl Books {
                     .extend(runs.map(|(_, entry)| (entry.base, entry.count)));
                 self.compiled.remove(&number);
             } else {
-                let kept = &after.sets[&number].unions;
+                let kept = &after[&number].unions;
                 let left = set
                     .unions
                     .iter()

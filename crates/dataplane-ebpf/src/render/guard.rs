@@ -7,17 +7,18 @@
 //! one.
 
 use super::peers::octets;
+use crate::contents::{Contents, ReservedChange};
 use crate::layout::{
     MAC_DESTINATION, MAC_MORE, MAC_OWN, MacKey, NET_BROADCAST, NET_DHCP_SERVER, NetAddressKey,
     OwnKey, PORT_DHCP_SERVER, PORT_DHCP4_LISTED, PORT_DHCP6_LISTED, PORT_EUI64_ONLY,
     PORT_MORE_ADDRESSES, PORT_MORE_BROADCASTS, PORT_MORE_MACS, PORT_ROUTER, PORT_SECURITY,
     PortRecord, ReservedKey, SubnetKey,
 };
-use crate::numbers::{NetworkName, digest};
+use crate::numbers::{NetworkName, Numbers, digest};
 use model::{Family, MacAddr, NetworkId, Prefix};
-use policy::{NetworkView, OwnAddress, PortView};
+use policy::{HostView, NetworkView, OwnAddress, PortView, differing};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// What `own` and `macs` hold under one number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,15 +188,55 @@ pub(crate) fn network_block(network: &NetworkView, number: u32) -> NetworkBlock 
     block
 }
 
+/// Which link-local addresses are reserved from now on, and which no more. `old`: the view that the actual ones are
+/// of, if that is known.
 pub(crate) fn reserved(
-    network: &NetworkView,
-    number: u32,
-) -> impl Iterator<Item = ReservedKey> + '_ {
-    network
-        .reserved_link_local
-        .iter()
-        .map(move |address| ReservedKey {
-            network: number,
-            address: address.octets(),
-        })
+    old: Option<&HostView>,
+    new: &HostView,
+    actual: &Contents,
+    numbers: &mut Numbers,
+) -> ReservedChange {
+    let mut change = ReservedChange::default();
+    let Some(old) = old else {
+        let mut desired = BTreeSet::new();
+        for (id, network) in &new.networks {
+            let number = numbers.network(&network_name(id, network));
+            let addresses = network.reserved_link_local.iter();
+            desired.extend(addresses.map(|a| reserved_key(number, a)));
+        }
+        change.more.extend(desired.difference(&actual.reserved));
+        change.fewer.extend(actual.reserved.difference(&desired));
+        return change;
+    };
+    for (id, before, after) in differing(&old.networks, &new.networks) {
+        let mut numbered = |network: &NetworkView| numbers.network(&network_name(id, network));
+        let was = before.map(&mut numbered);
+        let is = after.map(&mut numbered);
+        let empty = BTreeSet::new();
+        let [before, after] = [before, after].map(|n| n.map_or(&empty, |n| &n.reserved_link_local));
+        let (gone, come): (Vec<&Ipv6Addr>, Vec<&Ipv6Addr>) = if was == is {
+            (
+                before.difference(after).collect(),
+                after.difference(before).collect(),
+            )
+        } else {
+            (before.iter().collect(), after.iter().collect())
+        };
+        change.fewer.extend(
+            was.iter()
+                .flat_map(|n| gone.iter().map(|a| reserved_key(*n, a))),
+        );
+        change.more.extend(
+            is.iter()
+                .flat_map(|n| come.iter().map(|a| reserved_key(*n, a))),
+        );
+    }
+    change
+}
+
+fn reserved_key(network: u32, address: &Ipv6Addr) -> ReservedKey {
+    ReservedKey {
+        network,
+        address: address.octets(),
+    }
 }

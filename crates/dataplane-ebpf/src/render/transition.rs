@@ -10,47 +10,72 @@
 //! A prefix that is not there stands for the longest one around it, which is.
 
 use super::books::{Books, New};
-use super::peers::{self, Lists};
-use crate::contents::{Contents, SetState, merge_sorted};
+use super::peers::{self, ChangedLists, Lists};
+use crate::contents::{Contents, Desired, ListChange, ListChanges, SetState};
 use crate::layout::{ExactKey, Peers, PrefixKey};
 use crate::numbers::Numbers;
+use policy::differing;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-/// Also fills in the desired sets.
-pub(crate) fn pass(
+/// Fills in the desired lists and sets; the sets in passing, and how many lists end in each union afterwards.
+/// `unions`: how many do now, if that is known.
+pub(super) fn pass(
     actual: &Contents,
-    desired: &mut Contents,
+    desired: &mut Desired,
     books: &mut Books,
     new: &mut New,
-) -> (Arc<Lists>, BTreeMap<u32, SetState>) {
-    let old_named = named(actual, &actual.sets, books);
-    let new_named = named(desired, &new.sets, books);
-    let passing = if actual.lists == desired.lists {
-        desired.lists = Arc::clone(&actual.lists);
-        Arc::clone(&actual.lists)
-    } else {
+    changed: ChangedLists,
+    unions: Option<&BTreeMap<u32, usize>>,
+) -> (BTreeMap<u32, SetState>, BTreeMap<u32, usize>) {
+    if !(changed.exact.is_empty() && changed.prefixes.is_none()) {
         let sides = Sides {
-            old: &old_named,
-            new: &new_named,
+            old: named(
+                actual.ports.values().map(|p| p.record.set),
+                &actual.sets,
+                books,
+            ),
+            new: named(
+                desired.ports.values().map(|p| p.record.set),
+                &new.sets,
+                books,
+            ),
         };
-        Arc::new(Lists {
-            exact: sides.exact(
-                &actual.lists.exact,
-                &desired.lists.exact,
-                &mut books.numbers,
-            ),
-            prefixes: sides.prefixes(
-                &actual.lists.prefixes,
-                &desired.lists.prefixes,
-                &mut books.numbers,
-            ),
-        })
+        let numbers = &mut books.numbers;
+        desired.lists = ListChanges {
+            exact: sides.exact(changed.exact, numbers),
+            prefixes: match &changed.prefixes {
+                Some(after) => sides.prefixes(&actual.lists.prefixes, after, numbers),
+                None => Vec::new(),
+            },
+        };
+    }
+    let before = match unions {
+        Some(known) => known.clone(),
+        None => unions_in(&actual.lists, &books.numbers),
     };
-    let stay = unions_in(&desired.lists, &books.numbers);
-    let mut pass = unions_in(&passing, &books.numbers);
-    pass.extend(unions_in(&actual.lists, &books.numbers));
-    pass.extend(stay.iter().copied());
+    let mut stay = before.clone();
+    let mut pass: BTreeSet<u32> = before.into_keys().collect();
+    let lists = &desired.lists;
+    let exact = lists.exact.iter().map(|c| (c.before, c.passing, c.after));
+    let prefixes = lists.prefixes.iter();
+    let prefixes = prefixes.map(|c| (c.before, c.passing, c.after));
+    for (before, passing, after) in exact.chain(prefixes) {
+        let [before, passing, after] =
+            [before, passing, after].map(|list| list.and_then(|l| last_union(&l, &books.numbers)));
+        pass.extend(passing.into_iter().chain(after));
+        if let Some(union) = before {
+            let count = stay
+                .get_mut(&union)
+                .expect("what is counted less was counted");
+            *count -= 1;
+            if *count == 0 {
+                stay.remove(&union);
+            }
+        }
+        if let Some(union) = after {
+            *stay.entry(union).or_default() += 1;
+        }
+    }
     let used: BTreeSet<u32> = desired.ports.values().map(|port| port.record.set).collect();
     let mut passing_sets = actual.sets.clone();
     passing_sets.append(&mut new.sets);
@@ -68,11 +93,11 @@ pub(crate) fn pass(
         }
         if used.contains(number) {
             let mut set = set.clone();
-            set.unions.retain(|union, _| stay.contains(union));
+            set.unions.retain(|union, _| stay.contains_key(union));
             desired.sets.insert(*number, set);
         }
     }
-    (passing, passing_sets)
+    (passing_sets, stay)
 }
 
 impl Books {
@@ -85,71 +110,74 @@ impl Books {
     }
 }
 
-/// The unions that lists end in.
-pub(crate) fn unions_in(lists: &Lists, numbers: &Numbers) -> BTreeSet<u32> {
-    let exact = lists.exact.iter().map(|(_, peers)| peers);
-    let prefixes = lists.prefixes.iter().map(|(_, peers)| peers);
-    let last = exact
-        .chain(prefixes)
-        .map(|peers| peers.peer[peers.peer.len() - 1]);
-    last.filter(|peer| numbers.unions().contains_key(peer))
-        .collect()
+/// The unions that lists end in, and how many do.
+fn unions_in(lists: &Lists, numbers: &Numbers) -> BTreeMap<u32, usize> {
+    let mut unions = BTreeMap::new();
+    for list in lists.exact.values().chain(lists.prefixes.values()) {
+        if let Some(union) = last_union(list, numbers) {
+            *unions.entry(union).or_default() += 1;
+        }
+    }
+    unions
 }
 
-/// The peers that the sets in force name.
-fn named(contents: &Contents, more: &BTreeMap<u32, SetState>, books: &Books) -> BTreeSet<u32> {
-    let in_force: BTreeSet<u32> = contents
-        .ports
-        .values()
-        .map(|port| port.record.set)
-        .collect();
+fn last_union(list: &Peers, numbers: &Numbers) -> Option<u32> {
+    let last = list.peer[list.peer.len() - 1];
+    numbers.unions().contains_key(&last).then_some(last)
+}
+
+/// The peers that these sets, which are in force, name.
+fn named(
+    in_force: impl Iterator<Item = u32>,
+    sets: &BTreeMap<u32, SetState>,
+    books: &Books,
+) -> BTreeSet<u32> {
+    let in_force: BTreeSet<u32> = in_force.collect();
     let mut named = BTreeSet::new();
     for number in in_force {
         if let Some(compiled) = books.compiled.get(&number) {
             named.extend(compiled.named.keys());
-        } else if let Some(set) = contents.sets.get(&number).or_else(|| more.get(&number)) {
+        } else if let Some(set) = sets.get(&number) {
             named.extend(set.all_entries().map(|(key, _)| key.peer));
         }
     }
     named
 }
 
-struct Sides<'a> {
-    old: &'a BTreeSet<u32>,
-    new: &'a BTreeSet<u32>,
+struct Sides {
+    old: BTreeSet<u32>,
+    new: BTreeSet<u32>,
 }
 
-impl Sides<'_> {
+impl Sides {
     fn exact(
         &self,
-        old: &[(ExactKey, Peers)],
-        new: &[(ExactKey, Peers)],
+        changed: Vec<(ExactKey, Option<Peers>, Option<Peers>)>,
         numbers: &mut Numbers,
-    ) -> Vec<(ExactKey, Peers)> {
-        let mut passing = Vec::with_capacity(new.len());
-        for (key, before, after) in merge_sorted(old, new) {
+    ) -> Vec<ListChange<ExactKey>> {
+        let mut changes = Vec::with_capacity(changed.len());
+        for (key, before, after) in changed {
             let empty = Peers::default();
-            let (o, n) = (before.unwrap_or(&empty), after.unwrap_or(&empty));
-            let list = if o == n {
-                *o
-            } else {
-                self.between(o, n, numbers)
-            };
-            if list != empty {
-                passing.push((*key, list));
-            }
+            let (o, n) = (before.unwrap_or(empty), after.unwrap_or(empty));
+            let list = self.between(&o, &n, numbers);
+            changes.push(ListChange {
+                key,
+                before,
+                passing: (list != empty).then_some(list),
+                after,
+            });
         }
-        passing
+        changes
     }
 
     fn prefixes(
         &self,
-        old: &[(PrefixKey, Peers)],
-        new: &[(PrefixKey, Peers)],
+        old: &BTreeMap<PrefixKey, Peers>,
+        new: &BTreeMap<PrefixKey, Peers>,
         numbers: &mut Numbers,
-    ) -> Vec<(PrefixKey, Peers)> {
-        let mut passing = Vec::with_capacity(new.len());
-        for (key, before, after) in merge_sorted(old, new) {
+    ) -> Vec<ListChange<PrefixKey>> {
+        let mut changes = Vec::new();
+        for (key, before, after) in differing(old, new) {
             let o = before.copied().unwrap_or_else(|| around(old, key));
             let n = after.copied().unwrap_or_else(|| around(new, key));
             let list = if o == n {
@@ -157,11 +185,14 @@ impl Sides<'_> {
             } else {
                 self.between(&o, &n, numbers)
             };
-            if before.is_some() || list != o {
-                passing.push((*key, list));
-            }
+            changes.push(ListChange {
+                key: *key,
+                before: before.copied(),
+                passing: (before.is_some() || list != o).then_some(list),
+                after: after.copied(),
+            });
         }
-        passing
+        changes
     }
 
     fn between(&self, o: &Peers, n: &Peers, numbers: &mut Numbers) -> Peers {
@@ -187,15 +218,15 @@ impl Sides<'_> {
 }
 
 /// The list of the longest prefix around this one.
-fn around(lists: &[(PrefixKey, Peers)], key: &PrefixKey) -> Peers {
+fn around(lists: &BTreeMap<PrefixKey, Peers>, key: &PrefixKey) -> Peers {
     for bits in (0..key.prefix_len.saturating_sub(32)).rev() {
         let outer = PrefixKey {
             prefix_len: 32 + bits,
             scope_family: key.scope_family,
             address: cut(key.address, bits),
         };
-        if let Ok(at) = lists.binary_search_by_key(&outer, |(key, _)| *key) {
-            return lists[at].1;
+        if let Some(list) = lists.get(&outer) {
+            return *list;
         }
     }
     Peers::default()
