@@ -8,6 +8,7 @@
 use crate::element::{Element, Field};
 use model::{Family, Prefix};
 use netfilter::ipset::{self, Behind, Carries, Kind, Said};
+use policy::SharedSet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ pub(crate) enum Content {
     /// `hash:ip`
     Addresses(BTreeSet<IpAddr>),
     /// `hash:net`: those of the set's family.
-    Nets(Arc<BTreeSet<Prefix>>),
+    Nets(Arc<SharedSet<Prefix>>),
     /// `hash:net`: whom rules name that ask for the same, and the rule.
     RuleNets(BTreeMap<Prefix, String>),
     /// `hash:net,port`: whom a rule names, what it asks for, and the rule.
@@ -233,8 +234,8 @@ pub(crate) fn change(
 ) -> (Vec<ipset::Element>, Vec<(ipset::Element, Said)>) {
     if let (Content::Nets(before), Content::Nets(after)) = (&old.content, &new.content) {
         // These can be large.
-        let only = |of: &BTreeSet<Prefix>, not_of: &BTreeSet<Prefix>| {
-            let nets = Arc::new(of - not_of);
+        let only = |of: &SharedSet<Prefix>, not_of: &SharedSet<Prefix>| {
+            let nets = Arc::new(of.difference(not_of).copied().collect());
             let (family, content) = (old.family, Content::Nets(nets));
             IpSet { family, content }.elements().into_iter()
         };

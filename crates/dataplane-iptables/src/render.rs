@@ -18,7 +18,7 @@ use crate::parts::{ChainName, Content, Part};
 use dataplane::Target;
 use ends::Ends;
 use model::{Elision, Family, GroupId, MacAddr, NetworkId, PortId, Prefix, ScopeId};
-use policy::{HostView, PortView};
+use policy::{HostView, PortView, SharedSet};
 use port::{NetworkInput, PortInput};
 use profile::{Groups, Peers, Profile};
 use std::borrow::Cow;
@@ -58,7 +58,7 @@ pub(crate) enum Input {
     Ethertypes(BTreeSet<u16>),
     Port(Arc<PortInput>),
     Profile(Arc<Profile>),
-    Members(Arc<BTreeSet<Prefix>>),
+    Members(Arc<SharedSet<Prefix>>),
     Ends(Ends),
     Way(Way),
 }

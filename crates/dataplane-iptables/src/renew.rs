@@ -12,7 +12,7 @@
 use crate::books::{Books, MembersName, ProfileName};
 use crate::render::profile_name;
 use model::{NetworkId, PortId, Prefix};
-use policy::{HostView, PortView, RuleView};
+use policy::{HostView, PortView, RuleView, SharedSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ struct SetChange {
     gains: bool,
 }
 
-type Members = Arc<BTreeSet<Prefix>>;
+type Members = Arc<SharedSet<Prefix>>;
 
 /// A rule, and whether its group is stateful.
 type Rules<'a> = BTreeSet<(bool, &'a RuleView)>;
@@ -176,8 +176,8 @@ impl SetChange {
         let none = Members::default();
         let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
         Self {
-            loses: !before.is_subset(after),
-            gains: !after.is_subset(before),
+            loses: before.difference(after).next().is_some(),
+            gains: after.difference(before).next().is_some(),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::finding::Finding;
 use crate::overlay::overlay;
+use crate::shared_set::SharedSet;
 use crate::view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};
 use model::{
     AddressGroupId, DeviceMatch, Family, GroupId, HostId, Inspection, Inventory, L4Match, MacAddr,
@@ -111,8 +112,8 @@ impl<'a> Interest<'a> {
 /// What rules mean: as in the view of a host that all ports are on.
 pub(crate) struct Meaning {
     pub(crate) groups: BTreeMap<GroupId, Arc<GroupView>>,
-    pub(crate) members: BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>,
-    pub(crate) address_groups: BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>>,
+    pub(crate) members: BTreeMap<(ScopeId, GroupId), Arc<SharedSet<Prefix>>>,
+    pub(crate) address_groups: BTreeMap<AddressGroupId, Arc<SharedSet<Prefix>>>,
 }
 
 pub(crate) fn meaning(inventory: &Inventory) -> Meaning {
@@ -291,7 +292,7 @@ fn rule_view(rule: &Rule) -> RuleView {
 fn members(
     inventory: &Inventory,
     interest: &Interest<'_>,
-) -> BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>> {
+) -> BTreeMap<(ScopeId, GroupId), Arc<SharedSet<Prefix>>> {
     let mut found: HashMap<(&ScopeId, &GroupId), Vec<Prefix>> = HashMap::new();
     for port in inventory.ports.values() {
         let Some(network) = inventory.networks.get(&port.network) else {
@@ -330,12 +331,17 @@ pub(crate) fn is_link_local(prefix: &Prefix) -> bool {
 fn address_groups(
     inventory: &Inventory,
     interest: &Interest<'_>,
-) -> BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>> {
+) -> BTreeMap<AddressGroupId, Arc<SharedSet<Prefix>>> {
     let wanted = interest.address_groups.iter();
     let known = wanted.filter_map(|id| inventory.address_groups.get_key_value(*id));
     known
         .filter(|(_, group)| !group.prefixes.is_empty())
-        .map(|(id, group)| (id.clone(), Arc::new(group.prefixes.clone())))
+        .map(|(id, group)| {
+            (
+                id.clone(),
+                Arc::new(group.prefixes.iter().copied().collect()),
+            )
+        })
         .collect()
 }
 
@@ -358,7 +364,7 @@ fn networks(inventory: &Inventory, interest: &Interest<'_>) -> BTreeMap<NetworkI
     views.collect()
 }
 
-pub(crate) fn network_view(network: &Network, reserved: BTreeSet<Ipv6Addr>) -> NetworkView {
+pub(crate) fn network_view(network: &Network, reserved: SharedSet<Ipv6Addr>) -> NetworkView {
     NetworkView {
         scope: network.scope.clone(),
         subnets: network.subnets.clone(),

@@ -246,10 +246,11 @@ impl Compiler {
             let known = self.view.address_groups.get(&id);
             match wanted {
                 None => drop(self.view.address_groups.remove(&id)),
-                Some(group) if known.is_some_and(|known| **known == group.prefixes) => {}
                 Some(group) => {
-                    let prefixes = Arc::new(group.prefixes.clone());
-                    self.view.address_groups.insert(id, prefixes);
+                    let prefixes = group.prefixes.iter().copied().collect();
+                    if known.is_none_or(|known| **known != prefixes) {
+                        self.view.address_groups.insert(id, Arc::new(prefixes));
+                    }
                 }
             }
         }

@@ -12,6 +12,7 @@ mod sweep;
 
 use crate::differing::{differing, touched_groups};
 use crate::prefix_set;
+use crate::shared_set::SharedSet;
 use crate::view::{GroupView, HostView, NetworkView, PeerView, PortView, RuleView};
 pub(crate) use coverage::icmp_number;
 
@@ -283,7 +284,7 @@ impl<'a> Half<'a> {
         self.groups().flat_map(|(_, group)| group.rules.values())
     }
 
-    fn set(&self, peer: &PeerView) -> Option<&'a Arc<BTreeSet<Prefix>>> {
+    fn set(&self, peer: &PeerView) -> Option<&'a Arc<SharedSet<Prefix>>> {
         match peer {
             PeerView::Any | PeerView::Prefix(_) => None,
             PeerView::Group(group) => {
@@ -425,8 +426,8 @@ impl<'a> GroupLoss<'a> {
 
 /// What is in the first of the sets only.
 fn difference(
-    one: Option<&Arc<BTreeSet<Prefix>>>,
-    other: Option<&Arc<BTreeSet<Prefix>>>,
+    one: Option<&Arc<SharedSet<Prefix>>>,
+    other: Option<&Arc<SharedSet<Prefix>>>,
 ) -> Vec<Prefix> {
     match (one, other) {
         (None, _) => Vec::new(),

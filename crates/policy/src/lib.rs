@@ -13,6 +13,7 @@ mod finding;
 mod overlay;
 mod prefix_set;
 mod reach;
+mod shared_set;
 mod view;
 
 pub use compile::compile;
@@ -28,4 +29,5 @@ pub use prefix_set::{contains, covers};
 pub use reach::{
     AddressSet, By, Changes, L4Part, L4Set, Party, Question, Reach, Who, changes, reach,
 };
+pub use shared_set::SharedSet;
 pub use view::{GroupView, HostView, NetworkView, OwnAddress, PeerView, PortView, RuleView};

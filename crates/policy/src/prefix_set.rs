@@ -2,22 +2,21 @@
 //! they are ordered by (network, length); so what covers an address stands before it, in order of
 //! length, and what is inside a prefix stands right behind it.
 
+use crate::shared_set::SharedSet;
 use model::{Family, Prefix};
-use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::ops::Bound;
 
-pub fn contains(set: &BTreeSet<Prefix>, address: IpAddr) -> bool {
+pub fn contains(set: &SharedSet<Prefix>, address: IpAddr) -> bool {
     covers(set, &Prefix::host(address))
 }
 
 /// Whether one prefix of the set covers all of this one.
-pub fn covers(set: &BTreeSet<Prefix>, wanted: &Prefix) -> bool {
+pub fn covers(set: &SharedSet<Prefix>, wanted: &Prefix) -> bool {
     let mut bound = *wanted;
     loop {
         // Whatever covers `wanted` stands at or before `bound`, and if it stands before `found`, it
         // covers `found` as well, so also what the two have in common.
-        let Some(found) = set.range(..=bound).next_back() else {
+        let Some(found) = set.last_up_to(&bound) else {
             return false;
         };
         if found.family() != wanted.family() {
@@ -32,14 +31,10 @@ pub fn covers(set: &BTreeSet<Prefix>, wanted: &Prefix) -> bool {
 
 /// The prefixes of the set inside this one, itself not counted.
 pub(crate) fn inside<'a>(
-    set: &'a BTreeSet<Prefix>,
+    set: &'a SharedSet<Prefix>,
     outer: &Prefix,
 ) -> impl Iterator<Item = &'a Prefix> + use<'a> {
-    let last = Prefix::host(outer.last());
-    let range = (Bound::Excluded(*outer), Bound::Included(last));
-    // A single address has nothing inside, and a range that excludes and includes it is none.
-    let range = (*outer != last).then(|| set.range(range));
-    range.into_iter().flatten()
+    set.between(*outer, Prefix::host(outer.last()))
 }
 
 /// The longest prefix that covers both; they are of one family.
@@ -70,7 +65,7 @@ pub(crate) fn both_families() -> Vec<Prefix> {
 mod tests {
     use super::*;
 
-    fn set(texts: &[&str]) -> BTreeSet<Prefix> {
+    fn set(texts: &[&str]) -> SharedSet<Prefix> {
         let parse = |text: &&str| text.parse().expect("a prefix");
         texts.iter().map(parse).collect()
     }

@@ -8,6 +8,7 @@
 
 use crate::differing;
 use crate::overlay::OverlayView;
+use crate::shared_set::SharedSet;
 use model::{
     AddressGroupId, DeviceMatch, Direction, Family, GroupId, L4Match, MacAddr, NetworkId, PortId,
     Prefix, Revision, RuleId, ScopeId, Settings,
@@ -28,9 +29,9 @@ pub struct HostView {
     pub groups: BTreeMap<GroupId, Arc<GroupView>>,
     /// Members of the groups that local rules name, in the scopes of the local ports with these
     /// rules; no link-local address and no short pair is in here. An absent entry has no members.
-    pub members: BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>,
+    pub members: BTreeMap<(ScopeId, GroupId), Arc<SharedSet<Prefix>>>,
     /// Address groups that local rules name. An absent entry has no prefixes.
-    pub address_groups: BTreeMap<AddressGroupId, Arc<BTreeSet<Prefix>>>,
+    pub address_groups: BTreeMap<AddressGroupId, Arc<SharedSet<Prefix>>>,
     /// `None`: the host builds no tunnels.
     pub overlay: Option<Arc<OverlayView>>,
 }
@@ -145,7 +146,7 @@ pub struct NetworkView {
     /// their lists. The ports need not be local. Empty with `eui64_only`, which needs none.
     /// A port may use the address that its own MAC derives, and what it lists, in any case; so whose
     /// they are is not in here.
-    pub reserved_link_local: Arc<BTreeSet<Ipv6Addr>>,
+    pub reserved_link_local: Arc<SharedSet<Ipv6Addr>>,
     pub eui64_only: bool,
 }
 

@@ -7,7 +7,8 @@ use model::{
     PortedProtocol, Prefix, RuleRef,
 };
 use portcullis_policy::{
-    HostView, becomes_elidable, compile, contains, elidable, permitting, stops_being_elidable,
+    HostView, SharedSet, becomes_elidable, compile, contains, elidable, permitting,
+    stops_being_elidable,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -49,7 +50,7 @@ proptest! {
             prop_assert!(members.iter().all(is_member));
         }
         for (id, prefixes) in &view.address_groups {
-            prop_assert_eq!(&**prefixes, &inventory.address_groups[id].prefixes);
+            prop_assert!(prefixes.iter().eq(&inventory.address_groups[id].prefixes));
         }
     }
 
@@ -241,7 +242,7 @@ proptest! {
     ) {
         let spread = |n: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 | n << 3));
         let prefixes = prefixes.into_iter();
-        let set: BTreeSet<Prefix> =
+        let set: SharedSet<Prefix> =
             prefixes.map(|(n, length)| Prefix::containing(spread(n), length)).collect();
         let address = spread(address);
         let expected = set.iter().any(|p| p.contains(address));

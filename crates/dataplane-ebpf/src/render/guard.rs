@@ -16,7 +16,7 @@ use crate::layout::{
 };
 use crate::numbers::{NetworkName, Numbers, digest};
 use model::{Family, MacAddr, NetworkId, Prefix};
-use policy::{HostView, NetworkView, OwnAddress, PortView, differing};
+use policy::{HostView, NetworkView, OwnAddress, PortView, SharedSet, differing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -212,8 +212,9 @@ pub(crate) fn reserved(
         let mut numbered = |network: &NetworkView| numbers.network(&network_name(id, network));
         let was = before.map(&mut numbered);
         let is = after.map(&mut numbered);
-        let empty = BTreeSet::new();
-        let [before, after] = [before, after].map(|n| n.map_or(&empty, |n| &n.reserved_link_local));
+        let empty = SharedSet::default();
+        let [before, after] =
+            [before, after].map(|n| n.map_or(&empty, |n| &*n.reserved_link_local));
         let (gone, come): (Vec<&Ipv6Addr>, Vec<&Ipv6Addr>) = if was == is {
             (
                 before.difference(after).collect(),

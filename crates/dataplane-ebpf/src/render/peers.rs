@@ -10,7 +10,7 @@ use super::{Before, Named};
 use crate::layout::{ExactKey, PEERS_PER_ADDRESS, Peers, PrefixKey};
 use crate::numbers::{Numbers, PeerName};
 use model::{Prefix, ScopeId};
-use policy::{HostView, differing};
+use policy::{HostView, SharedSet, differing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -184,7 +184,7 @@ impl Moves {
     }
 }
 
-type Set = Arc<BTreeSet<Prefix>>;
+type Set = Arc<SharedSet<Prefix>>;
 
 /// Of peers whose members can change.
 fn set<'a>(view: &'a HostView, scope: &ScopeId, peer: &PeerName) -> Option<&'a Set> {

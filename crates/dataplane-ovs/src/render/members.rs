@@ -16,13 +16,13 @@ use crate::registers::{ASKED4, ASKED6, Flag, SCOPE, TAGS, TAGS_IN_PLACE, WIDE};
 use crate::tables::Table;
 use model::{Family, GroupId, Prefix, ScopeId};
 use openflow::{Action, Field, Flow};
-use policy::{HostView, OverlayView, PeerView};
+use policy::{HostView, OverlayView, PeerView, SharedSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) type Tags = BTreeSet<u16>;
 type Lists<'a> = BTreeMap<(&'a ScopeId, Prefix), Tags>;
-type Sets = BTreeMap<(ScopeId, GroupId), Arc<BTreeSet<Prefix>>>;
+type Sets = BTreeMap<(ScopeId, GroupId), Arc<SharedSet<Prefix>>>;
 
 #[derive(Debug)]
 pub(crate) struct Members {
@@ -127,11 +127,12 @@ impl Members {
 
 /// Addresses whose membership of any group is another.
 fn changed<'a>(before: &'a Sets, after: &'a Sets) -> BTreeSet<(&'a ScopeId, Prefix)> {
-    let none = BTreeSet::new();
+    let none = SharedSet::default();
     let mut changed = BTreeSet::new();
     for ((scope, _), before, after) in policy::differing(before, after) {
         let [before, after] = [before, after].map(|set| set.map_or(&none, |set| &**set));
-        changed.extend(before.symmetric_difference(after).map(|p| (scope, *p)));
+        let either = before.difference(after).chain(after.difference(before));
+        changed.extend(either.map(|p| (scope, *p)));
     }
     changed
 }

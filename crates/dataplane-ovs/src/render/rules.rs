@@ -21,7 +21,7 @@ use crate::registers::{
 use crate::tables::Table;
 use model::{Direction, Family, GroupId, IcmpKind, L4Match, PortedProtocol, Prefix};
 use openflow::{Action, Bits, Field, Flow};
-use policy::{GroupView, PeerView, RemotePort, RuleView};
+use policy::{GroupView, PeerView, RemotePort, RuleView, SharedSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ struct Asks {
 enum Peer {
     Any,
     Prefix(Prefix),
-    Prefixes(Arc<BTreeSet<Prefix>>),
+    Prefixes(Arc<SharedSet<Prefix>>),
     Tag(u16),
 }
 

@@ -7,8 +7,7 @@
 use model::{
     Direction, Elision, Family, FlowKey, IcmpRequest, L4Match, PortId, Prefix, RuleRef, ScopeId,
 };
-use policy::{HostView, PeerView, RuleView};
-use std::collections::BTreeSet;
+use policy::{HostView, PeerView, RuleView, SharedSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use wire::{L4, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Packet};
@@ -32,7 +31,7 @@ struct PortRule {
 enum Remotes {
     Any,
     Prefix(Prefix),
-    Set(Arc<BTreeSet<Prefix>>),
+    Set(Arc<SharedSet<Prefix>>),
 }
 
 /// What a rule looks at in a packet.

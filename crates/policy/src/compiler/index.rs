@@ -3,6 +3,7 @@
 //! Knows nothing of: findings, the overlay, what a port or a group looks like in a view.
 
 use crate::compile;
+use crate::shared_set::SharedSet;
 use crate::view::{GroupView, HostView, NetworkView, PeerView, PortView};
 use model::{
     AddressGroupId, GroupId, Inventory, NetworkId, Peer, Port, PortId, Prefix, ScopeId,
@@ -105,7 +106,7 @@ enum Passage {
 }
 
 impl Passage {
-    fn pass<T: Ord>(&self, set: &mut BTreeSet<T>, thing: T) {
+    fn pass<T: Ord + Clone>(&self, set: &mut SharedSet<T>, thing: T) {
         match self {
             Passage::Came => set.insert(thing),
             Passage::Went => set.remove(&thing),
@@ -345,7 +346,7 @@ impl Index {
     pub(super) fn members(
         &mut self,
         inventory: &Inventory,
-        view: &mut BTreeMap<MembersOf, Arc<BTreeSet<Prefix>>>,
+        view: &mut BTreeMap<MembersOf, Arc<SharedSet<Prefix>>>,
         contributions: &Contributions,
     ) {
         let mut fresh = BTreeSet::new();

@@ -8,6 +8,7 @@ use super::l4::L4Set;
 use super::permits::{Permits, Permitted};
 use super::ranges::Ranges;
 use crate::compile::{self, Meaning, is_link_local, known_groups};
+use crate::shared_set::SharedSet;
 use crate::view::{PeerView, RuleView};
 use model::{Direction, Family, GroupId, Inventory, PortId, Prefix, RuleRef, ScopeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -256,7 +257,7 @@ impl<'a> Profiles<'a> {
         let meaning = &self.meaning;
         let known = self.peers.entry((scope, family, peer.clone()));
         let set = known.or_insert_with(|| {
-            let of = |set: Option<&Arc<BTreeSet<Prefix>>>| {
+            let of = |set: Option<&Arc<SharedSet<Prefix>>>| {
                 addresses::ranges(family, set.into_iter().flat_map(|set| set.iter()))
             };
             Arc::new(match peer {
