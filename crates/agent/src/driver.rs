@@ -3,10 +3,9 @@
 //! Place on the line: between the agent's core and the world.
 //!
 //! ```text
-//! watch thread, or a server's changes
-//!              --+
-//! link thread  --+--> mailbox (bounded) --> drive: step -> effects -> plane, guard, cache, log
-//! asks, signals -+                            ^------ results, after what waits in the mailbox
+//! watch thread, or a server --+
+//! link thread ----------------+--> mailbox (bounded) --> drive: step -> effects -> plane, guard, cache, log
+//! asks, signals --------------+                            ^------ results, after what waits in the mailbox
 //! ```
 //! A full mailbox makes the threads wait; the kernel then drops device messages, and the link thread
 //! lists anew. Nothing is lost for good.

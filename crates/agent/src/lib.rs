@@ -3,10 +3,9 @@
 //! Place on the line: inventory -> compile -> view -> **target** -> (the plane) -> report.
 //!
 //! ```text
-//! policy file, or server
-//!               --+                                   +--> plane
-//! devices ------+--> Event --> Agent::step --> Effect --> guard, cache, timers, log
-//! timers, asks -+        (pure, is told the time)   +--> exit
+//! policy file, or server --+                                   +--> plane
+//! devices -----------------+--> Event --> Agent::step --> Effect --> guard, cache, timers, log
+//! timers, asks ------------+        (pure, is told the time)   +--> exit
 //! ```
 //! Knows nothing of: how any plane works, the policy file's syntax, command lines, packets.
 

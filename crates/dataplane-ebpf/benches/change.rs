@@ -64,7 +64,6 @@ fn bench(members: u32, rules: u32) {
             _ => Event::InventoryChanged(change.clone()),
         };
         compile.time(|| compiler.change(change));
-        anew.time(|| policy::compile(compiler.inventory(), &host));
         whole.begin();
         let effects = step.time(|| agent.step(Duration::ZERO, event));
         let target = effects.into_iter().find_map(|effect| match effect {
@@ -76,6 +75,9 @@ fn bench(members: u32, rules: u32) {
         let report = report.unwrap_or_else(|error| panic!("{error}"));
         step.go_on(|| agent.step(Duration::ZERO, Event::Applied(report)));
         whole.end();
+    }
+    for _ in 0..=ROUNDS {
+        anew.time(|| policy::compile(compiler.inventory(), &host));
     }
     for times in [anew, compile, step, apply, whole] {
         times.print();

@@ -409,9 +409,12 @@ fn disjoint(places: impl IntoIterator<Item = Prefix>) -> Vec<Prefix> {
 
 impl<'a> GroupLoss<'a> {
     fn of(one: &'a GroupView, other: &'a GroupView) -> Self {
-        let changed = one.rules.iter();
-        let changed = changed.filter(|(id, rule)| other.rules.get(*id) != Some(*rule));
-        let mut rules: Vec<&RuleView> = changed.map(|(_, rule)| rule).collect();
+        let mut rules: Vec<&RuleView> = Vec::new();
+        if !std::ptr::eq(one, other) {
+            let changed = one.rules.iter();
+            let changed = changed.filter(|(id, rule)| other.rules.get(*id) != Some(*rule));
+            rules.extend(changed.map(|(_, rule)| rule));
+        }
         if !rules.is_empty() {
             // Rules without names are numbered: where one goes, others move up.
             let there: BTreeSet<&RuleView> = other.rules.values().collect();
