@@ -403,7 +403,8 @@ fn check_ports(inventory: &Inventory, findings: &mut Vec<Finding>) {
         check_port(inventory, id, port, findings);
         let pair = |first: &PortId| [first.clone(), id.clone()];
         let first = *macs.entry((&port.network, port.mac)).or_insert(id);
-        if first != id {
+        // A host isn't told the MACs that it doesn't need.
+        if first != id && port.mac != MacAddr::ZERO {
             findings.push(Finding::DuplicateMac {
                 network: port.network.clone(),
                 mac: port.mac,
