@@ -1,0 +1,18 @@
+//! The server's end: one task that knows what each host needs, and per connection a queue and its writer.
+//!
+//! ```text
+//! feed -> Watchers' task (Distribution) -> outbox of each host -> writer -> stream
+//!                  ^                            | too much: forgotten, and the part is asked for anew
+//!                  +---- wants its part <-------+
+//! ```
+
+mod outbox;
+mod service;
+mod table;
+mod watchers;
+
+pub use service::{ServeError, serve};
+pub use table::{HostStatus, Lag, PortReport, PortState, Report};
+pub use watchers::{Feed, Limits, Watchers};
+
+pub(crate) use table::report_message;

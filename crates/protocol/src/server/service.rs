@@ -1,0 +1,394 @@
+//! The service: who may follow, and the stream of one connection.
+
+use crate::bytes::{chunks, digest};
+use crate::ca::Signed;
+use crate::certificate;
+use crate::messages as m;
+use crate::messages::from_agent::Said as Heard;
+use crate::messages::from_server::Said;
+use crate::messages::watch_server::{Watch, WatchServer};
+use crate::server::outbox::{Closing, Next, Outbox};
+use crate::server::table;
+use crate::server::watchers::{Subscriber, Unwelcome, Watchers};
+use crate::{Instance, LARGEST_MESSAGE, VERSIONS, put, read};
+use model::{HostId, Inventory, Revision};
+use prost::Message;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, warn};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the server's certificate or key can't be used: {0}")]
+    Tls(#[source] tonic::transport::Error),
+    #[error("the watch service ended: {0}")]
+    Serve(#[source] tonic::transport::Error),
+}
+
+/// How soon a peer has to say what is due.
+const GREETING: Duration = Duration::from_secs(10);
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// On one connection: an agent has one stream.
+const STREAMS: u32 = 4;
+
+/// Until `stop` is there; agents are told, then. `authority` is the certificate of whoever signs hosts' certificates.
+pub async fn serve(
+    listener: TcpListener,
+    identity: &Signed,
+    authority: &str,
+    watchers: Watchers,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&identity.certificate, &identity.key))
+        .client_ca_root(Certificate::from_pem(authority))
+        .timeout(GREETING);
+    let service = WatchServer::new(Service {
+        watchers: watchers.clone(),
+    });
+    let service = service
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE);
+    let router = Server::builder()
+        .tls_config(tls)
+        .map_err(ServeError::Tls)?
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS)
+        .tcp_nodelay(true)
+        .add_service(service);
+    let stop = async move {
+        stop.await;
+        watchers.shutdown().await;
+    };
+    let incoming = TcpListenerStream::new(listener);
+    let served = router.serve_with_incoming_shutdown(incoming, stop).await;
+    served.map_err(ServeError::Serve)
+}
+
+struct Service {
+    watchers: Watchers,
+}
+
+#[tonic::async_trait]
+impl Watch for Service {
+    type FollowStream = ReceiverStream<Result<m::FromServer, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<m::FromAgent>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let names = names(&request);
+        let mut said = request.into_inner();
+        let hello = hello(&mut said).await?;
+        check_host(&names, &hello.host)?;
+        let version = version(&hello)?;
+        let instance = hello.instance.unwrap_or_default();
+        let subscriber = Subscriber {
+            host: HostId::from(hello.host.as_str()),
+            instance: Instance {
+                started_ms: instance.started_ms,
+                number: instance.number,
+            },
+            software: hello.software.clone(),
+            outbox: Arc::new(Outbox::new(self.watchers.shared.limits.waiting_objects)),
+        };
+        let (messages, stream) = mpsc::channel(1);
+        let revision = match self.watchers.subscribe(subscriber.clone()).await {
+            Ok(revision) => revision,
+            Err(fenced @ Unwelcome::Fenced { .. }) => {
+                // As the one that was there would be told.
+                let reason = m::ClosingReason::Fenced;
+                let why = fenced.to_string();
+                let mut writer = Writer::new(self.watchers.clone(), subscriber, messages);
+                writer.close(Closing { reason, why }).await;
+                return Ok(Response::new(ReceiverStream::new(stream)));
+            }
+            Err(not @ (Unwelcome::NotReady | Unwelcome::Stopping)) => {
+                return Err(Status::unavailable(not.to_string()));
+            }
+        };
+        let writer = Writer::new(self.watchers.clone(), subscriber.clone(), messages);
+        tokio::spawn(listen(self.watchers.clone(), subscriber, said));
+        tokio::spawn(writer.run(version, revision, hello));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Without a certificate nobody gets as far as this.
+fn names(request: &Request<Streaming<m::FromAgent>>) -> Vec<String> {
+    let certificates = request.peer_certs().unwrap_or_default();
+    let own = certificates.first();
+    own.map(|own| certificate::names(own)).unwrap_or_default()
+}
+
+async fn hello(said: &mut Streaming<m::FromAgent>) -> Result<m::Hello, Status> {
+    let first = tokio::time::timeout(GREETING, said.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("there was no hello"))??;
+    match first.and_then(|first| first.said) {
+        Some(Heard::Hello(hello)) => Ok(hello),
+        Some(Heard::Report(_)) | None => {
+            Err(Status::invalid_argument("the first message is no hello"))
+        }
+    }
+}
+
+fn check_host(names: &[String], host: &str) -> Result<(), Status> {
+    if names.iter().any(|name| name == host) {
+        return Ok(());
+    }
+    warn!(
+        host,
+        ?names,
+        "an agent said a host name that its certificate isn't for"
+    );
+    let text = format!("the certificate is for {names:?} and not for host {host:?}");
+    Err(Status::permission_denied(text))
+}
+
+/// The newest that both speak.
+fn version(hello: &m::Hello) -> Result<u32, Status> {
+    let common = hello.version_max.min(*VERSIONS.end());
+    if common >= hello.version_min.max(*VERSIONS.start()) {
+        return Ok(common);
+    }
+    let text = format!(
+        "the agent speaks versions {} to {} of the protocol, and this server {} to {}",
+        hello.version_min,
+        hello.version_max,
+        VERSIONS.start(),
+        VERSIONS.end()
+    );
+    Err(Status::failed_precondition(text))
+}
+
+/// What the agent says after hello, until it says no more.
+async fn listen(watchers: Watchers, subscriber: Subscriber, mut said: Streaming<m::FromAgent>) {
+    let closing = subscriber.outbox.closed();
+    tokio::pin!(closing);
+    loop {
+        let heard = tokio::select! {
+            heard = said.message() => heard,
+            _ = &mut closing => break,
+        };
+        let report = match heard {
+            Ok(Some(m::FromAgent {
+                said: Some(Heard::Report(report)),
+            })) => table::report(report),
+            Ok(Some(_)) => None,
+            Ok(None) | Err(_) => break,
+        };
+        let Some(report) = report else {
+            let host = &subscriber.host;
+            warn!(%host, "an agent's message can't be read: it is left out");
+            continue;
+        };
+        watchers.report(&subscriber, report).await;
+    }
+    watchers.gone(&subscriber).await;
+    // The writer, if it still waits.
+    let reason = m::ClosingReason::Unspecified;
+    subscriber.outbox.close(reason, "the agent says no more");
+}
+
+struct Writer {
+    watchers: Watchers,
+    subscriber: Subscriber,
+    messages: mpsc::Sender<Result<m::FromServer, Status>>,
+    sequence: u64,
+}
+
+/// The agent doesn't take what is sent, or isn't there any more.
+struct Gone;
+
+impl Writer {
+    fn new(
+        watchers: Watchers,
+        subscriber: Subscriber,
+        messages: mpsc::Sender<Result<m::FromServer, Status>>,
+    ) -> Self {
+        Self {
+            watchers,
+            subscriber,
+            messages,
+            sequence: 0,
+        }
+    }
+
+    async fn run(mut self, version: u32, revision: Revision, hello: m::Hello) {
+        let welcome = Said::Welcome(m::Welcome {
+            version,
+            server: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
+            revision: Some(put::revision(revision)),
+        });
+        let mut known = Known::of(hello);
+        let mut ended = self.say(welcome).await;
+        while let Ok(()) = ended {
+            ended = match self.subscriber.outbox.next().await {
+                Next::WantsPart => self.sync(known.take()).await,
+                Next::Part(part) => self.tell(*part).await,
+                Next::Change(change) => {
+                    let revision = change.revision;
+                    let change = Said::Change(m::Change {
+                        revision: Some(put::revision(revision)),
+                        objects: put::objects(change).encode_to_vec(),
+                    });
+                    self.say_up_to(revision, change).await
+                }
+                Next::Progress(revision) => self.progress(revision).await,
+                Next::Close(closing) => {
+                    self.close(closing).await;
+                    Err(Gone)
+                }
+            };
+        }
+        self.watchers.gone(&self.subscriber).await;
+        let why = "the stream has ended";
+        self.subscriber
+            .outbox
+            .close(m::ClosingReason::Unspecified, why);
+        debug!(host = %self.subscriber.host, "an agent's stream has ended");
+    }
+
+    /// A part takes memory until it is sent: so few at the same time, and not for long.
+    async fn sync(&mut self, known: Option<Known>) -> Result<(), Gone> {
+        let watchers = self.watchers.clone();
+        let shared = &watchers.shared;
+        let outbox = Arc::clone(&self.subscriber.outbox);
+        let _permit = tokio::select! {
+            permit = shared.parts.acquire() => permit.expect("it is never closed"),
+            closing = outbox.closed() => {
+                self.close(closing).await;
+                return Err(Gone);
+            }
+        };
+        self.watchers.make_part(&self.subscriber).await;
+        let part = match outbox.part().await {
+            Next::Part(part) => *part,
+            Next::Close(closing) => {
+                self.close(closing).await;
+                return Err(Gone);
+            }
+            Next::WantsPart | Next::Change(_) | Next::Progress(_) => {
+                unreachable!("a part was asked for")
+            }
+        };
+        match known.map_or(Start::Anew, |known| known.start(&part)) {
+            Start::Anew => {}
+            Start::AsItIs => return self.progress(part.revision).await,
+            Start::Elsewhere(why) => {
+                self.end(Status::unavailable(why)).await;
+                return Err(Gone);
+            }
+        }
+        let told = tokio::time::timeout(shared.limits.part, self.tell(part)).await;
+        told.unwrap_or_else(|_| {
+            let host = &self.subscriber.host;
+            warn!(%host, "an agent didn't take its policy in time: its connection is closed");
+            Err(Gone)
+        })
+    }
+
+    async fn tell(&mut self, part: Inventory) -> Result<(), Gone> {
+        let revision = part.revision;
+        let host = &self.subscriber.host;
+        let table = &self.watchers.shared.table;
+        table.update(host, |status| status.resyncs += 1);
+        self.say(Said::Begin(m::Begin {
+            revision: Some(put::revision(revision)),
+        }))
+        .await?;
+        let mut said = 0;
+        for chunk in chunks(part) {
+            self.say(Said::Chunk(chunk)).await?;
+            said += 1;
+        }
+        let end = Said::End(m::End { chunks: said });
+        self.say_up_to(revision, end).await
+    }
+
+    async fn progress(&mut self, revision: Revision) -> Result<(), Gone> {
+        let progress = Said::Progress(m::Progress {
+            revision: Some(put::revision(revision)),
+        });
+        self.say_up_to(revision, progress).await
+    }
+
+    async fn close(&mut self, closing: Closing) {
+        let closing = m::Closing {
+            reason: closing.reason.into(),
+            why: closing.why,
+        };
+        // It is closed whether it hears that or not.
+        let _ = self.say(Said::Closing(closing)).await;
+    }
+
+    async fn say_up_to(&mut self, revision: Revision, said: Said) -> Result<(), Gone> {
+        self.say(said).await?;
+        let host = &self.subscriber.host;
+        let table = &self.watchers.shared.table;
+        table.update(host, |status| status.sent = Some(revision));
+        Ok(())
+    }
+
+    async fn say(&mut self, said: Said) -> Result<(), Gone> {
+        self.sequence += 1;
+        let message = m::FromServer {
+            sequence: self.sequence,
+            said: Some(said),
+        };
+        let limit = self.watchers.shared.limits.message;
+        let sent = tokio::time::timeout(limit, self.messages.send(Ok(message))).await;
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+
+    async fn end(&mut self, status: Status) {
+        let limit = self.watchers.shared.limits.message;
+        // The same.
+        let _ = tokio::time::timeout(limit, self.messages.send(Err(status))).await;
+    }
+}
+
+/// What the agent says it has.
+struct Known {
+    revision: Option<Revision>,
+    digest: Vec<u8>,
+}
+
+enum Start {
+    /// With all of the part.
+    Anew,
+    /// It has just this.
+    AsItIs,
+    /// It has what this server hasn't got yet.
+    Elsewhere(String),
+}
+
+impl Known {
+    fn of(hello: m::Hello) -> Option<Self> {
+        Some(Self {
+            revision: read::revision(hello.revision),
+            digest: hello.digest,
+        })
+    }
+
+    fn start(self, part: &Inventory) -> Start {
+        let Some(revision) = self.revision else {
+            return Start::Anew;
+        };
+        if revision > part.revision {
+            let now = part.revision;
+            return Start::Elsewhere(format!("this server is at {now}, behind {revision}"));
+        }
+        let is_same = revision.epoch == part.revision.epoch && self.digest == digest(part);
+        if is_same { Start::AsItIs } else { Start::Anew }
+    }
+}
