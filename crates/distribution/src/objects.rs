@@ -47,8 +47,11 @@ impl Objects {
         let ids: BTreeSet<&NetworkId> = old.networks.keys().chain(new.networks.keys()).collect();
         for id in ids {
             let (before, after) = (old.networks.get(id), new.networks.get(id));
-            if before != after {
+            if before.is_some() != after.is_some() {
                 self.networks.insert(id.clone());
+            }
+            // Its ports as such, that is: members are told by their groups.
+            if before.copied().unwrap_or_default() != after.copied().unwrap_or_default() {
                 self.ports.extend(index.ports_in(id).cloned());
             }
         }

@@ -224,3 +224,13 @@ fn many_groups_are_as_many_as_to_the_compiler() {
         assert_eq!(told, if groups > policy::SHORT { groups } else { 0 });
     }
 }
+
+#[test]
+fn a_part_costs_what_is_in_it() {
+    let mut cloud = Cloud::new();
+    let before = cloud.0.work().objects;
+    let part = cloud.0.subscribe(&host_id(150));
+    // Its ports, the host, which isn't known, their network and their group.
+    assert_eq!(cloud.0.work().objects - before, PORTS_PER_HOST + 3);
+    assert_eq!((part.ports.len(), part.groups.len()), (PORTS_PER_HOST, 1));
+}

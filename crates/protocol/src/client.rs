@@ -161,20 +161,20 @@ impl From<Status> for End {
     fn from(status: Status) -> Self {
         // The text alone leaves out what the transport found.
         let cause = std::error::Error::source(&status).map(chain);
-        let code = status.code();
-        let text = status.message();
-        match cause {
-            Some(cause) => End::Lost(format!("{code}: {text}: {cause}")),
-            None => End::Lost(format!("{code}: {text}")),
-        }
+        let text = cause.unwrap_or_else(|| status.message().to_owned());
+        End::Lost(format!("{}: {text}", status.code()))
     }
 }
 
+/// Errors with what caused them. Some say that themselves.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
-        text = format!("{text}: {error}");
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
         next = error.source();
     }
     text
