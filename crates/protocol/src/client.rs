@@ -486,10 +486,9 @@ fn closed(closing: m::Closing) -> End {
     let why = format!("closed by the server: {}", closing.why);
     match closing.reason() {
         m::ClosingReason::Fenced => End::Fenced(closing.why),
-        m::ClosingReason::Replaced
-        | m::ClosingReason::Slow
-        | m::ClosingReason::Shutdown
-        | m::ClosingReason::Unspecified => End::Lost(why),
+        m::ClosingReason::Replaced | m::ClosingReason::Shutdown | m::ClosingReason::Unspecified => {
+            End::Lost(why)
+        }
     }
 }
 

@@ -175,7 +175,7 @@ async fn o6_what_is_out_of_order_ends_the_connection_and_changes_nothing() {
     };
     // In order, to see that these tests could fail.
     let closing = Said::Closing(m::Closing {
-        reason: m::ClosingReason::Slow.into(),
+        reason: m::ClosingReason::Shutdown.into(),
         why: "enough".to_owned(),
     });
     let good = vec![change(7, "c"), progress(1, 9), change(10, "d"), closing];

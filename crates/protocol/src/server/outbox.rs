@@ -18,6 +18,8 @@ struct Waiting {
     /// What the host has, or is being sent, isn't what the changes are based on.
     is_stale: bool,
     part: Option<Inventory>,
+    /// It was here, and is forgotten: whoever waits for it has to ask again.
+    is_part_lost: bool,
     /// Merged, as far as that can be said in one.
     changes: VecDeque<InventoryChange>,
     progress: Option<Revision>,
@@ -45,6 +47,7 @@ impl Outbox {
             waiting: Mutex::new(Waiting {
                 is_stale: true,
                 part: None,
+                is_part_lost: false,
                 changes: VecDeque::new(),
                 progress: None,
                 closing: None,
@@ -58,6 +61,7 @@ impl Outbox {
     pub(crate) fn put_part(&self, part: Inventory) {
         self.update(|waiting| {
             waiting.is_stale = false;
+            waiting.is_part_lost = false;
             waiting.changes.clear();
             waiting.progress = None;
             waiting.part = Some(part);
@@ -111,7 +115,7 @@ impl Outbox {
         }
     }
 
-    /// The part that was asked for, or the end.
+    /// The part that was asked for, or that it has to be asked for again, or the end.
     pub(crate) async fn part(&self) -> Next {
         loop {
             let news = self.news.notified();
@@ -122,6 +126,9 @@ impl Outbox {
                 }
                 if let Some(part) = waiting.part.take() {
                     return Next::Part(Box::new(part));
+                }
+                if std::mem::take(&mut waiting.is_part_lost) {
+                    return Next::WantsPart;
                 }
             }
             news.await;
@@ -179,7 +186,7 @@ impl Waiting {
 
     fn forget(&mut self) {
         self.is_stale = true;
-        self.part = None;
+        self.is_part_lost |= self.part.take().is_some();
         self.changes.clear();
         self.progress = None;
     }
@@ -263,6 +270,7 @@ mod tests {
         check(
             |outbox| {
                 outbox.put_part(Inventory::default());
+                assert!(matches!(outbox.waiting().take(), Some(Next::Part(_))));
                 let too_much = ["a", "b", "c", "d"].map(|id| outbox.put_change(gone(id, 1)));
                 assert_eq!(too_much, [false, false, false, true]);
                 outbox.put_progress(Revision {
@@ -294,5 +302,16 @@ mod tests {
             },
             &["close first"],
         );
+    }
+
+    /// Else whoever waits for it would wait forever, and others for him.
+    #[tokio::test]
+    async fn a_part_that_is_forgotten_has_to_be_asked_for_again() {
+        let outbox = Outbox::new(1);
+        outbox.put_part(Inventory::default());
+        assert!(outbox.put_change(gone("a", 1)));
+        assert!(matches!(outbox.part().await, Next::WantsPart));
+        outbox.put_part(Inventory::default());
+        assert!(matches!(outbox.part().await, Next::Part(_)));
     }
 }

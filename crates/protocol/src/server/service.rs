@@ -226,7 +226,10 @@ impl Writer {
             server: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
             revision: Some(put::revision(revision)),
         });
-        let mut known = Known::of(hello);
+        let mut known = Some(Known {
+            revision: read::revision(hello.revision),
+            digest: hello.digest,
+        });
         let mut ended = self.say(welcome).await;
         while let Ok(()) = ended {
             ended = match self.subscriber.outbox.next().await {
@@ -267,15 +270,17 @@ impl Writer {
                 return Err(Gone);
             }
         };
-        self.watchers.make_part(&self.subscriber).await;
-        let part = match outbox.part().await {
-            Next::Part(part) => *part,
-            Next::Close(closing) => {
-                self.close(closing).await;
-                return Err(Gone);
-            }
-            Next::WantsPart | Next::Change(_) | Next::Progress(_) => {
-                unreachable!("a part was asked for")
+        let part = loop {
+            self.watchers.make_part(&self.subscriber).await;
+            match outbox.part().await {
+                Next::Part(part) => break *part,
+                // So much has changed meanwhile.
+                Next::WantsPart => {}
+                Next::Close(closing) => {
+                    self.close(closing).await;
+                    return Err(Gone);
+                }
+                Next::Change(_) | Next::Progress(_) => unreachable!("a part was asked for"),
             }
         };
         match known.map_or(Start::Anew, |known| known.start(&part)) {
@@ -373,13 +378,6 @@ enum Start {
 }
 
 impl Known {
-    fn of(hello: m::Hello) -> Option<Self> {
-        Some(Self {
-            revision: read::revision(hello.revision),
-            digest: hello.digest,
-        })
-    }
-
     fn start(self, part: &Inventory) -> Start {
         let Some(revision) = self.revision else {
             return Start::Anew;
