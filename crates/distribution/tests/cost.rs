@@ -234,3 +234,41 @@ fn a_part_costs_what_is_in_it() {
     assert_eq!(cloud.0.work().objects - before, PORTS_PER_HOST + 3);
     assert_eq!((part.ports.len(), part.groups.len()), (PORTS_PER_HOST, 1));
 }
+
+/// Of an address that two hosts have, each is told all groups; and that they exist, whoever else is in them.
+#[test]
+fn groups_of_a_shared_address_come_along() {
+    let mut inventory = Inventory::default();
+    let mut network = network();
+    network.vni = Some(1);
+    inventory.networks.insert(network.id.clone(), network);
+    let host = Host {
+        id: host_id(0),
+        tunnel_address: Some(Ipv4Addr::LOCALHOST.into()),
+        peer_trust: PeerTrust::Tag,
+        settings: Settings::default(),
+    };
+    inventory.hosts.insert(host.id.clone(), host);
+    let lonely = SecurityGroup {
+        tag: None,
+        ..group("lonely")
+    };
+    inventory.groups.insert(lonely.id.clone(), lonely);
+    let own = port(0, 0, &[]);
+    let mut same = Port {
+        fixed_addresses: own.fixed_addresses.clone(),
+        ..port(1, 0, &[])
+    };
+    for port in [own, same.clone(), port(1, 1, &["lonely"])] {
+        inventory.ports.insert(port.id.clone(), port);
+    }
+    let mut distribution = Distribution::default();
+    distribution.replace(inventory);
+    let mut part = distribution.subscribe(&host_id(0));
+    assert!(part.groups.is_empty());
+    same.groups.insert("lonely".into());
+    let mut messages = distribution.change(put_port(same));
+    part.change(messages.remove(&host_id(0)).expect("it is news"));
+    assert_eq!(part, distribution.subscribe(&host_id(0)));
+    assert_eq!(part.groups.len(), 1);
+}
