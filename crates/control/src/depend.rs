@@ -1,0 +1,91 @@
+//! What stands in for locks: conditions on what a decision has seen, and marks for those who decide otherwise.
+//!
+//! ```text
+//! rule ---depends on--> group:  when the group is this one;  writes mark/group/G
+//! who deletes the group:        when mark/group/G is as it was seen;  the mark goes with the group
+//! ```
+//! So those who depend don't hinder each other, and either the deletion or the dependence is decided anew.
+
+use crate::ids::Moment;
+use crate::records::{self, Kept};
+use crate::refused::Refused;
+use crate::state::{State, Stored};
+use store::{Condition, Key, Transaction};
+
+/// The object is there, and who wants to delete it learns of us.
+pub(crate) fn on<T: Kept>(transaction: Transaction, on: &Stored<T>, now: &Moment) -> Transaction {
+    let mark = records::mark(T::KIND, &on.path());
+    write_mark(same(transaction, on), mark, now)
+}
+
+/// The object is there still.
+pub(crate) fn same<T: Kept>(transaction: Transaction, object: &Stored<T>) -> Transaction {
+    transaction.when(Condition::SameIncarnation {
+        key: object.key(),
+        created: object.created,
+    })
+}
+
+/// Nobody has written the object since.
+pub(crate) fn unchanged<T: Kept>(transaction: Transaction, object: &Stored<T>) -> Transaction {
+    transaction.when(Condition::Unchanged {
+        key: object.key(),
+        modified: object.modified,
+    })
+}
+
+/// Nobody has written the mark since.
+pub(crate) fn unmarked(transaction: Transaction, state: &State, mark: Key) -> Transaction {
+    transaction.when(match state.marked(&mark) {
+        Some(seen) => Condition::Unchanged {
+            key: mark,
+            modified: seen.modified,
+        },
+        None => Condition::Absent(mark),
+    })
+}
+
+pub(crate) fn write_mark(transaction: Transaction, mark: Key, now: &Moment) -> Transaction {
+    transaction.put(mark, now.at.to_string().into_bytes())
+}
+
+/// Deletes the object with its mark, if nobody came to depend on it.
+pub(crate) fn delete<T: Kept>(
+    transaction: Transaction,
+    state: &State,
+    object: &Stored<T>,
+) -> Transaction {
+    let mark = records::mark(T::KIND, &object.path());
+    unmarked(unchanged(transaction, object), state, mark.clone())
+        .delete(object.key())
+        .delete(mark)
+}
+
+/// What `If-Match` asks, where it was asked.
+pub(crate) fn revision_is(wanted: Option<u64>, current: u64) -> Result<(), Refused> {
+    match wanted {
+        Some(wanted) if wanted != current => Err(Refused::RevisionConstraint { wanted, current }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A bulk request that one transaction can't hold is refused whole.
+pub(crate) fn fits(transaction: Transaction) -> Result<Transaction, Refused> {
+    match transaction.check_size() {
+        Ok(()) => Ok(transaction),
+        Err(what) => Err(Refused::TooMany(what.to_string())),
+    }
+}
+
+/// The most objects of one bulk request.
+const MOST_OBJECTS: usize = 100;
+
+pub(crate) fn bulk<T>(field: &'static str, new: &[T]) -> Result<(), Refused> {
+    match new.len() {
+        0 => Err(Refused::input(field, "there is none")),
+        1..=MOST_OBJECTS => Ok(()),
+        count => Err(Refused::TooMany(format!(
+            "{count} objects; at most {MOST_OBJECTS} are possible"
+        ))),
+    }
+}

@@ -1,0 +1,33 @@
+//! Names for new objects, and the time that they get: what a decision needs and mustn't ask the world for.
+
+use crate::objects::Seconds;
+use std::time::{SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// When a decision is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub at: Seconds,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            at: since.map_or(0, |since| since.as_secs()),
+        }
+    }
+}
+
+/// A name that nobody has had.
+pub fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// Whether text from outside may be an id: what else there is has no object.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}

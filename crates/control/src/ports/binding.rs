@@ -1,0 +1,135 @@
+//! On which host a port is: admins say.
+//!
+//! Knows nothing of: whether there is such a host, or a device.
+
+use crate::caller::Caller;
+use crate::checks;
+use crate::groups::checked_text;
+use crate::hosts;
+use crate::objects::{Binding, Device};
+use crate::refused::Refused;
+use std::collections::BTreeMap;
+
+/// `None`: as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedBinding {
+    /// Empty: none.
+    pub host: Option<String>,
+    pub device: Option<Device>,
+    /// With what isn't said of the device there.
+    pub profile: Option<BTreeMap<String, String>>,
+    pub vnic_type: Option<String>,
+}
+
+pub(super) const USUAL_VNIC: &str = "normal";
+/// As the kernel's, with room for a pattern.
+const MOST_DEVICE_NAME: usize = 15;
+const MOST_PROFILE: usize = 32;
+
+impl AskedBinding {
+    /// `action`: `create_port`.
+    pub(super) fn of(
+        &self,
+        before: Option<&Binding>,
+        who: &Caller,
+        action: &str,
+    ) -> Result<Option<Binding>, Refused> {
+        self.allowed(who, action)?;
+        let host = match (self.host.as_deref(), before) {
+            (Some(""), _) => return Ok(None),
+            (Some(host), _) => hosts::host_id(host)?,
+            (None, Some(before)) => before.host.clone(),
+            (None, None) => return self.without_host(),
+        };
+        let moves = before.is_none_or(|before| before.host != host);
+        let before = before.cloned();
+        let device = match &self.device {
+            Some(device) => Some(checked(device)?.clone()),
+            // One host's device says nothing about another's.
+            None if moves => None,
+            None => before.as_ref().and_then(|before| before.device.clone()),
+        };
+        let profile = match &self.profile {
+            Some(profile) => checked_profile(profile)?.clone(),
+            None => before
+                .as_ref()
+                .map(|b| b.profile.clone())
+                .unwrap_or_default(),
+        };
+        let vnic_type = match &self.vnic_type {
+            Some(vnic) => checked_text("binding:vnic_type", vnic)?,
+            None => before.map_or_else(|| USUAL_VNIC.to_owned(), |before| before.vnic_type),
+        };
+        Ok(Some(Binding {
+            host,
+            device,
+            profile,
+            vnic_type,
+        }))
+    }
+
+    fn allowed(&self, who: &Caller, action: &str) -> Result<(), Refused> {
+        let usual = self.vnic_type.as_deref().is_none_or(|v| v == USUAL_VNIC);
+        let allow =
+            |asked: bool, attribute| checks::allow(!asked || who.is_admin(), action, attribute);
+        allow(self.host.is_some(), "binding:host_id")?;
+        allow(
+            self.profile.is_some() || self.device.is_some(),
+            "binding:profile",
+        )?;
+        allow(!usual, "binding:vnic_type")
+    }
+
+    fn without_host(&self) -> Result<Option<Binding>, Refused> {
+        let profile = self.profile.as_ref().is_some_and(|p| !p.is_empty());
+        match profile || self.device.is_some() {
+            true => Err(Refused::input(
+                "binding:profile",
+                "the port has no binding:host_id",
+            )),
+            false => Ok(None),
+        }
+    }
+}
+
+fn checked(device: &Device) -> Result<&Device, Refused> {
+    let fine = match device {
+        Device::Mac => true,
+        Device::Name(name) => is_device_name(name) && !name.contains('*'),
+        Device::Pattern(pattern) => is_device_name(pattern),
+        Device::InterfaceId(id) => (1..=255).contains(&id.len()) && is_plain(id),
+    };
+    match fine {
+        true => Ok(device),
+        false => Err(Refused::input(
+            "binding:profile",
+            "it names no possible device",
+        )),
+    }
+}
+
+fn is_device_name(name: &str) -> bool {
+    (1..=MOST_DEVICE_NAME).contains(&name.len())
+        && is_plain(name)
+        && !name.contains(['/', ':'])
+        && !matches!(name, "." | "..")
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'))
+}
+
+fn checked_profile(
+    profile: &BTreeMap<String, String>,
+) -> Result<&BTreeMap<String, String>, Refused> {
+    if profile.len() > MOST_PROFILE {
+        let why = format!("at most {MOST_PROFILE} entries are possible");
+        return Err(Refused::input("binding:profile", why));
+    }
+    for (key, value) in profile {
+        checked_text("binding:profile", key)?;
+        checked_text("binding:profile", value)?;
+    }
+    Ok(profile)
+}

@@ -1,0 +1,88 @@
+//! For records: nouns of `model`, which don't serialize themselves, as the text that people write for them.
+
+use model::{
+    AddressGroupId, Direction, Family, GroupId, HostId, MacAddr, NetworkId, PortId, Prefix,
+    ProjectId, RuleId, ScopeId,
+};
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
+use std::fmt;
+
+/// What has a text, and can be had from it.
+pub(crate) trait Text: Sized + fmt::Display {
+    fn read(text: &str) -> Option<Self>;
+}
+
+macro_rules! ids {
+    ($($id:ident),+) => {$(
+        impl Text for $id {
+            fn read(text: &str) -> Option<Self> { Some(Self::from(text)) }
+        }
+    )+};
+}
+ids!(
+    AddressGroupId,
+    GroupId,
+    HostId,
+    NetworkId,
+    PortId,
+    ProjectId,
+    RuleId,
+    ScopeId
+);
+
+impl Text for Prefix {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Text for MacAddr {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Text for Direction {
+    fn read(text: &str) -> Option<Self> {
+        Direction::BOTH.into_iter().find(|d| d.to_string() == text)
+    }
+}
+
+impl Text for Family {
+    fn read(text: &str) -> Option<Self> {
+        Family::BOTH.into_iter().find(|f| f.to_string() == text)
+    }
+}
+
+pub(crate) fn serialize<T: Text, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+pub(crate) fn deserialize<'de, T: Text, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    read(&String::deserialize(from)?)
+}
+
+fn read<T: Text, E: Error>(text: &str) -> Result<T, E> {
+    T::read(text).ok_or_else(|| E::custom(format_args!("unexpected text {text:?}")))
+}
+
+/// Sets of them, as lists.
+pub(crate) mod set {
+    use super::{Text, read};
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::collections::BTreeSet;
+
+    pub(crate) fn serialize<T: Text, S: Serializer>(
+        values: &BTreeSet<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, T: Text + Ord, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeSet<T>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| read(text)).collect()
+    }
+}
