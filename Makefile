@@ -10,8 +10,11 @@ RELEASE := target/release/portcullis
 # `make test-vm` runs.
 BUILD_PACKAGES := gcc libc6-dev make pkg-config clang libelf-dev zlib1g-dev protobuf-compiler libprotobuf-dev
 RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack openvswitch-switch
-TEST_PACKAGES  := procps firewalld dbus-daemon etcd-server
+TEST_PACKAGES  := procps firewalld dbus-daemon etcd-server python3-venv
 VM_PACKAGES    := qemu-system-x86 busybox-static
+
+# The clients that drive the API in its tests, from PyPI.
+CLIENTS := openstacksdk==4.22.0 python-openstackclient==10.5.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test setup-vm build demo test lint bench install test-vm soak fuzz clean root
@@ -24,6 +27,7 @@ setup: ## Install the Debian packages that are missing
 
 setup-test:
 	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
+	@tools/venv target/venv $(CLIENTS)
 
 setup-vm:
 	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(VM_PACKAGES)

@@ -1,0 +1,72 @@
+//! The REST API: OpenStack Networking (Neutron) v2.0, as far as it concerns security groups.
+//!
+//! Place on the line: **request -> use case** -> store commit.
+//!
+//! ```text
+//! connection (server) -> route, identity, body: all bounded (front) -> tables (attribute, kinds) -> control
+//!                                                answer, request id, audit line <-------- the copy <--'
+//! ```
+//! The one crate that knows Neutron's JSON. Everything that is said of an attribute (who may give it, of which shape
+//! it is, whether lists are filtered by it) is said once, in a table of `resources`; requests are checked by it,
+//! answers made of it, and so is the OpenAPI document.
+//!
+//! Invariants: every answer has a request id; every refusal is a `NeutronError`; a change that has begun goes on when
+//! its client has gone.
+//! Knows nothing of: what is refused (that is `control`), hosts' connections, planes.
+
+#![forbid(unsafe_code)]
+
+mod attribute;
+mod audit;
+mod body;
+mod extensions;
+mod fault;
+mod front;
+mod identity;
+mod json;
+mod kinds;
+mod openapi;
+mod query;
+mod resources;
+mod routes;
+mod serve;
+mod server;
+mod times;
+
+pub use audit::Audit;
+pub use front::{Api, Limits, router};
+pub use identity::{
+    Identity, Keystone, KeystoneError, KeystoneSettings, NotLoopback, Tokens, TokensError,
+};
+pub use openapi::document;
+pub use server::{Bounds, TlsError, serve, tls};
+
+use model::{HostId, PortId};
+
+/// What hosts have told, as far as the API shows it.
+pub trait Enforcement: Send + Sync {
+    fn port(&self, port: &PortId) -> PortStatus;
+    fn host_is_alive(&self, host: &HostId) -> bool;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortStatus {
+    /// On no host, or its host has not said that it enforces the port's policy.
+    Down,
+    Active,
+    /// Its host can't enforce its policy.
+    Error,
+}
+
+/// Where no host tells anything.
+pub struct NothingEnforced;
+
+impl Enforcement for NothingEnforced {
+    fn port(&self, _: &PortId) -> PortStatus {
+        PortStatus::Down
+    }
+
+    fn host_is_alive(&self, _: &HostId) -> bool {
+        false
+    }
+}

@@ -1,0 +1,275 @@
+//! Ports: the network cards of VMs.
+
+use super::{
+    CREATED_AT, DESCRIPTION, ID, NAMED, PROJECT, REVISION, TAGS, TENANT, UPDATED_AT, not_in_table,
+    said, texts,
+};
+use crate::PortStatus;
+use crate::attribute::{Attribute, ID_OR_NULL, NAME, Shape, TEXT_OR_NULL, shown};
+use crate::body::Body;
+use crate::fault::Fault;
+use crate::kinds::{Change, Table, View};
+use control::objects::{Binding, Device, FixedAddress, Pair, Port};
+use control::{AskedAddress, AskedBinding, AskedPair, Control, NewPort, PortPatch, Stored};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+pub(crate) static TABLE: Table = Table {
+    path: "ports",
+    one: "port",
+    many: "ports",
+    says: "Ports: the network cards of VMs",
+    attributes: &[
+        ID,
+        NAMED,
+        DESCRIPTION,
+        PROJECT,
+        TENANT,
+        shown("network_id", Shape::Id, "").required(),
+        shown("admin_state_up", Shape::Flag, "").given().changed(),
+        shown(
+            "status",
+            Shape::OneOf(&["ACTIVE", "DOWN", "ERROR"]),
+            "ACTIVE: its policy is enforced",
+        ),
+        shown("mac_address", NAME, "").given().changed(),
+        shown("fixed_ips", Shape::List(&Shape::Record(FIXED)), "")
+            .given()
+            .changed()
+            .unfiltered(),
+        shown("device_id", NAME, "").given().changed(),
+        shown("device_owner", NAME, "").given().changed(),
+        shown(
+            "security_groups",
+            Shape::List(&Shape::Id),
+            "The default group by itself",
+        )
+        .given()
+        .changed(),
+        shown(
+            "allowed_address_pairs",
+            Shape::List(&Shape::Record(PAIR)),
+            "",
+        )
+        .given()
+        .changed()
+        .unfiltered(),
+        shown("port_security_enabled", Shape::Flag, "")
+            .given()
+            .changed(),
+        shown("binding:host_id", NAME, "")
+            .given()
+            .changed()
+            .for_admins(),
+        shown("binding:profile", PROFILE, PROFILE_SAYS)
+            .given()
+            .changed()
+            .for_admins(),
+        shown("binding:vnic_type", NAME, "")
+            .given()
+            .changed()
+            .for_admins(),
+        shown("binding:vif_type", NAME, "").for_admins(),
+        shown("binding:vif_details", Shape::Anything, "").for_admins(),
+        TAGS,
+        CREATED_AT,
+        UPDATED_AT,
+        REVISION,
+    ],
+    create: true,
+    update: true,
+    delete: true,
+    tags: true,
+};
+
+const FIXED: &[Attribute] = &[
+    shown("subnet_id", ID_OR_NULL, "").given(),
+    shown("ip_address", TEXT_OR_NULL, "").given(),
+];
+const PAIR: &[Attribute] = &[
+    shown("ip_address", NAME, "An address or a prefix").required(),
+    shown("mac_address", TEXT_OR_NULL, "The port's own by itself").given(),
+];
+const PROFILE: Shape = Shape::OrNull(&Shape::Anything);
+const PROFILE_SAYS: &str = "`device`, `device_pattern` or `interface_id` says how the VM's device is found on its \
+    host; by the port's MAC or id otherwise";
+
+pub(crate) fn read(port: &Stored<Port>, view: &View<'_>, name: &str) -> Value {
+    match name {
+        "id" => port.id.as_str().into(),
+        "project_id" | "tenant_id" => port.project.as_str().into(),
+        "network_id" => port.network.as_str().into(),
+        "admin_state_up" => port.admin_up.into(),
+        "status" => match view.enforcement.port(&port.id) {
+            PortStatus::Down => "DOWN".into(),
+            PortStatus::Active => "ACTIVE".into(),
+            PortStatus::Error => "ERROR".into(),
+        },
+        "mac_address" => port.mac.to_string().into(),
+        "fixed_ips" => port.fixed.iter().map(fixed).collect(),
+        "device_id" => port.device_id.as_str().into(),
+        "device_owner" => port.device_owner.as_str().into(),
+        "security_groups" => texts(&port.groups),
+        "allowed_address_pairs" => port.pairs.iter().map(pair).collect(),
+        "port_security_enabled" => port.port_security.into(),
+        _ => bound(port.binding.as_ref(), name)
+            .or_else(|| said_or_revision(port, name))
+            .unwrap_or_else(|| not_in_table(name)),
+    }
+}
+
+fn said_or_revision(port: &Stored<Port>, name: &str) -> Option<Value> {
+    match name {
+        "revision_number" => Some(port.modified.into()),
+        _ => said(&port.said, name),
+    }
+}
+
+fn fixed(fixed: &FixedAddress) -> Value {
+    json!({"subnet_id": fixed.subnet, "ip_address": fixed.address})
+}
+
+/// A whole address is shown without its length, as it was asked for.
+fn pair(pair: &Pair) -> Value {
+    let address = match pair.prefix.as_host() {
+        Some(address) => address.to_string(),
+        None => pair.prefix.to_string(),
+    };
+    json!({"ip_address": address, "mac_address": pair.mac.to_string()})
+}
+
+fn bound(binding: Option<&Binding>, name: &str) -> Option<Value> {
+    Some(match name {
+        "binding:host_id" => binding.map_or("", |b| b.host.as_str()).into(),
+        "binding:profile" => binding.map_or_else(|| json!({}), profile),
+        "binding:vnic_type" => binding.map_or("normal", |b| b.vnic_type.as_str()).into(),
+        "binding:vif_type" => if binding.is_some() { "tap" } else { "unbound" }.into(),
+        "binding:vif_details" => match binding {
+            Some(_) => json!({"port_filter": true}),
+            None => json!({}),
+        },
+        _ => return None,
+    })
+}
+
+/// Values that are no text are kept as JSON.
+fn profile(binding: &Binding) -> Value {
+    let kept = binding.profile.iter().map(|(name, value)| {
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.as_str().into());
+        (name.clone(), value)
+    });
+    let mut profile: Map<String, Value> = kept.collect();
+    let device = match &binding.device {
+        Some(Device::Name(name)) => Some(("device", name)),
+        Some(Device::Pattern(pattern)) => Some(("device_pattern", pattern)),
+        Some(Device::InterfaceId(id)) => Some(("interface_id", id)),
+        Some(Device::Mac) | None => None,
+    };
+    if let Some((name, value)) = device {
+        profile.insert(name.into(), value.as_str().into());
+    }
+    Value::Object(profile)
+}
+
+pub(crate) async fn create(
+    control: &Control,
+    change: Change<'_>,
+    bodies: Vec<Body>,
+) -> Result<Vec<String>, Fault> {
+    let new = bodies.iter().map(|body| {
+        Ok(NewPort {
+            project: body.project(),
+            network: body.text_or_empty("network_id"),
+            name: body.text_or_empty("name"),
+            description: body.text_or_empty("description"),
+            mac: body.text("mac_address"),
+            fixed: addresses(body),
+            pairs: pairs(body).unwrap_or_default(),
+            groups: body.texts("security_groups"),
+            port_security: body.flag("port_security_enabled"),
+            admin_up: body.flag("admin_state_up").unwrap_or(true),
+            device_id: body.text_or_empty("device_id"),
+            device_owner: body.text_or_empty("device_owner"),
+            binding: binding(body)?,
+        })
+    });
+    let new = new.collect::<Result<_, Fault>>()?;
+    let ids = control.create_ports(change.who, new).await?;
+    Ok(ids.iter().map(ToString::to_string).collect())
+}
+
+pub(crate) async fn update(
+    control: &Control,
+    change: Change<'_>,
+    id: &str,
+    body: Body,
+) -> Result<(), Fault> {
+    let patch = PortPatch {
+        name: body.text("name"),
+        description: body.text("description"),
+        mac: body.text("mac_address"),
+        fixed: addresses(&body),
+        pairs: pairs(&body),
+        groups: body.texts("security_groups"),
+        port_security: body.flag("port_security_enabled"),
+        admin_up: body.flag("admin_state_up"),
+        device_id: body.text("device_id"),
+        device_owner: body.text("device_owner"),
+        binding: binding(&body)?,
+    };
+    let Change { who, if_revision } = change;
+    Ok(control.update_port(who, id, patch, if_revision).await?)
+}
+
+fn addresses(body: &Body) -> Option<Vec<AskedAddress>> {
+    let records = body.records("fixed_ips")?;
+    let asked = records.iter().map(|fixed| AskedAddress {
+        subnet: fixed.text("subnet_id"),
+        address: fixed.text("ip_address"),
+    });
+    Some(asked.collect())
+}
+
+fn pairs(body: &Body) -> Option<Vec<AskedPair>> {
+    let records = body.records("allowed_address_pairs")?;
+    let asked = records.iter().map(|pair| AskedPair {
+        address: pair.text_or_empty("ip_address"),
+        mac: pair.text("mac_address"),
+    });
+    Some(asked.collect())
+}
+
+fn binding(body: &Body) -> Result<AskedBinding, Fault> {
+    let (mut device, mut kept) = (None, None);
+    if body.has("binding:profile") {
+        let mut profile = BTreeMap::new();
+        let asked = body.raw("binding:profile").and_then(Value::as_object);
+        for (name, value) in asked.into_iter().flatten() {
+            match how_found(name, value)? {
+                Some(found) => device = Some(found),
+                None => drop(profile.insert(name.clone(), value.to_string())),
+            }
+        }
+        // A profile is given whole: without a device it is found as usual.
+        device.get_or_insert(Device::Mac);
+        kept = Some(profile);
+    }
+    Ok(AskedBinding {
+        host: body.text("binding:host_id"),
+        device,
+        profile: kept,
+        vnic_type: body.text("binding:vnic_type"),
+    })
+}
+
+fn how_found(name: &str, value: &Value) -> Result<Option<Device>, Fault> {
+    let device: fn(String) -> Device = match name {
+        "device" => Device::Name,
+        "device_pattern" => Device::Pattern,
+        "interface_id" => Device::InterfaceId,
+        _ => return Ok(None),
+    };
+    let text = value.as_str().map(str::to_owned);
+    let text = text.ok_or_else(|| Fault::input("binding:profile", format!("{name} is no text")))?;
+    Ok(Some(device(text)))
+}

@@ -1,0 +1,20 @@
+//! The API as its clients meet it: real servers on the loopback, by HTTP, row by row of what is promised.
+
+mod bed;
+mod client;
+mod schema;
+
+mod address_groups;
+mod clients;
+mod connections;
+mod fuzz;
+mod groups;
+mod identities;
+mod keystone;
+mod lists;
+mod networks;
+mod ports;
+mod requests;
+mod rules;
+mod sharing;
+mod tags_and_quotas;
