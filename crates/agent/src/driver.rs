@@ -45,7 +45,12 @@ pub enum PolicySource {
     /// Read by the agent whenever it changes; kept as it is.
     File { path: PathBuf, parse: Parse },
     /// Comes by the mailbox: `InventoryReplaced`, `InventoryChanged`, `ServerUnreached`.
-    Server { encode: Encode, decode: Parse },
+    Server {
+        encode: Encode,
+        decode: Parse,
+        /// Told what has come of it, whenever the agent has nothing more to do.
+        tell: Box<dyn Fn(&Snapshot) + Send>,
+    },
 }
 
 impl PolicySource {
@@ -213,7 +218,7 @@ impl Driver<'_> {
                         burst = 0;
                         self.take_result()
                     }
-                    Err(TryRecvError::Empty) => match inputs.recv_timeout(self.until_due()) {
+                    Err(TryRecvError::Empty) => match self.wait(inputs) {
                         Ok(input) => self.take(input),
                         Err(RecvTimeoutError::Timeout) => None,
                         Err(RecvTimeoutError::Disconnected) => self.step(Event::StopAsked),
@@ -225,6 +230,13 @@ impl Driver<'_> {
                 return outcome;
             }
         }
+    }
+
+    fn wait(&mut self, inputs: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
+        if let PolicySource::Server { tell, .. } = &self.setup.policy {
+            tell(&self.agent.snapshot(self.now()));
+        }
+        inputs.recv_timeout(self.until_due())
     }
 
     fn take(&mut self, input: Input) -> Option<Outcome> {
