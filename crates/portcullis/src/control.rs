@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! status   -> {"snapshot": ..., ...}        (status_view.rs)
-//! policy   -> {"host": ..., "inspection": ..., "revision": ..., "text": ...}
+//! policy   -> {"host": ..., "inspection": ..., "revision": ..., "text": text, or bytes if a server sent it}
 //! confirm  -> {"confirmed": bool}           false: there was nothing to confirm
 //! detach   -> {"error": null | text}        the agent ends behind it
 //! ```
 
 use crate::failure::Failure;
 use crate::policy_source::InspectionArgs;
+use crate::served_policy;
 use agent::{Ask, Input, Instance, Mailbox};
 use model::{HostId, Revision};
 use serde_json::{Value, json};
@@ -102,8 +103,23 @@ fn policy(newest: Option<(Revision, Arc<[u8]>)>, of: &PolicyOf) -> Value {
         "host": of.host.as_str(),
         "inspection": of.inspection.name(),
         "revision": revision.map(|revision| revision.to_string()),
-        "text": text.map(|text| String::from_utf8_lossy(&text).into_owned()),
+        "text": text.map(|bytes| match std::str::from_utf8(&bytes) {
+            Ok(text) if !served_policy::is_one(&bytes) => json!(text),
+            Ok(_) | Err(_) => json!(*bytes),
+        }),
     })
+}
+
+/// Of an answer to `policy`; `None`: the agent has none.
+pub(crate) fn policy_bytes(answer: &Value) -> Option<Vec<u8>> {
+    match &answer["text"] {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        Value::Array(bytes) => bytes
+            .iter()
+            .map(|byte| u8::try_from(byte.as_u64()?).ok())
+            .collect(),
+        _ => None,
+    }
 }
 
 fn ask<T>(mailbox: &Mailbox, question: impl FnOnce(mpsc::Sender<T>) -> Ask) -> Option<T> {

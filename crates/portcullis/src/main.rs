@@ -6,15 +6,18 @@
 
 mod bench;
 mod cloudstack;
+mod cluster;
 mod commands;
 mod control;
 mod demo;
+mod enforce;
 mod failure;
 mod logging;
 mod output;
 mod plane;
 mod policy_source;
 mod reach_view;
+mod served_policy;
 mod status_view;
 
 use clap::{CommandFactory, FromArgMatches};

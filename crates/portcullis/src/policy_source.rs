@@ -4,9 +4,10 @@ use crate::cloudstack;
 use crate::control;
 use crate::failure::Failure;
 use crate::plane::{self, LivePlane, PlaneArgs};
+use crate::served_policy;
 use agent::Instance;
 use clap::{Args, ValueEnum};
-use model::{HostId, Inspection, Inventory};
+use model::{Host, HostId, Inspection, Inventory};
 use policy::Finding;
 use policyfile::{PolicyFile, Positions};
 use std::path::Path;
@@ -59,8 +60,9 @@ impl InspectionArgs {
         Some(Self { inspection })
     }
 
-    fn set(self, inventory: &mut Inventory, host: &HostId) {
-        if let (Some(name), Some(host)) = (self.inspection, inventory.hosts.get_mut(host)) {
+    /// On this host, if it is there.
+    pub(crate) fn set(self, host: Option<&mut Host>) {
+        if let (Some(name), Some(host)) = (self.inspection, host) {
             host.settings.inspection = name.inspection();
         }
     }
@@ -140,10 +142,22 @@ pub(crate) fn parser(path: &Path, host: &HostId, inspection: InspectionArgs) -> 
         policyfile::parse_bytes(bytes, &file, &host)
             .map(|read| {
                 let mut inventory = read.inventory;
-                inspection.set(&mut inventory, &host);
+                inspection.set(inventory.hosts.get_mut(&host));
                 inventory
             })
             .map_err(|errors| errors.errors.iter().map(|e| one_line(e, &file)).collect())
+    })
+}
+
+/// The same for what a server has sent.
+pub(crate) fn served_parser(host: &HostId, inspection: InspectionArgs) -> agent::Parse {
+    let host = host.clone();
+    Arc::new(move |bytes| {
+        let decoded = served_policy::decode(bytes);
+        let decoded = decoded.unwrap_or_else(|| Err("it is of no server".to_owned()));
+        let mut inventory = decoded.map_err(|error| vec![error])?;
+        inspection.set(inventory.hosts.get_mut(&host));
+        Ok(inventory)
     })
 }
 
@@ -171,7 +185,7 @@ pub(crate) fn in_force(
             this_host(host)?,
         )
     } else if let Some(answer) = control::request(instance, "policy")? {
-        let text = answer["text"].as_str().ok_or_else(|| {
+        let bytes = control::policy_bytes(&answer).ok_or_else(|| {
             Failure::System("the agent has no policy in force yet; give one by --policy".to_owned())
         })?;
         let running = answer["host"].as_str().unwrap_or_default();
@@ -180,7 +194,7 @@ pub(crate) fn in_force(
             inspection = of_agent;
         }
         (
-            text.as_bytes().to_vec(),
+            bytes,
             "the running agent".to_owned(),
             HostId::new(host.unwrap_or(running)),
         )
@@ -198,11 +212,17 @@ pub(crate) fn in_force(
         })?;
         (cached.text, path.display().to_string(), this_host(host)?)
     };
-    let (mut read, _) = understand(&bytes, &from, &host).map_err(Failure::Policy)?;
-    inspection.set(&mut read.inventory, &host);
+    let mut inventory = match served_policy::decode(&bytes) {
+        Some(served) => served.map_err(|e| Failure::System(format!("{from}: {e}")))?,
+        None => {
+            let understood = understand(&bytes, &from, &host);
+            understood.map_err(Failure::Policy)?.0.inventory
+        }
+    };
+    inspection.set(inventory.hosts.get_mut(&host));
     Ok(InForce {
         host,
-        inventory: read.inventory,
+        inventory,
         from,
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! A new command: its file, a line in [`Command`], a line in [`dispatch`].
 
+mod agent;
+mod ca;
 mod check;
 mod cloudstack;
 mod completions;
@@ -14,13 +16,15 @@ mod flows;
 mod import;
 mod man;
 mod reach;
+mod restore;
 mod run;
 mod schema;
 mod selftest;
+mod server;
 mod status;
 
 use crate::failure::Failure;
-use agent::Instance;
+use ::agent::Instance;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +57,10 @@ Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system 
 enum Command {
     Demo(demo::DemoArgs),
     Run(Box<run::RunArgs>),
+    Server(Box<server::ServerArgs>),
+    Agent(Box<agent::AgentArgs>),
+    Ca(ca::CaArgs),
+    Restore(restore::RestoreArgs),
     Confirm(confirm::ConfirmArgs),
     Check(check::CheckArgs),
     Schema(schema::SchemaArgs),
@@ -75,6 +83,10 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(*args),
+        Command::Server(args) => server::run(*args),
+        Command::Agent(args) => agent::run(*args),
+        Command::Ca(args) => ca::run(args),
+        Command::Restore(args) => restore::run(args),
         Command::Confirm(args) => confirm::run(args),
         Command::Check(args) => check::run(args),
         Command::Schema(args) => schema::run(args),

@@ -61,7 +61,13 @@ impl Agent {
     /// Runs it until it has applied a policy.
     pub(crate) fn start(&mut self, options: &[&str]) {
         let policy = self.policy();
-        let mut run = self.command(&["run", "--policy", policy.to_str().expect("it is text")]);
+        let policy = policy.to_str().expect("it is text");
+        self.launch(&["run", "--policy", policy], options);
+    }
+
+    /// The same of any command that runs the agent.
+    pub(crate) fn launch(&mut self, command: &[&str], options: &[&str]) {
+        let mut run = self.command(command);
         run.args(options);
         run.stdout(Stdio::null()).stderr(Stdio::piped());
         let run = self.host.run(move || run.spawn());

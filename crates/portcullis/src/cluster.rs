@@ -1,0 +1,16 @@
+//! The cluster's server, put together: a store, the use cases, the API, the watch service.
+//!
+//! ```text
+//! clients --> api --> control --> store --watch--> control's copy --> feed --> watchers --> agents
+//! ```
+//! Knows nothing of: command lines.
+
+mod enforced;
+mod feed;
+mod follow;
+pub(crate) mod identity;
+mod serve;
+pub(crate) mod store_choice;
+
+pub(crate) use follow::{Following, follow, report};
+pub(crate) use serve::{AgentsTls, Serving, Stop, serve};

@@ -1,0 +1,140 @@
+//! The agent's end: what a server sends goes into the agent's mailbox, what the agent says of itself to the server.
+//!
+//! Place on the line: store commit -> **watch** -> inventory -> compile; and back: execute -> **report**.
+
+use crate::policy_source::InspectionArgs;
+use agent::{Event, Input, Mailbox, PortState, Snapshot};
+use model::{HostId, Inventory, InventoryChange, Revision};
+use protocol::{Credentials, FollowConfig, Followed, Instance, PortReport, Report, Timing};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+pub(crate) struct Following {
+    pub(crate) servers: Vec<String>,
+    pub(crate) host: HostId,
+    /// Said over what the server says.
+    pub(crate) inspection: InspectionArgs,
+    pub(crate) credentials: Credentials,
+    /// The last good policy, if there is one.
+    pub(crate) kept: Option<Inventory>,
+    pub(crate) reports: watch::Receiver<Option<Report>>,
+    pub(crate) mailbox: Mailbox,
+    /// Where it is kept when an agent began.
+    pub(crate) begun: PathBuf,
+}
+
+/// Follows until another agent with this host's name came later; says why then.
+pub(crate) async fn follow(following: Following) -> String {
+    let hearing = Hearing {
+        host: following.host.clone(),
+        inspection: following.inspection,
+        mailbox: following.mailbox,
+    };
+    let config = FollowConfig {
+        servers: following.servers,
+        host: following.host,
+        instance: instance(&following.begun),
+        credentials: following.credentials,
+        kept: following.kept,
+        reports: following.reports,
+        software: format!("portcullis {}", env!("CARGO_PKG_VERSION")),
+        timing: Timing::default(),
+    };
+    match protocol::follow(config, |event| hearing.hear(event)).await {
+        Followed::Fenced { server, why } => {
+            format!(
+                "{server} says: {why}. Two agents have this host's name, and this one follows no longer"
+            )
+        }
+        Followed::NoServers => "no server was given".to_owned(),
+    }
+}
+
+/// Of two agents the later is right; a clock that goes back must not make it the earlier.
+fn instance(begun: &Path) -> Instance {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = since.map_or(0, |since| since.as_millis() as u64);
+    let last = std::fs::read_to_string(begun).ok();
+    let last_ms: u64 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let started_ms = now_ms.max(last_ms.saturating_add(1));
+    let written = begun.parent().map_or(Ok(()), std::fs::create_dir_all);
+    if let Err(error) = written.and_then(|()| std::fs::write(begun, format!("{started_ms}\n"))) {
+        warn!(%error, file = %begun.display(), "if the clock goes back, servers may take the next agent for an old one");
+    }
+    Instance {
+        started_ms,
+        number: u64::from(std::process::id()),
+    }
+}
+
+struct Hearing {
+    host: HostId,
+    inspection: InspectionArgs,
+    mailbox: Mailbox,
+}
+
+impl Hearing {
+    fn hear(&self, event: protocol::Event) {
+        let event = match event {
+            protocol::Event::Connected { server, version } => {
+                return info!(server, version, "following");
+            }
+            protocol::Event::Refused(refused) => {
+                for refused in refused {
+                    warn!(%refused, "can't be read, and is left out: it permits nothing");
+                }
+                return;
+            }
+            protocol::Event::NewEpoch { from, to } => {
+                return warn!(%from, %to, "the store was restored from a backup: all policy comes anew");
+            }
+            protocol::Event::Replaced(mut inventory) => {
+                self.inspection.set(inventory.hosts.get_mut(&self.host));
+                Event::InventoryReplaced(inventory)
+            }
+            protocol::Event::Changed(mut change) => {
+                let host = change.hosts.get_mut(&self.host);
+                self.inspection.set(host.and_then(Option::as_mut));
+                Event::InventoryChanged(change)
+            }
+            protocol::Event::Progress(revision) => Event::InventoryChanged(no_change(revision)),
+            protocol::Event::Disconnected { server, why } => {
+                warn!(server, why, "not connected; what is enforced stays");
+                Event::ServerUnreached(format!("{server}: {why}"))
+            }
+        };
+        self.mailbox.send(Input::Event(event));
+    }
+}
+
+fn no_change(revision: Revision) -> InventoryChange {
+    InventoryChange {
+        revision,
+        ..Default::default()
+    }
+}
+
+/// What a server is told. `None`: nothing is enforced yet.
+pub(crate) fn report(snapshot: &Snapshot) -> Option<Report> {
+    let applied = snapshot.applied?;
+    let not_enforced = |state: &PortState| {
+        let (state, why) = match state {
+            PortState::Enforced => return None,
+            PortState::Pending => (protocol::PortState::Pending, ""),
+            PortState::NoDevice => (protocol::PortState::Absent, ""),
+            PortState::Refused(why) => (protocol::PortState::Refused, why.as_str()),
+        };
+        Some(PortReport {
+            state,
+            enforced: None,
+            why: why.to_owned(),
+        })
+    };
+    let ports = snapshot.ports.iter();
+    let ports = ports.filter_map(|(id, port)| Some((id.clone(), not_enforced(&port.state)?)));
+    let ports: BTreeMap<_, _> = ports.collect();
+    Some(Report { applied, ports })
+}

@@ -1,0 +1,278 @@
+//! A cluster: a server, and two hosts whose agents follow it; policy comes by the API.
+//!
+//! ```text
+//! server, agent a, pc-br --- pc-up <== veth ==> pc-up --- pc-br, agent b       VMs on both bridges
+//!              198.51.100.1 --- pc-mgmt <== veth ==> pc-mgmt --- 198.51.100.2
+//! ```
+
+use crate::agent::{Agent, PATIENCE, wait_until};
+use crate::machines::add;
+use crate::ovs::SHORT;
+use crate::server::{Server, make_certificates};
+use conformance::lab::{Attach, EchoServer, Lab, Offload, Vm};
+use model::Family;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Name, last byte of its addresses, host, group.
+const VMS: [(&str, u8, usize, &str); 4] = [
+    ("server", 1, 0, "servers"),
+    ("near", 2, 0, "clients"),
+    ("far", 3, 1, "clients"),
+    ("other", 4, 1, "others"),
+];
+const HOSTS: [&str; 2] = ["a", "b"];
+const BRIDGE: &str = "pc-br";
+
+struct Cluster {
+    vms: BTreeMap<&'static str, Vm>,
+    _echo: [EchoServer; 2],
+    agents: [Agent; 2],
+    server: Server,
+    groups: BTreeMap<&'static str, String>,
+    ports: BTreeMap<&'static str, String>,
+    directory: tempfile::TempDir,
+    _labs: [Lab; 2],
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let mut labs = hosts();
+        let vms = VMS.map(|(name, last, host, _)| {
+            let vm = add(&mut labs[host], name, last, Attach::Bridge(BRIDGE));
+            vm.offload(Offload::TxChecksum, false).expect("it is set");
+            (name, vm)
+        });
+        let vms = BTreeMap::from(vms);
+        let echo = [80, 81].map(|port| vms["server"].serve_tcp(port).expect("a server"));
+        let directory = tempfile::tempdir().expect("a directory");
+        make_certificates(directory.path(), &["198.51.100.1"], &HOSTS);
+        let server = Server::start(labs[0].host(), directory.path());
+        let mut cluster = Self {
+            agents: HOSTS.map(|host| agent(&labs[usize::from(host == "b")], host)),
+            vms,
+            _echo: echo,
+            server,
+            groups: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            directory,
+            _labs: labs,
+        };
+        cluster.make_policy();
+        for (agent, host) in cluster.agents.iter_mut().zip(HOSTS) {
+            follow(agent, host, cluster.directory.path());
+        }
+        cluster
+    }
+
+    fn make_policy(&mut self) {
+        for name in ["servers", "clients", "others"] {
+            let made = self.create("security_group", json!({ "name": name }));
+            self.groups.insert(name, id(&made));
+        }
+        let [servers, clients] = ["servers", "clients"].map(|name| self.groups[name].clone());
+        for family in ["IPv4", "IPv6"] {
+            self.create(
+                "security_group_rule",
+                json!({
+                    "security_group_id": servers, "direction": "ingress", "ethertype": family,
+                    "protocol": "tcp", "port_range_min": 80, "port_range_max": 80,
+                    "remote_group_id": clients,
+                }),
+            );
+        }
+        let network = id(&self.create("network", json!({ "name": "lan" })));
+        for (version, cidr) in [(4, "10.9.0.0/24"), (6, "fd00:9::/64")] {
+            self.create(
+                "subnet",
+                json!({ "network_id": network, "ip_version": version, "cidr": cidr, "gateway_ip": null }),
+            );
+        }
+        for (name, _, host, group) in VMS {
+            let vm = &self.vms[name];
+            let addresses = vm.addresses().iter();
+            let made = self.create(
+                "port",
+                json!({
+                    "network_id": network, "name": name, "mac_address": vm.mac().to_string(),
+                    "fixed_ips": addresses.map(|a| json!({ "ip_address": a })).collect::<Vec<_>>(),
+                    "security_groups": [self.groups[group]],
+                    "binding:host_id": HOSTS[host], "binding:profile": { "device": vm.device() },
+                }),
+            );
+            self.ports.insert(name, id(&made));
+        }
+    }
+
+    fn create(&self, kind: &str, object: Value) -> Value {
+        let path = format!("/v2.0/{}s", kind.replace('_', "-"));
+        let answer = self
+            .server
+            .ask("POST", &path, Some(json!({ kind: object })));
+        answer[kind].clone()
+    }
+
+    /// Its host has told that it is enforced as it is now.
+    fn wait_until_active(&self, name: &str) {
+        let path = format!("/v2.0/ports/{}", self.ports[name]);
+        wait_until("the port is active", || {
+            self.server.ask("GET", &path, None)["port"]["status"] == "ACTIVE"
+        });
+    }
+
+    fn join(&self, name: &str, group: &str) {
+        let path = format!("/v2.0/ports/{}", self.ports[name]);
+        let groups = json!({ "port": { "security_groups": [self.groups[group]] } });
+        self.server.ask("PUT", &path, Some(groups));
+    }
+
+    fn answers(&self, from: &str, l4_port: u16, family: Family) -> bool {
+        let at = self.vms["server"].address(family).expect("it has one");
+        let at = SocketAddr::new(at, l4_port);
+        self.vms[from].tcp_connect(at, SHORT).is_ok()
+    }
+
+    fn check(&self, from: &str, expected: bool) {
+        for family in Family::BOTH {
+            wait_until("it is as expected", || {
+                self.answers(from, 80, family) == expected
+            });
+            assert!(!self.answers(from, 81, family), "{from} {family}");
+        }
+    }
+
+    fn connect(&self, from: &str) -> TcpStream {
+        let at = self.vms["server"].address(Family::V4).expect("it has one");
+        let stream = self.vms[from].tcp_connect(SocketAddr::new(at, 80), PATIENCE);
+        stream.expect("80 is open")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Pins outlive namespaces.
+        for agent in &self.agents {
+            let output = agent.portcullis(&["detach"]);
+            if !output.status.success() && !std::thread::panicking() {
+                panic!("{}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
+    }
+}
+
+/// On one segment, and reachable for each other by a network that no VM is in.
+fn hosts() -> [Lab; 2] {
+    let labs = ["clua", "club"].map(|name| Lab::new(name).expect("a lab; it needs root"));
+    let there = labs[1].host().path();
+    for (lab, address) in labs.iter().zip(["198.51.100.1", "198.51.100.2"]) {
+        lab.add_bridge(BRIDGE).expect("a bridge");
+        if address.ends_with(".1") {
+            let cables = format!(
+                "link add pc-up type veth peer name pc-up netns {there}\n\
+                 link add pc-mgmt type veth peer name pc-mgmt netns {there}"
+            );
+            lab.host().ip(&cables).expect("cables");
+        }
+        let links = format!(
+            "link set pc-up master {BRIDGE} up\naddr add {address}/24 dev pc-mgmt\nlink set pc-mgmt up"
+        );
+        lab.host().ip(&links).expect("links");
+    }
+    labs
+}
+
+fn agent(lab: &Lab, host: &str) -> Agent {
+    static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+    let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    let instance = format!("pc-clu-{host}-{}-{number}", std::process::id());
+    let settings: [(&'static str, &OsStr); 2] = [
+        ("PORTCULLIS_INSTANCE", instance.as_ref()),
+        ("PORTCULLIS_PLANE", "ebpf".as_ref()),
+    ];
+    Agent::new(lab.host(), &settings)
+}
+
+fn follow(agent: &mut Agent, host: &str, certificates: &std::path::Path) {
+    let file = |name: &str| certificates.join(name).display().to_string();
+    let (ca, cert, key) = (
+        file("ca.pem"),
+        file(&format!("{host}.pem")),
+        file(&format!("{host}.key")),
+    );
+    agent.launch(
+        &["agent", "--server", "198.51.100.1:9697", "--host", host],
+        &[
+            "--ca",
+            &ca,
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+            "--max-ports",
+            "16",
+        ],
+    );
+}
+
+fn id(object: &Value) -> String {
+    object["id"]
+        .as_str()
+        .expect("an object has an id")
+        .to_owned()
+}
+
+fn echoes(stream: &mut TcpStream, byte: u8) -> bool {
+    stream.write_all(&[byte]).expect("there is room for it");
+    hears(stream, byte)
+}
+
+fn hears(stream: &mut TcpStream, byte: u8) -> bool {
+    let mut heard = [0];
+    stream.read_exact(&mut heard).is_ok() && heard == [byte]
+}
+
+#[test]
+fn hosts_enforce_what_the_api_was_told() {
+    let mut cluster = Cluster::new();
+    for (name, ..) in VMS {
+        cluster.wait_until_active(name);
+    }
+    cluster.check("near", true);
+    cluster.check("far", true);
+    cluster.check("other", false);
+
+    // Joining and leaving, from another host.
+    cluster.join("other", "clients");
+    cluster.check("other", true);
+    let mut open = cluster.connect("other");
+    assert!(echoes(&mut open, 1));
+    cluster.join("other", "others");
+    cluster.check("other", false);
+    open.set_read_timeout(Some(SHORT)).expect("it is set");
+    assert!(!echoes(&mut open, 2));
+    cluster.join("other", "clients");
+    open.set_read_timeout(Some(PATIENCE)).expect("it is set");
+    assert!(hears(&mut open, 2));
+
+    // O5: without a server nothing changes, also for an agent that starts.
+    cluster.server.kill();
+    assert!(echoes(&mut open, 3));
+    cluster.check("near", true);
+    cluster.agents[1].kill();
+    assert!(echoes(&mut open, 4));
+    follow(&mut cluster.agents[1], "b", cluster.directory.path());
+    let source = cluster.agents[1].status()["agent"]["policy"]["source"].clone();
+    assert_eq!(source, "cache");
+    assert!(echoes(&mut open, 5));
+
+    // What was committed is there again, and goes on from there.
+    cluster.server.restart();
+    cluster.join("far", "others");
+    cluster.wait_until_active("far");
+    cluster.check("far", false);
+    assert!(echoes(&mut open, 6));
+}
