@@ -24,9 +24,12 @@ pub fn new_id() -> String {
     Uuid::new_v4().to_string()
 }
 
+/// A policy file's rule has its group's name in its id. Keys of the store have room for two ids and some words.
+const MOST_ID_BYTES: usize = 200;
+
 /// Whether text from outside may be an id: what else there is has no object.
 pub fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
+    (1..=MOST_ID_BYTES).contains(&text.len())
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

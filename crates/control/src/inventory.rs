@@ -8,7 +8,7 @@
 //! Both ask the same functions what an object is now; a change only knows for which objects to ask.
 //! Knows nothing of: which host needs what.
 
-use crate::objects::{Addresses, Group, GroupRule, Network, Port};
+use crate::objects::{Addresses, Group, GroupRule, Network, Port, Segment};
 use crate::state::{Changed, Differs, State};
 use model::{
     AddressGroup, AddressGroupId, GroupId, HostId, Inventory, InventoryChange, NetworkId, Revision,
@@ -192,20 +192,19 @@ fn network(state: &State, id: &NetworkId) -> Option<model::Network> {
     Some(model::Network {
         id: id.clone(),
         scope: network.scope.clone(),
-        vni: vni(network),
+        vni: network.segment.as_ref().and_then(Segment::vni),
         mtu: network.mtu,
         subnets: subnets.iter().map(|subnet| subnet.prefix).collect(),
-        dhcp_servers: addresses(Port::is_dhcp_server).collect(),
-        routers: addresses(Port::is_router).chain(gateways).collect(),
-        eui64_only: true,
+        dhcp_servers: match &network.dhcp_servers {
+            Some(said) => said.clone(),
+            None => addresses(Port::is_dhcp_server).collect(),
+        },
+        routers: match &network.routers {
+            Some(said) => said.clone(),
+            None => addresses(Port::is_router).chain(gateways).collect(),
+        },
+        eui64_only: network.eui64_only,
     })
-}
-
-/// Of a segment that goes through tunnels.
-fn vni(network: &Network) -> Option<u32> {
-    let segment = network.segment.as_ref()?;
-    let tunnelled = matches!(segment.kind.as_str(), "geneve" | "vxlan");
-    segment.number.filter(|_| tunnelled)
 }
 
 fn whole_group(state: &State, id: &GroupId) -> Option<SecurityGroup> {

@@ -162,6 +162,9 @@ fn network(
         scope,
         mtu: mtu(new.mtu)?,
         segment: new.segment.as_ref().map(segment).transpose()?,
+        eui64_only: true,
+        dhcp_servers: None,
+        routers: None,
     })
 }
 

@@ -5,6 +5,7 @@
 //! what else changes is a migration.
 //! Knows nothing of: JSON of any outside interface, how a host enforces.
 
+use crate::settings::optional;
 use crate::{ids, text};
 use model::{
     AddressGroupId, AddressPair, DeviceMatch, Direction, Family, GroupId, HostId, L4Match, MacAddr,
@@ -143,6 +144,15 @@ pub struct Network {
     pub scope: ScopeId,
     pub mtu: Option<u16>,
     pub segment: Option<Segment>,
+    /// Of link-local addresses, ports may use only those that are derived from their MACs.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub eui64_only: bool,
+    /// `None`: those of the ports that are DHCP servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_servers: Option<BTreeSet<IpAddr>>,
+    /// `None`: those of the ports that are routers', and the subnets' gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routers: Option<BTreeSet<IpAddr>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +213,8 @@ pub struct Port {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FixedAddress {
+    /// Empty: the address is in none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subnet: String,
     pub address: IpAddr,
 }
@@ -247,6 +259,11 @@ pub struct Host {
     /// It learns the groups of other hosts' packets from the tunnel's header.
     #[serde(default)]
     pub tagged: bool,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// `None`: the usual ones.
+    #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
 }
 
 /// The most that a project may have; an absent one is the default's, and -1 is no bound.
@@ -300,6 +317,14 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn yes() -> bool {
+    true
+}
+
 impl Resource {
     pub const ALL: [Resource; 7] = [
         Resource::SecurityGroup,
@@ -322,6 +347,14 @@ impl Resource {
             Resource::Port => "port",
             Resource::RbacPolicy => "rbac_policy",
         }
+    }
+}
+
+impl Segment {
+    /// Of one that goes through tunnels.
+    pub(crate) fn vni(&self) -> Option<u32> {
+        let tunnelled = matches!(self.kind.as_str(), "geneve" | "vxlan");
+        self.number.filter(|_| tunnelled)
     }
 }
 
@@ -418,7 +451,7 @@ impl Host {
                 true => PeerTrust::Tag,
                 false => PeerTrust::Address,
             },
-            settings: Settings::default(),
+            settings: self.settings.clone().unwrap_or_default(),
         }
     }
 }

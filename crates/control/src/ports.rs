@@ -16,6 +16,7 @@ mod trust;
 
 pub use addressing::{AskedAddress, AskedPair};
 pub use binding::AskedBinding;
+pub(crate) use binding::USUAL_VNIC;
 
 use crate::allocate;
 use crate::caller::Caller;

@@ -43,6 +43,15 @@ pub(crate) fn number(protocol: &str) -> Option<u8> {
     })
 }
 
+/// One that [`number`] takes: the number itself where there is no name, or more than one.
+pub(crate) fn name(number: u8) -> String {
+    let mut names = NAMES.iter().filter(|(_, of)| *of == number);
+    match (names.next(), names.next()) {
+        (Some((name, _)), None) => (*name).to_owned(),
+        _ => number.to_string(),
+    }
+}
+
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     NAMES.iter().map(|(name, _)| *name)
 }

@@ -157,6 +157,15 @@ pub enum Refused {
     #[error("An RBAC policy already exists with those values.")]
     DuplicateSharePolicy,
 
+    /// Nothing was changed.
+    #[error(
+        "These are there already and have not the label '{label}', so they are not this policy's to change: {}.",
+        listed(.objects)
+    )]
+    NotOfLabel { label: String, objects: Vec<String> },
+    #[error("Others use what would be removed: {}.", listed(.0))]
+    UsedByOthers(Vec<String>),
+
     #[error("Quota exceeded for resources: {}.", python_list(.0))]
     OverQuota(Vec<&'static str>),
     #[error("Constrained to {wanted}, but current revision is {current}")]
@@ -233,6 +242,16 @@ impl Failed {
             CommitError::Unknown(_) => Self::Unknown(text),
         })
     }
+}
+
+/// The first of them.
+fn listed(objects: &[String]) -> String {
+    const MOST: usize = 20;
+    let mut text = objects[..objects.len().min(MOST)].join(", ");
+    if objects.len() > MOST {
+        text.push_str(&format!(", and {} more", objects.len() - MOST));
+    }
+    text
 }
 
 /// As clients know it: `['port']`.

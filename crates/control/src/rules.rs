@@ -418,7 +418,7 @@ fn check_family(asks: &Asks) -> Result<(), Refused> {
 }
 
 /// Equal for rules that mean the same, and only for them.
-fn lock(group: &GroupId, asks: &Asks) -> Key {
+pub(crate) fn lock(group: &GroupId, asks: &Asks) -> Key {
     records::held("rule", &format!("{group}/{}", content(asks)))
 }
 

@@ -256,7 +256,7 @@ fn once(transaction: Transaction, state: &State, share: &Share) -> Result<Transa
     }
 }
 
-fn lock(share: &Share) -> Key {
+pub(crate) fn lock(share: &Share) -> Key {
     let target = share.target.as_deref().unwrap_or(ALL);
     let (kind, id) = (share.object.kind(), share.object.path());
     records::held("share", &format!("{kind}/{id}/{target}"))

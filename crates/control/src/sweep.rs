@@ -15,7 +15,7 @@ use crate::sharing;
 use crate::state::{State, Stored};
 use model::GroupId;
 use std::collections::BTreeSet;
-use store::{MOST_CONDITIONS, MOST_WRITES, Transaction};
+use store::{Condition, MOST_CONDITIONS, MOST_WRITES, Transaction};
 use tracing::info;
 
 /// Groups that are gone, and have left something.
@@ -105,7 +105,16 @@ impl Control {
         loop {
             let all = self
                 .carry_out(|state, now| {
-                    let (transaction, all) = take(Transaction::new(), state, now, group);
+                    // A policy's group may come again under its name: what is in it then stays.
+                    let key = records::key(Group::KIND, group.as_str());
+                    let absent = Transaction::new().when(Condition::Absent(key));
+                    if state.groups.contains_key(group) {
+                        return Ok(Decided {
+                            transaction: Transaction::new(),
+                            answer: true,
+                        });
+                    }
+                    let (transaction, all) = take(absent, state, now, group);
                     Ok(Decided {
                         transaction,
                         answer: all,

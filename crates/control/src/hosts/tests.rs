@@ -6,6 +6,8 @@ fn host(id: &str, tunnel_address: Option<&str>) -> Host {
         id: HostId::from(id),
         tunnel_address: tunnel_address.map(|text| text.parse().expect("an address")),
         tagged: false,
+        tags: Default::default(),
+        settings: None,
     }
 }
 

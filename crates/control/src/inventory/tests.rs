@@ -135,6 +135,9 @@ fn network(random: &mut Dice) -> Network {
             physical_network: None,
             number: Some(5),
         }),
+        eui64_only: chance(random, 2),
+        dhcp_servers: None,
+        routers: chance(random, 4).then(|| [address(random)].into()),
     }
 }
 
@@ -196,6 +199,8 @@ fn host(random: &mut Dice) -> Host {
         id: HostId::from(*pick(random, &IDS)),
         tunnel_address: chance(random, 2).then(|| address(random)),
         tagged: chance(random, 2),
+        tags: Default::default(),
+        settings: None,
     }
 }
 
@@ -209,6 +214,8 @@ fn services_and_gateways_are_known_by_their_addresses() {
             physical_network: None,
             number: Some(5),
         }),
+        eui64_only: true,
+        routers: None,
         ..network(&mut random)
     };
     let subnet = Subnet {

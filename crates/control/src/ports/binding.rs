@@ -21,7 +21,7 @@ pub struct AskedBinding {
     pub vnic_type: Option<String>,
 }
 
-pub(super) const USUAL_VNIC: &str = "normal";
+pub(crate) const USUAL_VNIC: &str = "normal";
 /// As the kernel's, with room for a pattern.
 const MOST_DEVICE_NAME: usize = 15;
 const MOST_PROFILE: usize = 32;

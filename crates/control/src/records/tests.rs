@@ -184,6 +184,9 @@ fn networks_and_ports_are_written_so() {
             physical_network: None,
             number: Some(5),
         }),
+        eui64_only: true,
+        dhcp_servers: None,
+        routers: None,
     };
     check(
         &network,
@@ -244,6 +247,8 @@ fn networks_and_ports_are_written_so() {
         id: HostId::from("h"),
         tunnel_address: Some(address("192.0.2.1")),
         tagged: true,
+        tags: Default::default(),
+        settings: None,
     };
     check(
         &host,
