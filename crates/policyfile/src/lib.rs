@@ -29,6 +29,7 @@ pub use positions::Positions;
 use error::Complaint;
 use model::{HostId, Inventory};
 use reader::Reader;
+use resolve::Here;
 
 /// The JSON schema of the file, for editors. It is weaker than [`parse`]: what it takes may still name
 /// groups that aren't there. Only of quoted numbers it thinks worse.
@@ -47,7 +48,7 @@ pub const MAX_RULES_OF_ONE: usize = 10_000;
 pub struct PolicyFile {
     /// Its revision is the default one: whoever reads the file counts.
     pub inventory: Inventory,
-    /// The host it was read for; it is in the inventory.
+    /// The host it was read for; [`parse`] has it in the inventory.
     pub host: HostId,
     pub positions: Positions,
 }
@@ -57,6 +58,23 @@ pub struct PolicyFile {
 /// A file without `hosts` describes this host alone, whatever its name; one with `hosts` has to name
 /// it.
 pub fn parse(text: &str, file: &str, host: &HostId) -> Result<PolicyFile, Errors> {
+    let here = Here {
+        host,
+        is_one_of_them: true,
+    };
+    read(text, file, here)
+}
+
+/// As [`parse_bytes`], for all of a file's hosts; one without `hosts` is about `host`.
+pub fn parse_whole(bytes: &[u8], file: &str, host: &HostId) -> Result<PolicyFile, Errors> {
+    let here = Here {
+        host,
+        is_one_of_them: false,
+    };
+    read(utf8(bytes, file)?, file, here)
+}
+
+fn read(text: &str, file: &str, here: Here<'_>) -> Result<PolicyFile, Errors> {
     if text.len() > MAX_BYTES {
         let what = format!("the file has {} bytes", text.len());
         let advice = "a policy file has at most 64 MiB: 67108864 bytes";
@@ -74,13 +92,13 @@ pub fn parse(text: &str, file: &str, host: &HostId) -> Result<PolicyFile, Errors
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::new(text);
-    let read = draft::read(&mut reader);
+    let drafted = draft::read(&mut reader);
     let mut log = reader.log;
-    let resolved = read.and_then(|draft| resolve::resolve(draft, host, &mut log));
+    let resolved = drafted.and_then(|draft| resolve::resolve(draft, here, &mut log));
     match resolved {
         Ok((inventory, positions)) if log.len() == 0 => Ok(PolicyFile {
             inventory,
-            host: host.clone(),
+            host: here.host.clone(),
             positions,
         }),
         Ok(_) | Err(_) => Err(log.into_errors(file)),
@@ -89,8 +107,12 @@ pub fn parse(text: &str, file: &str, host: &HostId) -> Result<PolicyFile, Errors
 
 /// As [`parse`], from the bytes of a file.
 pub fn parse_bytes(bytes: &[u8], file: &str, host: &HostId) -> Result<PolicyFile, Errors> {
+    parse(utf8(bytes, file)?, file, host)
+}
+
+fn utf8<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Errors> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => parse(text, file, host),
+        Ok(text) => Ok(text),
         Err(error) => {
             let good = &bytes[..error.valid_up_to()];
             let good = std::str::from_utf8(good).expect("it is valid up to there");

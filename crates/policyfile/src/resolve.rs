@@ -22,10 +22,18 @@ use std::collections::{BTreeMap, HashMap};
 pub(crate) const NO_HOST: &str = "none";
 const DEFAULT_SCOPE: &str = "default";
 
+/// For whom a file is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Here<'h> {
+    pub(crate) host: &'h HostId,
+    /// Where the file has hosts.
+    pub(crate) is_one_of_them: bool,
+}
+
 /// On [`Stop`] the log is full.
 pub(crate) fn resolve<'a>(
     draft: Draft<'a>,
-    here: &HostId,
+    here: Here<'_>,
     log: &mut Log<'a>,
 ) -> Result<(Inventory, Positions), Stop> {
     let mut positions = Positions::default();
@@ -78,7 +86,7 @@ pub(crate) fn resolve<'a>(
         inventory.groups.insert(id, group);
     }
     let count = draft.ports.len();
-    let mut builder = PortBuilder::new(&inventory, draft.has_hosts, here, &names, count);
+    let mut builder = PortBuilder::new(&inventory, draft.has_hosts, here.host, &names, count);
     let mut ports = Vec::with_capacity(count);
     for (name, port) in draft.ports {
         let at = name.at.position;
@@ -93,7 +101,7 @@ pub(crate) fn resolve<'a>(
 
 fn hosts<'a>(
     draft: &Draft<'a>,
-    here: &HostId,
+    here: Here<'_>,
     log: &mut Log<'a>,
     positions: &mut Positions,
 ) -> Result<BTreeMap<HostId, Host>, Stop> {
@@ -111,7 +119,7 @@ fn hosts<'a>(
         (id, host)
     };
     if !draft.has_hosts {
-        return Ok([build(here.clone(), &HostDraft::default())].into());
+        return Ok([build(here.host.clone(), &HostDraft::default())].into());
     }
     let mut hosts = BTreeMap::new();
     for (name, host) in &draft.hosts {
@@ -119,12 +127,16 @@ fn hosts<'a>(
         positions.hosts.insert(id.clone(), name.at.position);
         hosts.extend([build(id, host)]);
     }
-    if !hosts.contains_key(here) {
+    if here.is_one_of_them && !hosts.contains_key(here.host) {
         let what = format!(
             "this host, {}, is not among the file's hosts",
-            quoted(here.as_str())
+            quoted(here.host.as_str())
         );
-        let advice = suggestion(here.as_str(), "hosts", hosts.keys().map(HostId::as_str));
+        let advice = suggestion(
+            here.host.as_str(),
+            "hosts",
+            hosts.keys().map(HostId::as_str),
+        );
         log.note(None, Complaint::new(ErrorKind::UnknownHost, what, advice))?;
     }
     Ok(hosts)
