@@ -8,7 +8,7 @@
 //! Both ask the same functions what an object is now; a change only knows for which objects to ask.
 //! Knows nothing of: which host needs what.
 
-use crate::objects::{Addresses, Group, GroupRule, Network, Port, Segment};
+use crate::objects::{Addresses, Group, GroupRule, Port, Segment};
 use crate::state::{Changed, Differs, State};
 use model::{
     AddressGroup, AddressGroupId, GroupId, HostId, Inventory, InventoryChange, NetworkId, Revision,
