@@ -172,6 +172,9 @@ impl From<Refused> for Fault {
             SharePolicyInUse(_) => (CONFLICT, "RbacPolicyInUse"),
             DuplicateSharePolicy => (CONFLICT, "DuplicateRbacPolicy"),
 
+            NotOfLabel { .. } => (CONFLICT, "NotOfLabel"),
+            UsedByOthers(_) => (CONFLICT, "UsedByOthers"),
+
             OverQuota(_) => (CONFLICT, "OverQuota"),
             RevisionConstraint { .. } => {
                 let status = StatusCode::PRECONDITION_FAILED;

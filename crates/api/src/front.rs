@@ -105,7 +105,9 @@ async fn take(api: Arc<Api>, id: String, request: Request<Body>) -> Result<Answe
         Some(route) if route.is_open() => None,
         // Who isn't known doesn't learn what there is.
         Some(_) => Some(api.identity.caller(&parts.headers).await?),
-        None if path.starts_with("/v2.0") => Some(api.identity.caller(&parts.headers).await?),
+        None if path.starts_with("/v2.0") || path.starts_with("/portcullis") => {
+            Some(api.identity.caller(&parts.headers).await?)
+        }
         None => None,
     };
     let route = route.ok_or_else(Fault::nothing_here)?;
@@ -187,9 +189,10 @@ impl Api {
 }
 
 fn written(answer: Answer) -> Response<Body> {
-    let mut response = Response::new(match &answer.body {
-        Some(body) => Body::from(body.to_string()),
-        None => Body::empty(),
+    let mut response = Response::new(match (&answer.body, answer.bytes) {
+        (Some(body), _) => Body::from(body.to_string()),
+        (None, Some(bytes)) => Body::from(bytes),
+        (None, None) => Body::empty(),
     });
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
@@ -213,6 +216,7 @@ fn refusal(fault: &Fault) -> Response<Body> {
     written(Answer {
         status: fault.status,
         body,
+        bytes: None,
         headers,
     })
 }

@@ -26,6 +26,7 @@ mod identity;
 mod json;
 mod kinds;
 mod openapi;
+mod policy;
 mod query;
 mod resources;
 mod routes;
@@ -41,12 +42,38 @@ pub use identity::{
 pub use openapi::document;
 pub use server::{Bounds, TlsError, serve, tls};
 
-use model::{HostId, PortId};
+use model::{HostId, PortId, Revision};
+use std::collections::BTreeMap;
 
 /// What hosts have told, as far as the API shows it.
 pub trait Enforcement: Send + Sync {
     fn port(&self, port: &PortId) -> PortStatus;
     fn host_is_alive(&self, host: &HostId) -> bool;
+
+    /// Those that have ever told anything to this server.
+    fn hosts(&self) -> BTreeMap<HostId, HostTold> {
+        BTreeMap::new()
+    }
+}
+
+/// What a host's agent has told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostTold {
+    pub is_connected: bool,
+    pub software: String,
+    pub applied: Option<Revision>,
+    /// Ports whose policy isn't enforced as of `applied`: how it is with them, and why.
+    pub not_enforced: BTreeMap<PortId, (NotEnforced, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotEnforced {
+    /// Its device isn't there.
+    Absent,
+    /// The data plane can't enforce its policy.
+    Refused,
+    /// It will be.
+    Pending,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,9 @@ fn operation(route: &Route, method: &Method) -> Value {
         "summary": summary(route, method),
         "responses": responses(route, method),
     });
+    if (route, method) == (&Route::Apply, &Method::POST) {
+        operation["requestBody"] = json!({"required": true, "content": {"application/yaml": {}}});
+    }
     if let Some(body) = request(route, method) {
         operation["requestBody"] = json!({"required": true, "content": content(body)});
     }
@@ -83,6 +86,11 @@ fn summary(route: &Route, method: &Method) -> String {
         Route::Tags(kind, _) | Route::Tag(kind, ..) => {
             format!("{verb}: tags of {}", kind.table().many)
         }
+        Route::Apply if *method == Method::DELETE => "Remove all that has a label".into(),
+        Route::Apply => "Put a policy file onto the cluster".into(),
+        Route::Inventory => "All that hosts are told, as the watch protocol encodes it".into(),
+        Route::Hosts => "Hosts, and what they enforce".into(),
+        Route::Status => "Where the server is, and how much there is".into(),
         Route::Quotas => "Quotas of all projects that have their own".into(),
         Route::Quota(_) => format!("{verb}: the quota of a project"),
         Route::QuotaDefault(_) => "The quota of projects that have no own".into(),
@@ -120,6 +128,8 @@ fn responses(route: &Route, method: &Method) -> Value {
         }
         (Route::QuotaDetails(_), _) => (200, Some(rooted("quota", named("quota_details")))),
         (Route::Quotas, _) => (200, Some(rooted("quotas", array(named("quota_of"))))),
+        (Route::Apply | Route::Hosts | Route::Status, _) => (200, Some(json!({"type": "object"}))),
+        (Route::Inventory, _) => (200, None),
         (Route::Extensions, _) => (200, Some(rooted("extensions", array(named("extension"))))),
         (Route::Extension(_), _) => (200, Some(rooted("extension", named("extension")))),
         (Route::Versions, _) => (
@@ -135,6 +145,9 @@ fn responses(route: &Route, method: &Method) -> Value {
     let mut response = json!({"description": "Done"});
     if let Some(body) = body {
         response["content"] = content(body);
+    }
+    if *route == Route::Inventory {
+        response["content"] = json!({"application/x-protobuf": {}});
     }
     let refusal = json!({"description": "Refused", "content": content(named("refusal"))});
     json!({ status.to_string(): response, "default": refusal })
@@ -184,6 +197,13 @@ fn parameters(route: &Route, method: &Method) -> Vec<Value> {
             all.push(query("marker", text()));
             all.push(query("page_reverse", json!({"type": "boolean"})));
             all
+        }
+        (Route::Apply, method) => {
+            let names: &[&str] = match *method == Method::POST {
+                true => &["label", "project", "host", "prune", "dry_run"],
+                false => &["label", "project", "dry_run"],
+            };
+            names.iter().map(|name| query(name, text())).collect()
         }
         (Route::One(..), &Method::GET) => vec![query("fields", texts())],
         (Route::One(..), _) => {

@@ -25,6 +25,13 @@ pub(crate) enum Route {
     Quota(String),
     QuotaDefault(String),
     QuotaDetails(String),
+    /// A policy file that is put onto the cluster.
+    Apply,
+    /// All that hosts are told.
+    Inventory,
+    /// Hosts, and what is enforced on them.
+    Hosts,
+    Status,
 }
 
 pub(crate) const VERSION: &str = "v2.0";
@@ -51,8 +58,19 @@ impl Route {
             ["openapi.json"] => Some(Self::Document),
             [VERSION] => Some(Self::Version),
             [VERSION, ref rest @ ..] => Self::of_version(rest),
+            ["portcullis", "v1", own] => Self::own(own),
             _ => None,
         }
+    }
+
+    fn own(name: &str) -> Option<Self> {
+        Some(match name {
+            "apply" => Self::Apply,
+            "inventory" => Self::Inventory,
+            "hosts" => Self::Hosts,
+            "status" => Self::Status,
+            _ => return None,
+        })
     }
 
     fn of_version(segments: &[&str]) -> Option<Self> {
@@ -95,7 +113,11 @@ impl Route {
             | Self::Extension(_)
             | Self::Quotas
             | Self::QuotaDefault(_)
-            | Self::QuotaDetails(_) => vec![get],
+            | Self::QuotaDetails(_)
+            | Self::Inventory
+            | Self::Hosts
+            | Self::Status => vec![get],
+            Self::Apply => vec![post, delete],
             Self::All(kind) => of(&[(true, get), (kind.table().create, post)]),
             Self::One(kind, _) => {
                 let table = kind.table();
@@ -141,6 +163,13 @@ impl Route {
         add("quotas/{id}".into(), Self::Quota(id()));
         add("quotas/{id}/default".into(), Self::QuotaDefault(id()));
         add("quotas/{id}/details".into(), Self::QuotaDetails(id()));
+        let own = [
+            ("apply", Self::Apply),
+            ("inventory", Self::Inventory),
+            ("hosts", Self::Hosts),
+            ("status", Self::Status),
+        ];
+        routes.extend(own.map(|(name, route)| (format!("/portcullis/v1/{name}"), route)));
         routes
     }
 }

@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::front::{Api, Whole};
 use crate::kinds::{Change, Item, Kind, View};
 use crate::openapi;
+use crate::policy;
 use crate::query::{self, Wanted};
 use crate::resources::{addresses, quotas, tags};
 use crate::routes::{Route, VERSION};
@@ -22,6 +23,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// None is none at all, not even JSON's null.
     pub(crate) body: Option<Value>,
+    /// Where the answer is no JSON.
+    pub(crate) bytes: Option<Vec<u8>>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -36,11 +39,23 @@ impl Answer {
         Self {
             status,
             body: Some(body),
+            bytes: None,
             headers: Vec::new(),
         }
     }
 
-    fn ok(body: Value) -> Self {
+    /// A message in the encoding of the watch protocol.
+    pub(crate) fn protobuf(bytes: Vec<u8>) -> Self {
+        let kind = HeaderValue::from_static("application/x-protobuf");
+        Self {
+            status: StatusCode::OK,
+            body: None,
+            bytes: Some(bytes),
+            headers: vec![(header::CONTENT_TYPE, kind)],
+        }
+    }
+
+    pub(crate) fn ok(body: Value) -> Self {
         Self::of(StatusCode::OK, body)
     }
 
@@ -48,6 +63,7 @@ impl Answer {
         Self {
             status,
             body: None,
+            bytes: None,
             headers: Vec::new(),
         }
     }
@@ -126,6 +142,10 @@ impl Api {
             Route::Tag(kind, id, tag) => {
                 self.tags(whole, who, (*kind, id), Some(tag), touched).await
             }
+            Route::Apply => policy::apply(self, whole, who, touched).await,
+            Route::Inventory => policy::inventory(self, who),
+            Route::Hosts => policy::hosts(self, who),
+            Route::Status => policy::status(self, who),
             Route::Quotas => self.quotas(who),
             Route::Quota(project) => self.quota(whole, who, project, touched).await,
             Route::QuotaDefault(project) => {

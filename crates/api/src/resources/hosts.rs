@@ -66,6 +66,8 @@ pub(crate) async fn update(
         id: HostId::from(id),
         tunnel_address: None,
         tagged: false,
+        tags: Default::default(),
+        settings: None,
     });
     let configured = body.raw("configurations").and_then(Value::as_object);
     for (name, value) in configured.into_iter().flatten() {

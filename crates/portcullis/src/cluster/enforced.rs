@@ -1,9 +1,10 @@
 //! What hosts report, as the API shows it.
 
 use ::control::Control;
-use api::{Enforcement, PortStatus};
+use api::{Enforcement, HostTold, NotEnforced, PortStatus};
 use model::{HostId, PortId};
-use protocol::{PortState, Watchers};
+use protocol::{HostStatus, PortReport, PortState, Watchers};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 /// The copy comes to be after this does.
@@ -44,5 +45,29 @@ impl Enforcement for Enforced {
         self.watchers
             .host(host)
             .is_some_and(|status| status.is_connected)
+    }
+
+    fn hosts(&self) -> BTreeMap<HostId, HostTold> {
+        let hosts = self.watchers.hosts().into_iter();
+        hosts.map(|(id, status)| (id, told(status))).collect()
+    }
+}
+
+fn told(status: HostStatus) -> HostTold {
+    let applied = status.report.as_ref().map(|report| report.applied);
+    let ports = status.report.map(|report| report.ports).unwrap_or_default();
+    let ports = ports.into_iter().map(|(id, port): (_, PortReport)| {
+        let state = match port.state {
+            PortState::Absent => NotEnforced::Absent,
+            PortState::Refused => NotEnforced::Refused,
+            PortState::Pending => NotEnforced::Pending,
+        };
+        (id, (state, port.why))
+    });
+    HostTold {
+        is_connected: status.is_connected,
+        software: status.software,
+        applied,
+        not_enforced: ports.collect(),
     }
 }
