@@ -5,6 +5,7 @@
 //! Knows nothing of: how verdicts are made; it asks the crates that do.
 
 mod bench;
+mod client;
 mod cloudstack;
 mod cluster;
 mod commands;

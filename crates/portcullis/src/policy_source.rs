@@ -1,5 +1,6 @@
 //! From a policy file on disk to an inventory, and which host this is.
 
+use crate::client::Client;
 use crate::cloudstack;
 use crate::control;
 use crate::failure::Failure;
@@ -224,6 +225,22 @@ pub(crate) fn in_force(
         host,
         inventory,
         from,
+    })
+}
+
+/// What a server has, or else this host.
+pub(crate) fn asked(
+    server: Option<&Client>,
+    host: Option<&str>,
+    here: impl FnOnce() -> Result<InForce, Failure>,
+) -> Result<InForce, Failure> {
+    let Some(server) = server else {
+        return here();
+    };
+    Ok(InForce {
+        host: this_host(host)?,
+        inventory: server.inventory()?,
+        from: server.server().to_owned(),
     })
 }
 

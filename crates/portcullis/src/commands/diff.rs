@@ -1,5 +1,6 @@
 //! `diff`: which flows another policy would open, and which it would close.
 
+use crate::client::{ClientArgs, with_file};
 use crate::failure::Failure;
 use crate::output::{FormatArgs, Tone, print};
 use crate::policy_source::{located, read_file, this_host, understand};
@@ -22,6 +23,7 @@ Examples:
   portcullis diff policy.yaml new.yaml
   portcullis diff policy.yaml new.yaml -o wide     with all names, however many
   portcullis diff policy.yaml new.yaml -o json
+  portcullis diff -f policy.yaml                   against a server's policy, as `apply` would change it
   git show HEAD:policy.yaml > old.yaml && portcullis diff old.yaml policy.yaml
 
 Rules are those of the new file where a flow opens, and those of the old one where it closes.
@@ -29,10 +31,19 @@ Rules are those of the new file where a flow opens, and those of the old one whe
 Exit codes, as of diff(1): 0 no flow opens or closes, 1 some do, 2 a file is invalid or can't be read.")]
 pub(crate) struct DiffArgs {
     /// The policy file as it is
-    old: PathBuf,
+    #[arg(required_unless_present = "file")]
+    old: Option<PathBuf>,
 
     /// The policy file as it would be
-    new: PathBuf,
+    #[arg(required_unless_present = "file")]
+    new: Option<PathBuf>,
+
+    /// What `apply` of this file would open and close on a server
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["old", "new"])]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    client: ClientArgs,
 
     /// The host, where the files have several [default: this machine's name]
     #[arg(long, value_name = "NAME")]
@@ -56,13 +67,25 @@ pub(crate) fn run(args: DiffArgs) -> ExitCode {
 
 fn differs(args: &DiffArgs) -> Result<bool, Failure> {
     let host = this_host(args.host.as_deref())?;
-    let old = inventory(&args.old, &host)?;
-    let new = inventory(&args.new, &host)?;
+    let (old, new, names) = match (&args.file, &args.old, &args.new) {
+        (Some(file), _, _) => {
+            let client = args.client.client()?;
+            let there = client.inventory()?;
+            let shown = file.display().to_string();
+            let then = with_file(there.clone(), &read_file(file)?, &shown, &host)?;
+            (there, then, [client.server().to_owned(), shown])
+        }
+        (None, Some(old), Some(new)) => {
+            let names = [old, new].map(|path| path.display().to_string());
+            (inventory(old, &host)?, inventory(new, &host)?, names)
+        }
+        (None, _, _) => return Err(Failure::Usage("two files, or -f FILE".to_owned())),
+    };
     let changes = policy::changes(&old, &new);
     let scopes = has_scopes(&old) || has_scopes(&new);
     let value = json!({
-        "old": args.old.display().to_string(),
-        "new": args.new.display().to_string(),
+        "old": names[0],
+        "new": names[1],
         "opened": rows(&changes.opened),
         "closed": rows(&changes.closed),
     });

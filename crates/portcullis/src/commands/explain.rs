@@ -1,10 +1,11 @@
 //! `explain`: why does this packet pass, or not.
 
 use super::InstanceArgs;
+use crate::client::MaybeServerArgs;
 use crate::failure::Failure;
 use crate::output::{FormatArgs, colourful, print, text};
 use crate::plane::{self, LivePlane, PlaneArgs};
-use crate::policy_source::{InForce, InspectionArgs, in_force};
+use crate::policy_source::{InForce, InspectionArgs, asked, in_force};
 use agent::Instance;
 use clap::{ArgGroup, Args};
 use dataplane::{FlowRecord, Outcome};
@@ -67,6 +68,9 @@ pub(crate) struct ExplainArgs {
     instance: InstanceArgs,
 
     #[command(flatten)]
+    server: MaybeServerArgs,
+
+    #[command(flatten)]
     plane: PlaneArgs,
 
     #[command(flatten)]
@@ -101,17 +105,26 @@ struct Answer {
 
 pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
     let instance = args.instance.instance()?;
-    let policy = in_force(
-        &instance,
-        args.policy.as_deref(),
-        args.host.as_deref(),
-        args.inspection,
-    )?;
+    let server = args.server.client()?;
+    let mut policy = asked(server.as_ref(), args.host.as_deref(), || {
+        let (policy, host) = (args.policy.as_deref(), args.host.as_deref());
+        in_force(&instance, policy, host, args.inspection)
+    })?;
+    // A cluster's port is judged at its own host.
+    let bound = policy.inventory.ports.get(args.port.as_str());
+    if let (Some(host), None, Some(_)) = (
+        bound.and_then(|port| port.host.clone()),
+        &args.host,
+        &server,
+    ) {
+        policy.host = host;
+    }
     let question = question(&args, &policy)?;
 
-    let mut live: Result<Box<dyn LivePlane>, String> = match args.policy {
-        Some(_) => Err("not asked: the policy was given by --policy".to_owned()),
-        None => look(args.plane, &instance, &policy),
+    let mut live: Result<Box<dyn LivePlane>, String> = match (&args.policy, &server) {
+        (Some(_), _) => Err("not asked: the policy was given by --policy".to_owned()),
+        (None, Some(_)) => Err("not asked: the policy is a server's".to_owned()),
+        (None, None) => look(args.plane, &instance, &policy),
     };
     let flows = match &mut live {
         Ok(plane) => plane.flows(Some(&question.port))?,

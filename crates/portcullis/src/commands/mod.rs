@@ -3,6 +3,7 @@
 //! A new command: its file, a line in [`Command`], a line in [`dispatch`].
 
 mod agent;
+mod apply;
 mod ca;
 mod check;
 mod cloudstack;
@@ -13,6 +14,7 @@ mod detach;
 mod diff;
 mod explain;
 mod flows;
+mod get;
 mod import;
 mod man;
 mod reach;
@@ -50,6 +52,7 @@ Examples:
   portcullis reach --to db tcp 5432                  who can reach db on 5432?
   portcullis diff policy.yaml new.yaml               which flows would open, which would close?
   portcullis detach                                  remove enforcement
+  portcullis apply -f policy.yaml                    put the same file onto a cluster's server
 
 Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system refused.";
 
@@ -61,6 +64,9 @@ enum Command {
     Agent(Box<agent::AgentArgs>),
     Ca(ca::CaArgs),
     Restore(restore::RestoreArgs),
+    Apply(Box<apply::ApplyArgs>),
+    Get(Box<get::GetArgs>),
+    Delete(Box<get::DeleteArgs>),
     Confirm(confirm::ConfirmArgs),
     Check(check::CheckArgs),
     Schema(schema::SchemaArgs),
@@ -68,7 +74,7 @@ enum Command {
     Flows(flows::FlowsArgs),
     Explain(explain::ExplainArgs),
     Reach(Box<reach::ReachArgs>),
-    Diff(diff::DiffArgs),
+    Diff(Box<diff::DiffArgs>),
     Detach(detach::DetachArgs),
     Selftest(selftest::SelftestArgs),
     Bench(crate::bench::BenchArgs),
@@ -87,6 +93,9 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Agent(args) => agent::run(*args),
         Command::Ca(args) => ca::run(args),
         Command::Restore(args) => restore::run(args),
+        Command::Apply(args) => apply::run(*args),
+        Command::Get(args) => get::run(*args),
+        Command::Delete(args) => get::delete(*args),
         Command::Confirm(args) => confirm::run(args),
         Command::Check(args) => check::run(args),
         Command::Schema(args) => schema::run(args),
@@ -101,7 +110,7 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Man(args) => man::run(args),
         // These have exit codes of their own.
-        Command::Diff(args) => return diff::run(args),
+        Command::Diff(args) => return diff::run(*args),
         Command::Cloudstack(args) => return cloudstack::run(*args),
     };
     match done {

@@ -1,9 +1,10 @@
 //! `reach`: who may begin which flows with whom, by the policy.
 
 use super::InstanceArgs;
+use crate::client::MaybeServerArgs;
 use crate::failure::Failure;
 use crate::output::{FormatArgs, Tone, print};
-use crate::policy_source::{InForce, InspectionArgs, in_force};
+use crate::policy_source::{InForce, InspectionArgs, asked, in_force};
 use crate::reach_view::{Listing, has_scopes, rows};
 use clap::Args;
 use model::{Family, GroupId, Inventory, L4Match, PortId};
@@ -25,6 +26,7 @@ Examples:
   portcullis reach --policy policy.yaml --from web           what can web reach?
   portcullis reach --policy policy.yaml --from 192.0.2.0/24 --to db
   portcullis reach --to db icmp echo-request                 the policy in force
+  portcullis reach --to db --server http://127.0.0.1:9696    a cluster's policy
 
 WHO is a port, a group (all its ports), an address group, an address or a prefix; a name that a port has
 is the port. FLOW is a protocol and perhaps a port, a range, or an ICMP type, as in the policy file: tcp,
@@ -57,16 +59,18 @@ pub(crate) struct ReachArgs {
     instance: InstanceArgs,
 
     #[command(flatten)]
+    server: MaybeServerArgs,
+
+    #[command(flatten)]
     format: FormatArgs,
 }
 
 pub(crate) fn run(args: ReachArgs) -> Result<(), Failure> {
-    let policy = in_force(
-        &args.instance.instance()?,
-        args.policy.as_deref(),
-        args.host.as_deref(),
-        InspectionArgs::default(),
-    )?;
+    let (policy, host) = (args.policy.as_deref(), args.host.as_deref());
+    let policy = asked(args.server.client()?.as_ref(), host, || {
+        let instance = args.instance.instance()?;
+        in_force(&instance, policy, host, InspectionArgs::default())
+    })?;
     let question = question(&args, &policy)?;
     let told = policy::reach(&policy.inventory, &question);
     let scopes = has_scopes(&policy.inventory);

@@ -1,12 +1,15 @@
 //! `status`: what is enforced, on which devices, and what was dropped.
 
 use super::InstanceArgs;
+use crate::client::{Client, MaybeServerArgs, Verb};
 use crate::failure::Failure;
-use crate::output::{FormatArgs, print};
+use crate::output::{Columns, FormatArgs, Tone, print, text};
 use crate::plane::PlaneArgs;
 use crate::policy_source::{InspectionArgs, look_named};
 use crate::{control, status_view};
 use clap::Args;
+use serde_json::Value;
+use std::fmt::Write as _;
 
 /// Show what is enforced: ports, devices, flows, drops
 ///
@@ -17,12 +20,16 @@ use clap::Args;
 Examples:
   portcullis status
   portcullis status -o wide        with drop reasons and the packets of each rule
+  portcullis status --server http://127.0.0.1:9696    a cluster's hosts, and how far behind they are
   portcullis status -o json | jq '.ports[] | select(.state != \"enforced\")'
 
 Exit codes: 0 shown, 4 nothing is enforced here, or it can't be read.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     instance: InstanceArgs,
+
+    #[command(flatten)]
+    server: MaybeServerArgs,
 
     #[command(flatten)]
     plane: PlaneArgs,
@@ -35,6 +42,9 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
+    if let Some(client) = args.server.client()? {
+        return hosts(&client, None, args.format);
+    }
     let instance = args.instance.instance()?;
     let status = match control::request(&instance, "status")? {
         Some(status) => status,
@@ -50,4 +60,80 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
     };
     print(args.format.output, &status, status_view::table);
     Ok(())
+}
+
+/// A cluster's hosts: who is connected, how far behind, and which ports aren't enforced.
+pub(super) fn hosts(client: &Client, id: Option<&str>, format: FormatArgs) -> Result<(), Failure> {
+    let mut value = client.ask(Verb::Get, "/portcullis/v1/hosts")?;
+    if let Some(id) = id {
+        let hosts = value["hosts"].as_array_mut().map(std::mem::take);
+        let mut hosts = hosts.unwrap_or_default();
+        hosts.retain(|host| host["id"] == id);
+        if hosts.is_empty() {
+            return Err(Failure::No(format!("Host {id} could not be found.")));
+        }
+        value["hosts"] = Value::Array(hosts);
+    }
+    print(format.output, &value, hosts_table);
+    Ok(())
+}
+
+fn hosts_table(value: &Value, wide: bool) -> String {
+    let hosts = value["hosts"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    if hosts.is_empty() {
+        return "no hosts\n".to_owned();
+    }
+    let mut header = vec![
+        "HOST",
+        "CONNECTED",
+        "PORTS",
+        "NOT ENFORCED",
+        "APPLIED",
+        "LAG",
+    ];
+    if wide {
+        header.push("SOFTWARE");
+    }
+    let mut table = Columns::new(&header);
+    let mut missing = String::new();
+    for host in hosts {
+        let (connected, tone) = match host["connected"].as_bool() {
+            Some(true) => ("yes", Tone::Good),
+            Some(false) | None => ("no", Tone::Bad),
+        };
+        let ports = host["not_enforced"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let bad = if ports.is_empty() {
+            Tone::Plain
+        } else {
+            Tone::Bad
+        };
+        let late = match host["lag"].as_u64() {
+            Some(0) => Tone::Good,
+            Some(_) | None => Tone::Doubtful,
+        };
+        let mut row = vec![
+            (text(host, "id"), Tone::Plain),
+            (connected.to_owned(), tone),
+            (text(host, "ports"), Tone::Plain),
+            (ports.len().to_string(), bad),
+            (text(host, "applied"), Tone::Plain),
+            (text(host, "lag"), late),
+        ];
+        if wide {
+            row.push((text(host, "software"), Tone::Plain));
+        }
+        table.row(row);
+        for port in ports {
+            let (id, state, why) = (text(port, "port"), text(port, "state"), text(port, "why"));
+            let _ = writeln!(missing, "{}: port {id} is {state}: {why}", text(host, "id"));
+        }
+    }
+    let revision = text(value, "revision");
+    format!("{}\ncommitted: {revision}\n{missing}", table.text())
 }

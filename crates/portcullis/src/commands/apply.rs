@@ -1,0 +1,153 @@
+//! `apply`: a policy file is put onto a cluster.
+
+use crate::client::{ClientArgs, escaped};
+use crate::failure::Failure;
+use crate::output::{Format, FormatArgs, print};
+use crate::policy_source::{read_file, this_host};
+use clap::Args;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Put a policy file onto a cluster
+///
+/// The same file that `run` takes. What isn't there is made, what is otherwise is changed, and nothing else is
+/// touched: what is applied bears the file's label, and another label's objects, or those made by the API, are refused
+/// by name before anything is changed. A second time nothing changes. No flow passes on the way that neither the old
+/// policy nor the new one permits.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  portcullis apply -f policy.yaml
+  portcullis apply -f policy.yaml --dry-run            what would change?
+  portcullis apply -f policy.yaml --prune              and what is no longer in the file goes
+  portcullis apply -f web.yaml --label web --server https://network.example --token-file token
+  portcullis diff -f policy.yaml                       which flows would open, which would close?
+
+A file without `hosts` is about one host: --host, or else this machine.
+
+Exit codes: 0 it is so, 1 refused and nothing changed, 2 usage, 3 invalid policy, 4 the server can't be
+asked, or doesn't know us.")]
+pub(crate) struct ApplyArgs {
+    /// The policy file
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+
+    /// What is applied is known by it [default: the file's name without its ending]
+    #[arg(long, value_name = "NAME")]
+    label: Option<String>,
+
+    /// Remove what has the label and isn't in the file
+    #[arg(long)]
+    prune: bool,
+
+    /// Only say what would change
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Whose it is [default: the caller's project]
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
+
+    /// Where a file's ports are that has no `hosts` [default: this machine's name]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+
+    #[command(flatten)]
+    client: ClientArgs,
+
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(crate) fn run(args: ApplyArgs) -> Result<(), Failure> {
+    let bytes = read_file(&args.file)?;
+    let host = this_host(args.host.as_deref())?;
+    // A fault of the file is told with the file's name, and without a server.
+    let file = args.file.display().to_string();
+    policyfile::parse_whole(&bytes, &file, &host)
+        .map_err(|errors| Failure::Policy(errors.to_string()))?;
+    let label = label(args.label.as_deref(), &args.file)?;
+    let mut path = format!(
+        "/portcullis/v1/apply?label={}&host={}&prune={}&dry_run={}",
+        escaped(&label),
+        escaped(host.as_str()),
+        args.prune,
+        args.dry_run
+    );
+    if let Some(project) = &args.project {
+        let _ = write!(path, "&project={}", escaped(project));
+    }
+    let answer = args.client.client()?.post(&path, &bytes)?;
+    tell(args.format.output, &answer);
+    Ok(())
+}
+
+/// Two files that say nothing of it are not each other's.
+pub(super) fn label(given: Option<&str>, file: &Path) -> Result<String, Failure> {
+    if let Some(label) = given {
+        return Ok(label.to_owned());
+    }
+    let stem = file.file_stem().and_then(|stem| stem.to_str());
+    let stem = stem.filter(|stem| !stem.is_empty());
+    stem.map(str::to_owned)
+        .ok_or_else(|| Failure::Usage(format!("{} has no name: give --label", file.display())))
+}
+
+/// As `kubectl` does: a line for each object that isn't as it was, and a count of the others.
+pub(super) fn tell(format: Format, answer: &Value) {
+    print(format, answer, |answer, wide| lines(answer, wide));
+}
+
+fn lines(answer: &Value, wide: bool) -> String {
+    let dry = match answer["dry_run"].as_bool() {
+        Some(true) => " (dry run)",
+        Some(false) | None => "",
+    };
+    let mut text = String::new();
+    let mut unchanged = 0;
+    for object in answer["objects"].as_array().into_iter().flatten() {
+        let field = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
+        let (kind, id, what) = (field("kind"), field("id"), field("what"));
+        match what.as_str() {
+            "unchanged" if !wide => unchanged += 1,
+            "repeats" => {
+                let _ = writeln!(text, "{kind}/{id} says the same as {}", field("same_as"));
+            }
+            what => {
+                let _ = writeln!(text, "{kind}/{id} {what}{dry}");
+            }
+        }
+    }
+    if unchanged > 0 {
+        let _ = writeln!(text, "{unchanged} unchanged");
+    }
+    if text.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(dry: bool, objects: Value, expected: &str) {
+        let answer = json!({"dry_run": dry, "objects": objects});
+        assert_eq!(lines(&answer, false), expected);
+    }
+
+    #[test]
+    fn each_change_has_a_line() {
+        let group = json!({"kind": "group", "id": "web", "what": "created"});
+        let rule = json!({"kind": "rule", "id": "web.2", "what": "repeats", "same_as": "web.1"});
+        let port = json!({"kind": "port", "id": "vm", "what": "unchanged"});
+        check(false, json!([]), "nothing to do\n");
+        check(
+            true,
+            json!([group, rule, port]),
+            "group/web created (dry run)\nrule/web.2 says the same as web.1\n1 unchanged\n",
+        );
+    }
+}
