@@ -159,7 +159,7 @@ pub enum Refused {
 
     /// Nothing was changed.
     #[error(
-        "These are there already and have not the label '{label}', so they are not this policy's to change: {}.",
+        "These are there already, and not of the label '{label}' and its project, so they are not this policy's to change: {}.",
         listed(.objects)
     )]
     NotOfLabel { label: String, objects: Vec<String> },

@@ -40,7 +40,12 @@ pub(crate) struct AccessArgs {
     token_file: Option<PathBuf>,
 
     /// Who signs the server's certificate, where the usual authorities don't (PEM)
-    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CA", id = "server_ca")]
+    #[arg(
+        long = "ca",
+        id = "server_ca",
+        value_name = "FILE",
+        env = "PORTCULLIS_CA"
+    )]
     ca: Option<PathBuf>,
 }
 

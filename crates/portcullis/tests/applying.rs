@@ -40,11 +40,19 @@ impl Drop for Site {
 
 impl Site {
     fn new() -> Self {
+        Self::with("", &[])
+    }
+
+    /// `tokens`: who is known, in a file beside the server.
+    fn with(tokens: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("tokens"), tokens).expect("it can be written");
         let mut server = Command::new(BIN)
             .args(["server", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .arg("--store")
             .arg(format!("file:{}", dir.path().join("store").display()))
+            .args(arguments)
+            .current_dir(dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -109,7 +117,11 @@ fn a_file_is_applied_changed_and_removed() {
     let created = ["group/web created (dry run)", "port/vm1 created (dry run)"];
     site.check(&apply(&["--dry-run"]), 0, &created);
     site.check(&["get", "ports"], 0, &["no ports"]);
-    let created = ["host/h1 created", "rule/web.https created", "subnet/lan-10.9.0.0-24 created"];
+    let created = [
+        "host/h1 created",
+        "rule/web.https created",
+        "subnet/lan-10.9.0.0-24 created",
+    ];
     site.check(&apply(&[]), 0, &created);
     let again = site.check(&apply(&[]), 0, &["9 unchanged"]);
     assert_eq!(again.lines().count(), 1, "{again}");
@@ -126,15 +138,29 @@ fn a_file_is_applied_changed_and_removed() {
     let packet = [&packet[..], &["tcp 10.0.0.5:40000 -> 10.9.0.1:443"]].concat();
     site.check(&packet, 0, &["web.https"]);
 
-    let less = POLICY.replace("ports: 443", "ports: 444").replace("  vm2", "  vm3");
-    site.file(&less.replace("00:02", "00:03").replace("10.9.0.2", "10.9.0.3"));
+    let less = POLICY
+        .replace("ports: 443", "ports: 444")
+        .replace("  vm2", "  vm3");
+    site.file(
+        &less
+            .replace("00:02", "00:03")
+            .replace("10.9.0.2", "10.9.0.3"),
+    );
     site.check(&opens, 1, &["tcp 444", "closes", "tcp 443"]);
-    site.check(&apply(&[]), 0, &["rule/web.https updated", "port/vm3 created"]);
+    site.check(
+        &apply(&[]),
+        0,
+        &["rule/web.https updated", "port/vm3 created"],
+    );
     site.check(&["get", "ports"], 0, &["vm2", "vm3"]);
     site.check(&apply(&["--prune"]), 0, &["port/vm2 removed"]);
     site.check(&["delete", "port", "vm3"], 0, &["port/vm3 removed"]);
     site.check(&["delete", "group", "web"], 1, &["in use"]);
-    let removed = ["group/web removed", "network/lan removed", "host/h1 removed"];
+    let removed = [
+        "group/web removed",
+        "network/lan removed",
+        "host/h1 removed",
+    ];
     site.check(&["delete", "-f", "site.yaml"], 0, &removed);
     site.check(&["get", "networks"], 0, &["no networks"]);
     site.check(&["delete", "--label", "site"], 0, &["nothing to do"]);
@@ -145,7 +171,15 @@ fn what_goes_wrong_is_told() {
     let site = Site::new();
     site.file(POLICY);
     site.check(&["apply", "-f", "site.yaml", "--host", "h1"], 0, &[]);
-    let other = ["apply", "-f", "site.yaml", "--host", "h1", "--label", "other"];
+    let other = [
+        "apply",
+        "-f",
+        "site.yaml",
+        "--host",
+        "h1",
+        "--label",
+        "other",
+    ];
     site.check(&other, 1, &["group web", "'other'"]);
     site.check(&["get", "port", "vm9"], 1, &["vm9"]);
     site.check(&["get", "pods"], 2, &["no kind of object is called pods"]);
@@ -161,4 +195,34 @@ fn what_goes_wrong_is_told() {
     command.args(["get", "ports", "--server", &format!("http://{free}")]);
     let output = command.output().expect("the binary runs");
     check(&output, 4, &["nobody listens at", &free]);
+}
+
+#[test]
+fn who_isn_t_known_or_isn_t_admin_is_told_so() {
+    let tokens = "t-admin p1 ann admin\nt-member p2 bob member\n";
+    let site = Site::with(tokens, &["--identity", "token", "--tokens", "tokens"]);
+    site.file(POLICY);
+    let apply = [
+        "apply",
+        "-f",
+        "site.yaml",
+        "--host",
+        "h1",
+        "--token-file",
+        "token",
+    ];
+    site.check(
+        &["get", "ports"],
+        4,
+        &["wants to know who we are", "--token-file"],
+    );
+    site.check(&apply, 4, &["reading token"]);
+    for (token, code, says) in [
+        ("t-nobody", 4, "doesn't know our token"),
+        ("t-member", 4, "doesn't allow it"),
+        ("t-admin\n", 0, "port/vm1 created"),
+    ] {
+        fs::write(site.dir.path().join("token"), token).expect("it can be written");
+        site.check(&apply, code, &[says]);
+    }
 }

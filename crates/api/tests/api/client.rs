@@ -2,7 +2,7 @@
 
 use crate::schema;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,9 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// Null if it is no JSON.
     pub(crate) body: Value,
+    pub(crate) bytes: Bytes,
     asked: String,
 }
 
@@ -92,7 +94,9 @@ impl Client {
             .await
             .expect("the answer is whole")
             .to_bytes();
-        let body = match bytes.is_empty() {
+        let protobuf = |kind: &HeaderValue| kind == "application/x-protobuf";
+        let other = head.headers.get("content-type").is_some_and(protobuf);
+        let body = match bytes.is_empty() || other {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{asked}: {e}")),
         };
@@ -100,6 +104,7 @@ impl Client {
             status: head.status,
             headers: head.headers,
             body,
+            bytes,
             asked,
         };
         answer.is_well_formed(&method, &path);

@@ -13,6 +13,7 @@ mod identities;
 mod keystone;
 mod lists;
 mod networks;
+mod policy_files;
 mod ports;
 mod requests;
 mod rules;
