@@ -17,6 +17,7 @@ groups:
   web:
     rules:
       - { name: https, from: any, protocol: tcp, ports: 443, family: ipv4 }
+      - { to: db, protocol: tcp, ports: 5432, family: ipv4 }
   db:
     rules:
       - { from: web, protocol: tcp, ports: 5432, family: ipv4 }
@@ -106,12 +107,14 @@ fn check(output: &Output, code: i32, says: &[&str]) -> String {
     all
 }
 
+fn apply<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["apply", "-f", "site.yaml", "--host", "h1"], more].concat()
+}
+
 #[test]
 fn a_file_is_applied_changed_and_removed() {
     let site = Site::new();
     site.file(POLICY);
-    let apply = |more: &[&str]| [&["apply", "-f", "site.yaml", "--host", "h1"], more].concat();
-
     let opens = ["diff", "-f", "site.yaml", "--host", "h1"];
     site.check(&opens, 1, &["opens", "tcp 443"]);
     let created = ["group/web created (dry run)", "port/vm1 created (dry run)"];
@@ -123,7 +126,7 @@ fn a_file_is_applied_changed_and_removed() {
         "subnet/lan-10.9.0.0-24 created",
     ];
     site.check(&apply(&[]), 0, &created);
-    let again = site.check(&apply(&[]), 0, &["9 unchanged"]);
+    let again = site.check(&apply(&[]), 0, &["10 unchanged"]);
     assert_eq!(again.lines().count(), 1, "{again}");
     site.check(&opens, 0, &["no flow opens or closes"]);
 
@@ -186,7 +189,7 @@ fn what_goes_wrong_is_told() {
     site.check(&["delete", "group"], 2, &["say which"]);
     site.file(&POLICY.replace("groups: [web]", "groups: [wbe]"));
     let broken = ["apply", "-f", "site.yaml", "--host", "h1"];
-    site.check(&broken, 3, &["site.yaml:12:", "wbe", "did you mean `web`"]);
+    site.check(&broken, 3, &["site.yaml:13:", "wbe", "did you mean `web`"]);
 
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
     let free = nobody.local_addr().expect("it is bound").to_string();
@@ -199,18 +202,10 @@ fn what_goes_wrong_is_told() {
 
 #[test]
 fn who_isn_t_known_or_isn_t_admin_is_told_so() {
-    let tokens = "t-admin p1 ann admin\nt-member p2 bob member\n";
+    let tokens = "token-of-an-admin p1 ann admin\ntoken-of-a-member p2 bob member\n";
     let site = Site::with(tokens, &["--identity", "token", "--tokens", "tokens"]);
     site.file(POLICY);
-    let apply = [
-        "apply",
-        "-f",
-        "site.yaml",
-        "--host",
-        "h1",
-        "--token-file",
-        "token",
-    ];
+    let apply = apply(&["--token-file", "token"]);
     site.check(
         &["get", "ports"],
         4,
@@ -218,9 +213,9 @@ fn who_isn_t_known_or_isn_t_admin_is_told_so() {
     );
     site.check(&apply, 4, &["reading token"]);
     for (token, code, says) in [
-        ("t-nobody", 4, "doesn't know our token"),
-        ("t-member", 4, "doesn't allow it"),
-        ("t-admin\n", 0, "port/vm1 created"),
+        ("token-of-nobody-here", 4, "doesn't know our token"),
+        ("token-of-a-member", 4, "doesn't allow it"),
+        ("token-of-an-admin\n", 0, "port/vm1 created"),
     ] {
         fs::write(site.dir.path().join("token"), token).expect("it can be written");
         site.check(&apply, code, &[says]);

@@ -122,15 +122,11 @@ impl<'a> Batch<'a> {
         });
     }
 
-    /// From whoever has it, who gives it up.
+    /// Who has it gives it up in this same commit: that port is as it was seen, then.
     pub(super) fn take(&mut self, name: Key, holder: &str) {
-        self.when(match self.state.holder(&name) {
-            Some(held) => Condition::Unchanged {
-                key: name.clone(),
-                modified: held.modified,
-            },
-            None => Condition::Absent(name.clone()),
-        });
+        if !self.state.is_held(&name) {
+            self.when(Condition::Absent(name.clone()));
+        }
         self.write(name, holder.as_bytes());
     }
 

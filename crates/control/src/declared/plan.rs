@@ -35,6 +35,8 @@ pub(super) struct Plan<'a> {
     pub(super) groups: Vec<Item<'a, Group>>,
     pub(super) rules: BTreeMap<GroupId, Rules<'a>>,
     pub(super) ports: Vec<Item<'a, Port>>,
+    /// Which of these ports have an address or MAC now.
+    pub(super) holders: HashMap<Key, PortId>,
 }
 
 /// Of a group in which a rule differs.
@@ -67,6 +69,7 @@ impl<'a> Plan<'a> {
                 groups: Vec::new(),
                 rules: BTreeMap::new(),
                 ports: Vec::new(),
+                holders: HashMap::new(),
             },
             common: Common {
                 now,
@@ -432,6 +435,11 @@ impl<'a> Making<'a, '_> {
         let rest = self.rest(&state.ports, |id| ports.contains_key(id));
         self.plan.ports.extend(rest);
         self.plan.ports.sort_by(|a, b| a.port_id().cmp(b.port_id()));
+        for before in self.plan.ports.iter().filter_map(|item| item.before) {
+            let names = names(before).into_iter();
+            let held = names.map(|name| (name, before.id.clone()));
+            self.plan.holders.extend(held);
+        }
     }
 
     /// It is declared, or goes.
@@ -507,17 +515,21 @@ impl<'a> Making<'a, '_> {
                     let why = format!("the port '{}' has what another one has", after.id);
                     self.impossible.push(why);
                 }
-                let holder = state.holder(&name).map(|held| &*held.object);
-                let Some(holder) = holder.filter(|holder| *holder != after.id.as_str()) else {
+                let holder = self.plan.holders.get(&name);
+                if !state.is_held(&name) || holder == Some(&after.id) {
                     continue;
-                };
-                let freed = self.plan.port(holder).is_some_and(|other| {
+                }
+                let other = holder.and_then(|holder| self.plan.port(holder.as_str()));
+                let freed = other.is_some_and(|other| {
                     let stays = other.after.as_ref();
                     !stays.is_some_and(|after| names(after).contains(&name))
                 });
                 if !freed {
                     let what = name.as_str().rsplit('/').next().unwrap_or_default();
-                    let text = format!("{what} of network {} (of port {holder})", after.network);
+                    let has = |port: &&Stored<Port>| names(port).contains(&name);
+                    let port = state.ports_in(&after.network).find(has);
+                    let port = port.map_or("", |port| port.id.as_str());
+                    let text = format!("{what} of network {} (of port {port})", after.network);
                     self.foreign.push(text);
                 }
             }

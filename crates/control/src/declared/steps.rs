@@ -460,8 +460,8 @@ impl<'p, 'a> Steps<'p, 'a> {
             }
             found.push(item);
             for name in item.after.iter().flat_map(names) {
-                let holder = self.plan.state.holder(&name);
-                left.extend(holder.and_then(|held| self.plan.port(&held.object)));
+                let holder = self.plan.holders.get(&name);
+                left.extend(holder.and_then(|holder| self.plan.port(holder.as_str())));
             }
         }
         found

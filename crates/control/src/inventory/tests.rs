@@ -1,6 +1,7 @@
 use super::*;
 use crate::objects::{
-    AskedPeer, Asks, Binding, Described, FixedAddress, GroupRule, Host, Network, Pair, Segment, Subnet,
+    AskedPeer, Asks, Binding, Described, FixedAddress, GroupRule, Host, Network, Pair, Segment,
+    Subnet,
 };
 use crate::records::{Kept, key};
 use crate::trial::{Dice, chance, pick};
