@@ -96,7 +96,7 @@ pub(super) fn label(given: Option<&str>, file: &Path) -> Result<String, Failure>
 
 /// As `kubectl` does: a line for each object that isn't as it was, and a count of the others.
 pub(super) fn tell(format: Format, answer: &Value) {
-    print(format, answer, |answer, wide| lines(answer, wide));
+    print(format, answer, lines);
 }
 
 fn lines(answer: &Value, wide: bool) -> String {
