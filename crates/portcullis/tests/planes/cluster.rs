@@ -5,7 +5,7 @@
 //!              198.51.100.1 --- pc-mgmt <== veth ==> pc-mgmt --- 198.51.100.2
 //! ```
 
-use crate::agent::{Agent, PATIENCE, wait_until};
+use crate::agent::{Agent, BIN, PATIENCE, wait_until};
 use crate::machines::add;
 use crate::ovs::SHORT;
 use crate::server::{Server, make_certificates};
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Name, last byte of its addresses, host, group.
@@ -27,6 +29,8 @@ const VMS: [(&str, u8, usize, &str); 4] = [
 ];
 const HOSTS: [&str; 2] = ["a", "b"];
 const BRIDGE: &str = "pc-br";
+/// Of which the second one is seldom there.
+const SERVERS: &str = "198.51.100.1:9697,198.51.100.1:9699";
 
 struct Cluster {
     vms: BTreeMap<&'static str, Vm>,
@@ -36,12 +40,15 @@ struct Cluster {
     groups: BTreeMap<&'static str, String>,
     ports: BTreeMap<&'static str, String>,
     directory: tempfile::TempDir,
-    _labs: [Lab; 2],
+    labs: [Lab; 2],
 }
 
 impl Cluster {
     fn new() -> Self {
-        let mut labs = hosts();
+        Self::on(hosts(), "file:store")
+    }
+
+    fn on(mut labs: [Lab; 2], store: &str) -> Self {
         let vms = VMS.map(|(name, last, host, _)| {
             let vm = add(&mut labs[host], name, last, Attach::Bridge(BRIDGE));
             vm.offload(Offload::TxChecksum, false).expect("it is set");
@@ -51,7 +58,7 @@ impl Cluster {
         let echo = [80, 81].map(|port| vms["server"].serve_tcp(port).expect("a server"));
         let directory = tempfile::tempdir().expect("a directory");
         make_certificates(directory.path(), &["198.51.100.1"], &HOSTS);
-        let server = Server::start(labs[0].host(), directory.path());
+        let server = Server::start(labs[0].host(), directory.path(), store, 9696);
         let mut cluster = Self {
             agents: HOSTS.map(|host| agent(&labs[usize::from(host == "b")], host)),
             vms,
@@ -60,7 +67,7 @@ impl Cluster {
             groups: BTreeMap::new(),
             ports: BTreeMap::new(),
             directory,
-            _labs: labs,
+            labs,
         };
         cluster.make_policy();
         for (agent, host) in cluster.agents.iter_mut().zip(HOSTS) {
@@ -196,7 +203,7 @@ fn agent(lab: &Lab, host: &str) -> Agent {
     Agent::new(lab.host(), &settings)
 }
 
-fn follow(agent: &mut Agent, host: &str, certificates: &std::path::Path) {
+fn follow(agent: &mut Agent, host: &str, certificates: &Path) {
     let file = |name: &str| certificates.join(name).display().to_string();
     let (ca, cert, key) = (
         file("ca.pem"),
@@ -204,7 +211,7 @@ fn follow(agent: &mut Agent, host: &str, certificates: &std::path::Path) {
         file(&format!("{host}.key")),
     );
     agent.launch(
-        &["agent", "--server", "198.51.100.1:9697", "--host", host],
+        &["agent", "--server", SERVERS, "--host", host],
         &[
             "--ca",
             &ca,
@@ -245,7 +252,7 @@ fn hosts_enforce_what_the_api_was_told() {
     cluster.check("far", true);
     cluster.check("other", false);
 
-    // Joining and leaving, from another host.
+    // Joining and leaving, from the other host.
     cluster.join("other", "clients");
     cluster.check("other", true);
     let mut open = cluster.connect("other");
@@ -275,4 +282,102 @@ fn hosts_enforce_what_the_api_was_told() {
     cluster.wait_until_active("far");
     cluster.check("far", false);
     assert!(echoes(&mut open, 6));
+}
+
+/// An etcd of the test's own, in a host's namespace, with its data in a directory.
+struct Etcd(Child);
+
+impl Etcd {
+    fn start(lab: &Lab, data: &Path) -> Self {
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(data);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let spawned = lab.host().run(move || command.spawn());
+        let etcd = Self(spawned.expect("etcd is there: Debian's etcd-server"));
+        wait_until("etcd answers", || {
+            let connect = || TcpStream::connect("127.0.0.1:2379");
+            lab.host().run(connect).is_ok()
+        });
+        etcd
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn servers_on_one_etcd_stand_in_for_each_other() {
+    let labs = hosts();
+    let data = tempfile::tempdir().expect("a directory");
+    let _etcd = Etcd::start(&labs[0], data.path());
+    let store = "etcd:http://127.0.0.1:2379/pc-test";
+    let mut cluster = Cluster::on(labs, store);
+    let host = cluster.labs[0].host();
+    let other = Server::start(host, cluster.directory.path(), store, 9698);
+    cluster.wait_until_active("far");
+    cluster.check("far", true);
+
+    // What one was told the other has; agents go over to it.
+    cluster.join("far", "others");
+    cluster.check("far", false);
+    cluster.server.kill();
+    cluster.check("near", true);
+    cluster.server = other;
+    cluster.wait_until_active("far");
+    cluster.check("far", false);
+    cluster.join("far", "clients");
+    cluster.check("far", true);
+}
+
+#[test]
+fn one_host_can_be_all_of_a_cluster() {
+    let mut lab = Lab::new("allin").expect("a lab; it needs root");
+    lab.add_bridge(BRIDGE).expect("a bridge");
+    let web = add(&mut lab, "w", 1, Attach::Bridge(BRIDGE));
+    let client = add(&mut lab, "c", 2, Attach::Bridge(BRIDGE));
+    let _echo = [80, 81].map(|port| web.serve_tcp(port).expect("a server"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let instance = format!("pc-allin-{}", std::process::id());
+    let more = ["--all-in-one", "--host", "a", "--instance", &instance];
+    let more = [&more[..], &["--max-ports", "16"]].concat();
+    let server = Server::start_with(lab.host(), directory.path(), "file:store", 9696, &more);
+    let policy = format!(
+        "{{ version: 1, hosts: {{ a: {{}} }}, networks: {{ lan: {{ subnets: 10.9.0.0/24 }} }}, \
+         groups: {{ g: {{ rules: [{{ from: any, protocol: tcp, ports: 80 }}] }} }}, \
+         ports: {{ web: {{ host: a, mac: '{}', addresses: 10.9.0.1, groups: g, device: {} }} }} }}",
+        web.mac(),
+        web.device()
+    );
+    let file = directory.path().join("policy.yaml");
+    std::fs::write(&file, policy).expect("it can be written");
+    let portcullis = |arguments: &[&str]| {
+        let mut command = Command::new(BIN);
+        command
+            .args(arguments)
+            .env("PORTCULLIS_RUN_DIR", directory.path().join("run"))
+            .env("PORTCULLIS_STATE_DIR", directory.path().join("state"))
+            .env("PORTCULLIS_INSTANCE", &instance);
+        let output = lab.host().run(move || command.output());
+        let output = output.expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    };
+    portcullis(&["apply", "-f", file.to_str().expect("it is text")]);
+    wait_until("the port is active", || {
+        server.ask("GET", "/v2.0/ports/web", None)["port"]["status"] == "ACTIVE"
+    });
+    let connects = |port: u16| {
+        let at = SocketAddr::new(web.addresses()[0], port);
+        client.tcp_connect(at, SHORT).is_ok()
+    };
+    wait_until("80 is open", || connects(80));
+    assert!(!connects(81));
+    drop(server);
+    assert!(connects(80));
+    assert!(!connects(81));
+    portcullis(&["detach"]);
 }

@@ -4,17 +4,17 @@ use crate::agent::{BIN, wait_until};
 use conformance::lab::Namespace;
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 pub(crate) struct Server {
     host: Namespace,
     directory: PathBuf,
+    api: SocketAddr,
+    arguments: Vec<String>,
     running: Option<Child>,
 }
-
-const API: &str = "127.0.0.1:9696";
 
 /// In the directory: ca.pem, server.pem for these names, and HOST.pem for each host, with their keys.
 pub(crate) fn make_certificates(directory: &Path, names: &[&str], hosts: &[&str]) {
@@ -33,11 +33,27 @@ pub(crate) fn make_certificates(directory: &Path, names: &[&str], hosts: &[&str]
 }
 
 impl Server {
-    /// With the certificates in the directory, and its store.
-    pub(crate) fn start(host: &Namespace, directory: &Path) -> Self {
+    /// In the directory, with the certificates that are there; the API's port, and the next one for agents.
+    pub(crate) fn start(host: &Namespace, directory: &Path, store: &str, port: u16) -> Self {
+        let agents = format!("0.0.0.0:{}", port + 1);
+        Self::start_with(host, directory, store, port, &["--listen-agents", &agents])
+    }
+
+    pub(crate) fn start_with(
+        host: &Namespace,
+        directory: &Path,
+        store: &str,
+        port: u16,
+        more: &[&str],
+    ) -> Self {
+        let api = SocketAddr::from(([127, 0, 0, 1], port));
+        let listen = api.to_string();
+        let arguments = [&["--store", store, "--listen", &listen], more].concat();
         let mut server = Self {
             host: host.clone(),
             directory: directory.to_owned(),
+            api,
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
             running: None,
         };
         server.restart();
@@ -47,15 +63,18 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         let mut command = Command::new(BIN);
         command
-            .args(["server", "--store", "file:store", "--listen", API])
-            .args(["--listen-agents", "0.0.0.0:9697", "--audit", "audit"])
+            .arg("server")
+            .args(&self.arguments)
             .current_dir(&self.directory)
+            .env("PORTCULLIS_RUN_DIR", self.directory.join("run"))
+            .env("PORTCULLIS_STATE_DIR", self.directory.join("state"))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let spawned = self.host.run(move || command.spawn());
         self.running = Some(spawned.expect("the binary runs"));
+        let api = self.api;
         wait_until("the server answers", || {
-            self.host.run(|| TcpStream::connect(API)).is_ok()
+            self.host.run(move || TcpStream::connect(api)).is_ok()
         });
     }
 
@@ -79,13 +98,14 @@ impl Server {
     /// Status and body.
     pub(crate) fn exchange(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let body = body.map_or_else(String::new, |body| body.to_string());
+        let api = self.api;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {API}\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {api}\r\nconnection: close\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         let answer = self.host.run(move || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(API)?;
+            let mut stream = TcpStream::connect(api)?;
             stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
