@@ -14,6 +14,7 @@
 //! below `/sys/class/net` are not those of the lab.
 
 mod cable;
+mod daemon;
 mod kept;
 pub mod load;
 mod namespace;
@@ -23,6 +24,7 @@ mod switch;
 mod tap;
 
 pub use cable::{CABLE_BRIDGE, CableEnd, cable};
+pub use daemon::spawn_daemon;
 pub use kept::{Kept, kept, remove_kept};
 pub use namespace::{Namespace, Offload};
 pub use packets::{

@@ -1,7 +1,8 @@
 //! The demo: one host out of network namespaces, and security groups on real packets.
 //!
 //! ```text
-//! cast        who plays, and who is meant to reach whom      stage        the machines
+//! cast        who plays, and who is meant to reach whom      machines     theirs, all listening
+//! stage       the host and its machines
 //! policy      the policy file and its edits                  enforcement  `portcullis run`, asked as people do
 //! report      what is printed; counts verdicts               remains      what has to go again
 //! ovs         the same between two hosts with Open vSwitch, a play of its own
@@ -16,6 +17,7 @@ mod ending;
 mod enforcement;
 mod explain;
 mod joining;
+mod machines;
 mod matrix;
 mod ovs;
 mod policy;

@@ -13,16 +13,14 @@
 //!
 //! [`Offload::TxChecksum`]: super::Offload::TxChecksum
 
-use super::{LabError, Namespace, failed};
+use super::{LabError, Namespace, failed, spawn_daemon};
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-
-mod daemon;
 
 /// The daemons answer well within this, or not at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,7 +194,11 @@ impl OpenVswitch {
             format!("--unixctl={}", file("ctl")),
             format!("--log-file={}", file("log")),
         ]);
-        let started = daemon::spawn(command, self.host.clone());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let started = spawn_daemon(command, self.host.clone());
         started.map_err(failed(format!("starting {program}")))
     }
 

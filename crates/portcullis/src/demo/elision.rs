@@ -42,7 +42,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
             service: Service::Db,
             family,
         };
-        open.push(Conversation::open(stage, attempt)?);
+        open.push(Conversation::open(&stage.machines, attempt)?);
     }
     let after = at_service(stage, Role::Db1, 5432)?;
     let what = format!("db1, TCP 5432, more after {TRACKED} connections");
@@ -82,10 +82,10 @@ fn at_service(stage: &Stage, role: Role, port: u16) -> Result<BTreeSet<FlowKey>,
 /// Each family on a thread of its own, which plays both ends: the kernel shakes hands by itself, so
 /// nobody waits for anybody.
 fn connect_many(stage: &Stage) -> Result<Duration, Failure> {
-    let listener = stage.listener(Role::Web1, Service::Https);
+    let listener = stage.machines.listener(Role::Web1, Service::Https);
     let connect = |family| {
         let address = SocketAddr::from((Role::Web1.address(family), 443));
-        stage.vm(Role::Outsider).run(|| {
+        stage.machines.vm(Role::Outsider).run(|| {
             for _ in 0..UNTRACKED / 2 {
                 connect_once(address, listener)
                     .map_err(|e| Failure::System(format!("demo: connecting to web1: {e}")))?;

@@ -20,7 +20,7 @@ pub(crate) fn detach(stage: Stage, report: &mut Report) -> Result<(), Failure> {
         family: Family::V4,
     };
     stage.enforcement.detach()?;
-    let seen = match attempt.make(&stage, PATIENCE)? {
+    let seen = match attempt.make(&stage.machines, PATIENCE)? {
         true => "passes",
         false => "dropped",
     };

@@ -4,6 +4,7 @@
 //! policy file is a verdict of its own.
 
 use super::cast::{Role, Service, may_reach};
+use super::machines::Machines;
 use super::policy::POLICY;
 use super::report::Report;
 use super::stage::Stage;
@@ -20,25 +21,14 @@ use wire::words::Words;
 pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     report.act("Who reaches whom: real TCP connections and pings, from row to column")?;
     let attempts = every_attempt();
-    let meant = |attempt: &Attempt| may_reach(attempt.from, attempt.to, attempt.service);
-    let with_patience: Vec<(Attempt, Duration)> = attempts
-        .iter()
-        .map(|attempt| match meant(attempt) {
-            true => (*attempt, PATIENCE),
-            false => (*attempt, IN_VAIN),
-        })
-        .collect();
     let before = no_rule_drops(stage)?;
-    let reached = Attempt::make_all(stage, &with_patience)?;
+    let reached = make_all(&stage.machines, report, &attempts)?;
     let dropped = no_rule_drops(stage)? - before;
 
-    for (attempt, reached) in attempts.iter().zip(&reached) {
-        report.verdict(attempt, passes(meant(attempt)), passes(*reached));
-    }
     report.table(&table(&attempts, &reached))?;
     report.line(Service::LEGEND)?;
 
-    let denied = attempts.iter().filter(|attempt| !meant(attempt)).count();
+    let denied = attempts.iter().filter(|attempt| !is_meant(attempt)).count();
     let counted = match dropped >= denied as u64 {
         true => format!("at least {denied}"),
         false => dropped.to_string(),
@@ -54,7 +44,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let (all, mut agrees) = (attempts.len(), 0);
     for attempt in &attempts {
         let says = oracle.passes(*attempt);
-        match says == meant(attempt) {
+        match says == is_meant(attempt) {
             true => agrees += 1,
             false => report.line(format!("the oracle says of {attempt}: {}", passes(says)))?,
         }
@@ -65,7 +55,31 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     ))
 }
 
-fn every_attempt() -> Vec<Attempt> {
+/// All at once, each a verdict; which got an answer.
+pub(super) fn make_all(
+    machines: &Machines,
+    report: &mut Report,
+    attempts: &[Attempt],
+) -> Result<Vec<bool>, Failure> {
+    let with_patience: Vec<(Attempt, Duration)> = attempts
+        .iter()
+        .map(|attempt| match is_meant(attempt) {
+            true => (*attempt, PATIENCE),
+            false => (*attempt, IN_VAIN),
+        })
+        .collect();
+    let reached = Attempt::make_all(machines, &with_patience)?;
+    for (attempt, reached) in attempts.iter().zip(&reached) {
+        report.verdict(attempt, passes(is_meant(attempt)), passes(*reached));
+    }
+    Ok(reached)
+}
+
+fn is_meant(attempt: &Attempt) -> bool {
+    may_reach(attempt.from, attempt.to, attempt.service)
+}
+
+pub(super) fn every_attempt() -> Vec<Attempt> {
     let mut attempts = Vec::new();
     for from in Role::ALL {
         for family in [Family::V4, Family::V6] {
@@ -82,7 +96,7 @@ fn every_attempt() -> Vec<Attempt> {
     attempts
 }
 
-fn passes(does: bool) -> &'static str {
+pub(super) fn passes(does: bool) -> &'static str {
     match does {
         true => "passes",
         false => "dropped",
@@ -96,7 +110,7 @@ fn no_rule_drops(stage: &Stage) -> Result<u64, Failure> {
 }
 
 /// Three lines for each machine: what is expected, and what was seen in each family.
-fn table(attempts: &[Attempt], reached: &[bool]) -> Columns {
+pub(super) fn table(attempts: &[Attempt], reached: &[bool]) -> Columns {
     let mut header = vec!["FROM", ""];
     header.extend(Role::ALL.map(Role::name));
     let mut columns = Columns::new(&header);

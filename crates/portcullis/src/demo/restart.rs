@@ -45,10 +45,10 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let mut conversations = Vec::new();
     for number in 0..CONNECTIONS {
         let family = [Family::V4, Family::V6][number % 2];
-        conversations.push(Conversation::open(stage, attempt(family))?);
+        conversations.push(Conversation::open(&stage.machines, attempt(family))?);
     }
-    let sender = stage.vm(SENDER).open_packets()?;
-    let receiver = stage.vm(RECEIVER).open_packets()?;
+    let sender = stage.machines.vm(SENDER).open_packets()?;
+    let receiver = stage.machines.vm(RECEIVER).open_packets()?;
     let traffic = Traffic::default();
     let clients = conversations.iter().map(Conversation::client);
     let clients: BTreeSet<SocketAddr> = clients.collect::<Result<_, _>>()?;

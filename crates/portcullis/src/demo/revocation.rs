@@ -1,6 +1,7 @@
 //! A rule that is removed from the file under open connections, and put back.
 
 use super::cast::{Role, Service};
+use super::machines::Machines;
 use super::policy::{POLICY, without_from_web};
 use super::report::{Report, Rows, ms};
 use super::stage::Stage;
@@ -14,7 +15,7 @@ use std::time::Duration;
 pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     report.act("A rule is removed under open connections: app's `from-web` (TCP 8080)")?;
     let mut cut = open(
-        stage,
+        &stage.machines,
         &[
             (Role::Web1, Role::App1, Service::App, Family::V4),
             (Role::Web1, Role::App1, Service::App, Family::V6),
@@ -22,7 +23,7 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         ],
     )?;
     let mut others = open(
-        stage,
+        &stage.machines,
         &[
             (Role::App1, Role::Db1, Service::Db, Family::V4),
             (Role::App1, Role::Db1, Service::Db, Family::V6),
@@ -59,13 +60,8 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     }
     let restored = stage.enforcement.edit(POLICY)?;
     for (attempt, conversation) in &mut cut {
-        let seen = match conversation.all_arrives(PATIENCE) {
-            Ok(true) => "all bytes".to_owned(),
-            Ok(false) => "not all".to_owned(),
-            Err(error) => error.to_string(),
-        };
         let what = format!("{attempt}: rule restored");
-        report.row(&mut rows, what, "all bytes", seen);
+        report.row(&mut rows, what, "all bytes", all_arrives(conversation));
     }
     report.rows(&rows)?;
     report.line(format!(
@@ -75,9 +71,12 @@ pub(crate) fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     ))
 }
 
-type Open = (Attempt, Conversation);
+pub(super) type Open = (Attempt, Conversation);
 
-fn open(stage: &Stage, which: &[(Role, Role, Service, Family)]) -> Result<Vec<Open>, Failure> {
+pub(super) fn open(
+    machines: &Machines,
+    which: &[(Role, Role, Service, Family)],
+) -> Result<Vec<Open>, Failure> {
     let open = which.iter().map(|&(from, to, service, family)| {
         let attempt = Attempt {
             from,
@@ -85,7 +84,7 @@ fn open(stage: &Stage, which: &[(Role, Role, Service, Family)]) -> Result<Vec<Op
             service,
             family,
         };
-        Ok((attempt, Conversation::open(stage, attempt)?))
+        Ok((attempt, Conversation::open(machines, attempt)?))
     });
     open.collect()
 }
@@ -95,6 +94,14 @@ pub(crate) fn goes_on(conversation: &mut Conversation, patience: Duration) -> St
         Ok(true) => "goes on".to_owned(),
         Ok(false) => "is cut".to_owned(),
         Err(error) => format!("fails: {error}"),
+    }
+}
+
+pub(super) fn all_arrives(conversation: &mut Conversation) -> String {
+    match conversation.all_arrives(PATIENCE) {
+        Ok(true) => "all bytes".to_owned(),
+        Ok(false) => "not all".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -109,7 +116,7 @@ fn talk_in_vain(stage: &Stage, cut: &mut [Open]) -> Result<(Vec<u64>, &'static s
         heard.push(conversation.received().map_err(failed)?);
         conversation.speak().map_err(failed)?;
     }
-    let new_one = match cut[0].0.make(stage, IN_VAIN)? {
+    let new_one = match cut[0].0.make(&stage.machines, IN_VAIN)? {
         true => "passes",
         false => "dropped",
     };

@@ -42,8 +42,8 @@ struct Attempt {
 impl Spoofing {
     /// While nothing is enforced.
     pub(crate) fn rehearse(stage: &Stage) -> Result<Self, Failure> {
-        let sender = stage.vm(SENDER).open_packets()?;
-        let listener = stage.vm(LISTENER).open_packets()?;
+        let sender = stage.machines.vm(SENDER).open_packets()?;
+        let listener = stage.machines.vm(LISTENER).open_packets()?;
         let attempts = attempts();
         let frames: Vec<Vec<u8>> = attempts.iter().map(|a| a.frame.clone()).collect();
         let unenforced = probe(&sender, &listener, &frames, SENDER.mac())?;

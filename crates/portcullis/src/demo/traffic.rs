@@ -3,7 +3,7 @@
 //! Knows nothing of: what is expected to come through.
 
 use super::cast::{Role, Service};
-use super::stage::Stage;
+use super::machines::Machines;
 use crate::failure::Failure;
 use model::Family;
 use std::io::{self, ErrorKind, Read, Write};
@@ -26,12 +26,12 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// All at once, each waiting as long as its own patience; whether each got an answer.
     pub(crate) fn make_all(
-        stage: &Stage,
+        machines: &Machines,
         attempts: &[(Attempt, Duration)],
     ) -> Result<Vec<bool>, Failure> {
         std::thread::scope(|scope| {
             let make = |&(attempt, patience): &(Attempt, Duration)| {
-                scope.spawn(move || attempt.make(stage, patience))
+                scope.spawn(move || attempt.make(machines, patience))
             };
             let threads: Vec<_> = attempts.iter().map(make).collect();
             let joined = threads.into_iter().map(|thread| {
@@ -43,8 +43,8 @@ impl Attempt {
     }
 
     /// One connection or ping. Waiting for nothing ends early.
-    pub(crate) fn make(self, stage: &Stage, patience: Duration) -> Result<bool, Failure> {
-        let vm = stage.vm(self.from);
+    pub(crate) fn make(self, machines: &Machines, patience: Duration) -> Result<bool, Failure> {
+        let vm = machines.vm(self.from);
         let address = self.to.address(self.family);
         let Some(port) = self.service.l4_port() else {
             return Ok(vm.ping(address, patience)?.is_some());
@@ -96,14 +96,14 @@ struct End {
 }
 
 impl Conversation {
-    pub(crate) fn open(stage: &Stage, attempt: Attempt) -> Result<Self, Failure> {
+    pub(crate) fn open(machines: &Machines, attempt: Attempt) -> Result<Self, Failure> {
         let failed = |e: io::Error| Failure::System(format!("demo: opening {attempt}: {e}"));
         let port = attempt.service.l4_port().expect("only TCP has connections");
         let address = SocketAddr::from((attempt.to.address(attempt.family), port));
-        let client = stage.vm(attempt.from).tcp_connect(address, PATIENCE);
+        let client = machines.vm(attempt.from).tcp_connect(address, PATIENCE);
         let client = End::new(client.map_err(failed)?).map_err(failed)?;
         let here = client.stream.local_addr().map_err(failed)?;
-        let server = accept_from(stage.listener(attempt.to, attempt.service), here);
+        let server = accept_from(machines.listener(attempt.to, attempt.service), here);
         let server = End::new(server.map_err(failed)?).map_err(failed)?;
         Ok(Self { client, server })
     }

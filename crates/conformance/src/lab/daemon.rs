@@ -3,7 +3,7 @@
 use super::Namespace;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
 
@@ -13,9 +13,9 @@ struct Request {
     started: mpsc::Sender<io::Result<Child>>,
 }
 
-/// Starts it in the namespace, silent. The kernel kills it when the *thread* that has started it ends, which a
+/// Starts it in the namespace. The kernel kills it when the *thread* that has started it ends, which a
 /// test's thread may do long before its lab; so one thread, which ends with the process, starts them all.
-pub(super) fn spawn(command: Command, namespace: Namespace) -> io::Result<Child> {
+pub fn spawn_daemon(command: Command, namespace: Namespace) -> io::Result<Child> {
     static STARTER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
         let (sender, requests) = mpsc::channel::<Request>();
@@ -41,10 +41,6 @@ pub(super) fn spawn(command: Command, namespace: Namespace) -> io::Result<Child>
 }
 
 fn start(mut command: Command, namespace: &Namespace) -> io::Result<Child> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
     let parent = std::process::id();
     let namespace = namespace.clone();
     let prepare = move || {
