@@ -39,7 +39,7 @@ build: setup ## Build the release binary
 	$(CARGO) build --release --package portcullis
 
 demo: root build ## Security groups on real packets, every verdict beside the one expected
-	@echo "This is the eBPF plane. The others: $(RELEASE) demo --plane iptables [--iptables nft|legacy], demo --plane ovs"
+	@echo "This is the eBPF plane. The others: $(RELEASE) demo --plane iptables [--iptables nft|legacy], demo --plane ovs. A server with hosts: demo --cluster"
 	@$(RELEASE) demo
 
 test: root setup-test ## All tests, on real packets too; the fuzzers' corpora; `make lint` is apart

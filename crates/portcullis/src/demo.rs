@@ -6,12 +6,14 @@
 //! policy      the policy file and its edits                  enforcement  `portcullis run`, asked as people do
 //! report      what is printed; counts verdicts               remains      what has to go again
 //! ovs         the same between two hosts with Open vSwitch, a play of its own
+//! cluster     the same cast on two hosts that follow a server, a play of its own
 //! matrix, spoofing, revocation, joining, restart, elision, explain, ending: an act each
 //! ```
 //! Place on the lines: around both, at the operator's end and at the machines'.
 //! Knows nothing of: how verdicts are made. What it expects is written by hand.
 
 mod cast;
+mod cluster;
 mod elision;
 mod ending;
 mod enforcement;
@@ -29,6 +31,7 @@ mod spoofing;
 mod stage;
 mod traffic;
 
+pub(crate) use cluster::run as run_cluster;
 pub(crate) use ovs::run as run_ovs;
 pub(crate) use remains::take_down;
 

@@ -60,23 +60,29 @@ fn check_all_as_expected(status: ExitStatus, text: &str) {
     assert!(!text.contains('\x1b'), "{text}");
 }
 
-/// What there still is of an instance: files, enforcement, processes.
+/// What there still is of an instance, or of one whose name goes on from it: files, enforcement, processes.
 fn left_of(instance: &str) -> Vec<String> {
+    let is_of_it = |name: &str| {
+        let rest = name.strip_prefix(instance);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
     let mut left = Vec::new();
-    for path in [
-        format!("/run/portcullis-{instance}"),
-        format!("/sys/fs/bpf/portcullis/{instance}"),
-    ] {
-        if Path::new(&path).exists() {
-            left.push(path);
+    for (directory, prefix) in [("/run", "portcullis-"), ("/sys/fs/bpf/portcullis", "")] {
+        // Without enforcement there is no second one.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.strip_prefix(prefix).is_some_and(is_of_it) {
+                left.push(entry.path().display().to_string());
+            }
         }
     }
-    let mark = format!("PORTCULLIS_INSTANCE={instance}");
     for entry in fs::read_dir("/proc").expect("it is mounted").flatten() {
         // Most are none of a process, or of one that ends just now.
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let mut variables = environment.split(|byte| *byte == 0);
-        if variables.any(|variable| variable == mark.as_bytes()) {
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let mut variables = environment.split('\0');
+        let instance = variables.find_map(|it| it.strip_prefix("PORTCULLIS_INSTANCE="));
+        if instance.is_some_and(is_of_it) {
             left.push(entry.path().display().to_string());
         }
     }
@@ -89,6 +95,8 @@ const IPTABLES_NFT: [&str; 4] = ["--plane", "iptables", "--iptables", "nft"];
 const IPTABLES_LEGACY: [&str; 4] = ["--plane", "iptables", "--iptables", "legacy"];
 
 const OVS: [&str; 2] = ["--plane", "ovs"];
+
+const CLUSTER: [&str; 1] = ["--cluster"];
 
 fn check_nothing_is_left(arguments: &[&str]) {
     let (instance, status, text) = Demo::start(arguments).end();
@@ -118,12 +126,26 @@ fn check_kept(arguments: &[&str], lasting: usize) {
     assert!(namespaces.iter().all(|path| Path::new(path).exists()));
 
     // Whichever plane it was.
+    check_taken_down(&instance);
+    assert!(namespaces.len() > 6, "{namespaces:?}");
+    assert!(!namespaces.iter().any(|path| Path::new(path).exists()));
+}
+
+/// As `kill -9` does: its processes end with it.
+fn check_killed(arguments: &[&str]) {
+    let mut demo = Demo::start(arguments);
+    demo.read_until("3 ");
+    demo.child.kill().expect("it runs");
+    let (instance, ..) = demo.end();
+    assert_ne!(left_of(&instance), NOTHING);
+    check_taken_down(&instance);
+}
+
+fn check_taken_down(instance: &str) {
     let (_, status, text) = Demo::start(&["--down"]).end();
     assert_eq!(status.code(), Some(0), "{text}");
     assert!(text.contains(&format!("{instance} is removed")), "{text}");
-    assert_eq!(left_of(&instance), NOTHING);
-    assert!(namespaces.len() > 6, "{namespaces:?}");
-    assert!(!namespaces.iter().any(|path| Path::new(path).exists()));
+    assert_eq!(left_of(instance), NOTHING);
 }
 
 #[test]
@@ -142,15 +164,22 @@ fn so_it_is_between_two_hosts_with_open_vswitch() {
 }
 
 #[test]
+fn so_it_is_in_a_cluster() {
+    check_nothing_is_left(&CLUSTER);
+}
+
+#[test]
 fn an_interrupted_demo_leaves_nothing() {
     check_interrupted(&[]);
     check_interrupted(&OVS);
+    check_interrupted(&CLUSTER);
     check_interrupted(&IPTABLES_LEGACY);
 }
 
 /// One after the other: either would take down the other's.
 #[test]
-fn a_kept_demo_stays_until_it_is_taken_down() {
+fn what_a_demo_leaves_stays_until_it_is_taken_down() {
+    check_killed(&CLUSTER);
     // Files, enforcement, the agent.
     check_kept(&[], 3);
     // Enforcement is in the host's namespace.

@@ -28,8 +28,7 @@ impl Machines {
         let vm = lab.add_vm(role.name(), role.mac(), &addresses, attach)?;
         for service in Service::ALL {
             if let Some(port) = service.l4_port() {
-                self.listeners
-                    .insert((role, service), vm.tcp_listen(port)?);
+                self.listeners.insert((role, service), vm.tcp_listen(port)?);
             }
         }
         self.vms.insert(role, vm);

@@ -19,6 +19,7 @@ use agent::{Instance, InstanceError, Lock};
 use conformance::lab::Namespace;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -181,6 +182,7 @@ pub(crate) fn take_down() -> Result<(), Failure> {
         let instance = instance(&name, &directory)?;
         end_agent(&instance)?;
         super::ovs::end_agents(&name, &directory)?;
+        super::cluster::take_down(&name, &directory)?;
         remove_enforcement(PlaneArgs::ebpf(), &instance)?;
         let kept = fs::read_to_string(directory.join("namespaces")).unwrap_or_default();
         for namespace in kept.lines() {
@@ -267,7 +269,7 @@ pub(super) fn end_agent(instance: &Instance) -> Result<(), Failure> {
     wait_until(&what, Duration::from_secs(10), || Ok(instance.lock().ok())).map(drop)
 }
 
-fn remove_enforcement(plane: PlaneArgs, instance: &Instance) -> Result<(), Failure> {
+pub(super) fn remove_enforcement(plane: PlaneArgs, instance: &Instance) -> Result<(), Failure> {
     if plane::remove(plane, instance)? {
         return Ok(());
     }
@@ -309,6 +311,19 @@ pub(super) fn kill(agent: &mut Option<Child>) -> io::Result<()> {
     };
     child.kill()?;
     child.wait().map(drop)
+}
+
+/// How many were told of the directory when they were started.
+pub(super) fn processes_of(directory: &Path) -> usize {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let wanted = directory.as_os_str().as_bytes();
+    let has = |text: Vec<u8>| text.windows(wanted.len()).any(|part| part == wanted);
+    let of_it = entries.filter(|entry| {
+        // Most have none, or end just now.
+        let read = |file| fs::read(entry.path().join(file)).unwrap_or_default();
+        ["cmdline", "environ"].map(read).into_iter().any(has)
+    });
+    of_it.count()
 }
 
 pub(super) fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {

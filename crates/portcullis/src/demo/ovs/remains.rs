@@ -9,15 +9,13 @@
 //! Enforcement is in the switches, and these end with the demo, as the namespaces do.
 
 use super::super::remains::{
-    end_agent, failed, instance, kill, make_directory, remove_directory, tell_left,
+    end_agent, failed, instance, kill, make_directory, processes_of, remove_directory, tell_left,
 };
 use super::cast::HostName;
 use crate::failure::Failure;
 use agent::{Instance, Lock};
 use conformance::lab::Namespace;
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -160,17 +158,4 @@ pub(crate) fn end_agents(name: &str, directory: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Those that were told of the directory when they were started.
-fn processes_of(directory: &Path) -> usize {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let wanted = directory.as_os_str().as_bytes();
-    let has = |text: Vec<u8>| text.windows(wanted.len()).any(|part| part == wanted);
-    let of_it = entries.filter(|entry| {
-        // Most have none, or end just now.
-        let read = |file| fs::read(entry.path().join(file)).unwrap_or_default();
-        has(read("cmdline"))
-    });
-    of_it.count()
 }
