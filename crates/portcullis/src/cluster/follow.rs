@@ -28,9 +28,10 @@ pub(crate) struct Following {
 
 /// Follows until another agent with this host's name came later; says why then.
 pub(crate) async fn follow(following: Following) -> String {
-    let hearing = Hearing {
+    let mut hearing = Hearing {
         host: following.host.clone(),
         inspection: following.inspection,
+        kept: following.kept.clone(),
         mailbox: following.mailbox,
     };
     let config = FollowConfig {
@@ -73,11 +74,13 @@ fn instance(begun: &Path) -> Instance {
 struct Hearing {
     host: HostId,
     inspection: InspectionArgs,
+    /// The agent hasn't got it yet, unless as its cache: a server that has nothing newer goes on from it.
+    kept: Option<Inventory>,
     mailbox: Mailbox,
 }
 
 impl Hearing {
-    fn hear(&self, event: protocol::Event) {
+    fn hear(&mut self, event: protocol::Event) {
         let event = match event {
             protocol::Event::Connected { server, version } => {
                 return info!(server, version, "following");
@@ -91,22 +94,30 @@ impl Hearing {
             protocol::Event::NewEpoch { from, to } => {
                 return warn!(%from, %to, "the store was restored from a backup: all policy comes anew");
             }
-            protocol::Event::Replaced(mut inventory) => {
-                self.inspection.set(inventory.hosts.get_mut(&self.host));
-                Event::InventoryReplaced(inventory)
+            protocol::Event::Replaced(inventory) => {
+                self.kept = None;
+                self.replaced(inventory)
             }
             protocol::Event::Changed(mut change) => {
                 let host = change.hosts.get_mut(&self.host);
                 self.inspection.set(host.and_then(Option::as_mut));
                 Event::InventoryChanged(change)
             }
-            protocol::Event::Progress(revision) => Event::InventoryChanged(no_change(revision)),
+            protocol::Event::Progress(revision) => match self.kept.take() {
+                Some(kept) => self.replaced(Inventory { revision, ..kept }),
+                None => Event::InventoryChanged(no_change(revision)),
+            },
             protocol::Event::Disconnected { server, why } => {
                 warn!(server, why, "not connected; what is enforced stays");
                 Event::ServerUnreached(format!("{server}: {why}"))
             }
         };
         self.mailbox.send(Input::Event(event));
+    }
+
+    fn replaced(&self, mut inventory: Inventory) -> Event {
+        self.inspection.set(inventory.hosts.get_mut(&self.host));
+        Event::InventoryReplaced(inventory)
     }
 }
 
@@ -137,4 +148,59 @@ pub(crate) fn report(snapshot: &Snapshot) -> Option<Report> {
     let ports = ports.filter_map(|(id, port)| Some((id.clone(), not_enforced(&port.state)?)));
     let ports: BTreeMap<_, _> = ports.collect();
     Some(Report { applied, ports })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(commit: u64) -> Revision {
+        Revision { epoch: 1, commit }
+    }
+
+    fn whole(commit: u64) -> Inventory {
+        Inventory {
+            revision: at(commit),
+            ..Inventory::default()
+        }
+    }
+
+    /// What is kept at the start, what a server says, and what the agent is told.
+    fn check(kept: Option<Inventory>, said: Vec<protocol::Event>, expected: &[(&str, u64)]) {
+        let (mailbox, told) = Mailbox::new();
+        let mut hearing = Hearing {
+            host: HostId::new("h"),
+            inspection: InspectionArgs::default(),
+            kept,
+            mailbox,
+        };
+        said.into_iter().for_each(|event| hearing.hear(event));
+        let told: Vec<(&str, u64)> = told
+            .try_iter()
+            .filter_map(|input| match input {
+                Input::Event(Event::InventoryReplaced(all)) => Some(("all", all.revision.commit)),
+                Input::Event(Event::InventoryChanged(change)) => {
+                    Some(("change", change.revision.commit))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_is_kept_is_what_changes_come_to() {
+        use protocol::Event::{Changed, Progress, Replaced};
+        check(
+            Some(whole(3)),
+            vec![Progress(at(5)), Changed(no_change(at(6))), Progress(at(7))],
+            &[("all", 5), ("change", 6), ("change", 7)],
+        );
+        check(
+            Some(whole(3)),
+            vec![Replaced(whole(5)), Progress(at(6))],
+            &[("all", 5), ("change", 6)],
+        );
+        check(None, vec![Replaced(whole(5))], &[("all", 5)]);
+    }
 }

@@ -278,6 +278,9 @@ fn hosts_enforce_what_the_api_was_told() {
 
     // What was committed is there again, and goes on from there.
     cluster.server.restart();
+    wait_until("the server is followed", || {
+        cluster.agents[1].status()["agent"]["policy"]["source"] == "server"
+    });
     cluster.join("far", "others");
     cluster.wait_until_active("far");
     cluster.check("far", false);
