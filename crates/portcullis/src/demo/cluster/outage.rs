@@ -30,7 +30,7 @@ pub(crate) fn play(stage: &Stage, policy: &Policy, report: &mut Report) -> Resul
     )?;
     let mut rows = Rows::new("WHEN");
     let mut look = |report: &mut Report, rows: &mut Rows, when: &str| {
-        let what = format!("{when}: {}, as a member of app", attempt(Family::V4));
+        let what = format!("{when}: web2 -> db1, open as a member");
         report.row(rows, what, "goes on", goes_on(&mut member, PATIENCE));
         look(stage, &mut others, report, rows, when)
     };
@@ -93,8 +93,9 @@ fn look(
         .iter_mut()
         .map(|(_, conversation)| goes_on(conversation, PATIENCE));
     let go_on = states.filter(|state| state == "goes on").count();
-    let what = format!("{when}: others that go on");
-    report.row(rows, what, connections.len(), go_on);
+    let what = format!("{when}: other open connections");
+    let all = format!("{} go on", connections.len());
+    report.row(rows, what, all, format!("{go_on} go on"));
     let of = |from, to, service, family| Attempt {
         from,
         to,
@@ -118,7 +119,7 @@ fn look(
     let (may, may_not): (Vec<_>, Vec<_>) =
         may.partition(|(_, (_, patience))| *patience == PATIENCE);
     let count = |of: &[(&bool, &_)]| of.iter().filter(|(reached, _)| **reached).count();
-    let what = format!("{when}: new ones that may pass, and may not");
+    let what = format!("{when}: new that may pass, and may not");
     let expected = format!("{} pass, 0 pass", may.len());
     let seen = format!("{} pass, {} pass", count(&may), count(&may_not));
     report.row(rows, what, expected, seen);
