@@ -32,7 +32,7 @@ use super::report::{Report, ms};
 use super::{Interrupted, tell_left_behind, with_interrupts};
 use crate::failure::Failure;
 use policy::Policy;
-use remains::Remains;
+use remains::{Clearing, Remains};
 use stage::Stage;
 use std::path::Path;
 use std::time::Instant;
@@ -47,6 +47,7 @@ fn play(begun: Instant, interrupted: &Interrupted) -> Result<(), Failure> {
     tell_left_behind(&report)?;
     report.act("The stage: two hosts, a switch on each, two tenants with the same addresses")?;
     let remains = Remains::new()?;
+    let _clearing = Clearing(remains.clone());
     let to_clear = remains.clone();
     interrupted.clears(move |code| to_clear.clear_and_exit(code));
     let mut stage = Stage::build(&remains)?;

@@ -24,6 +24,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone)]
 pub(crate) struct Remains(Arc<Mutex<State>>);
 
+/// Removes everything however the demo ends: who waits for signals has a clone until the process is gone.
+pub(crate) struct Clearing(pub(crate) Remains);
+
 struct State {
     name: String,
     directory: PathBuf,
@@ -140,10 +143,9 @@ impl State {
     }
 }
 
-impl Drop for State {
-    /// However the demo ends.
+impl Drop for Clearing {
     fn drop(&mut self) {
-        if let Err(failure) = self.clear() {
+        if let Err(failure) = self.0.clear() {
             tell_left(&failure);
         }
     }
