@@ -14,9 +14,14 @@ struct Demo {
 
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
             .arg("demo")
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn();
         Self {
@@ -174,6 +179,16 @@ fn an_interrupted_demo_leaves_nothing() {
     check_interrupted(&OVS);
     check_interrupted(&CLUSTER);
     check_interrupted(&IPTABLES_LEGACY);
+}
+
+#[test]
+fn a_demo_that_fails_leaves_nothing() {
+    // As a client it says its version, and fails at whatever else it is asked.
+    let client = [("PORTCULLIS_OPENSTACK", Path::new("/bin/ls"))];
+    let demo = Demo::start_with(&CLUSTER, &client);
+    let (instance, status, text) = demo.end();
+    assert_eq!(status.code(), Some(4), "{text}");
+    assert_eq!(left_of(&instance), NOTHING);
 }
 
 /// One after the other: either would take down the other's.

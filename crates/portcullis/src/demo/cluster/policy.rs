@@ -68,7 +68,7 @@ impl Policy {
             made: 0,
         };
         making.groups()?;
-        let from_web = making.from_web()?;
+        let from_web = making.app_from_web()?;
         for rule in RULES {
             for family in Family::BOTH {
                 making.rule(&rule, family)?;
@@ -191,7 +191,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn from_web(&mut self) -> Result<[String; 2], Failure> {
+    fn app_from_web(&mut self) -> Result<[String; 2], Failure> {
         let words = "security group rule create --ethertype IPv4 --protocol tcp --dst-port 8080 --remote-group web app";
         let v4 = FROM_WEB.asked(Family::V4, &self.groups);
         let v4 = self.make("security_group_rule", v4, Some(words.to_owned()))?;
