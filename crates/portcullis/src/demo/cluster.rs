@@ -1,8 +1,8 @@
 //! The demo of a cluster: a server, two hosts whose agents follow it, and policy by the API.
 //!
 //! ```text
-//! server, agent a, br0 --- uplink <== veth ==> uplink --- br0, agent b  the other demo's machines, on both bridges
-//!         198.51.100.1 mgmt <== veth ==> mgmt 198.51.100.2           where agents reach the server
+//! server, agent a, br0 --- uplink <== veth ==> uplink --- br0, agent b    the other demo's machines, on both
+//!             198.51.100.1 mgmt <== veth ==> mgmt 198.51.100.2            where agents reach the server
 //!
 //! stage     the hosts, their cables, and the machines    host     `portcullis agent`, asked as people do
 //! policy    what the API is told; how long it takes      server   `portcullis server`, and requests to it

@@ -3,11 +3,18 @@
 //! It is `$PORTCULLIS_OPENSTACK`, or in target/venv, where `make setup-test` puts it, or in the path.
 //! Knows nothing of: what it is asked for.
 
-use super::server::API;
 use crate::failure::Failure;
 use conformance::lab::Namespace;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Before the words of each request.
+pub(crate) const HOW: [&str; 4] = [
+    "--os-auth-type",
+    "none",
+    "--os-endpoint",
+    "http://127.0.0.1:9696",
+];
 
 pub(crate) struct Client {
     program: PathBuf,
@@ -38,8 +45,7 @@ impl Client {
 
     /// The id of what these words make.
     pub(crate) fn make(&self, words: &str) -> Result<String, Failure> {
-        let url = format!("http://{API}");
-        let mut all = vec!["--os-auth-type", "none", "--os-endpoint", &url];
+        let mut all = HOW.to_vec();
         all.extend(words.split(' '));
         all.extend(["-f", "value", "-c", "id"]);
         self.run(&all)

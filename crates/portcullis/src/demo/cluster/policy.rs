@@ -6,6 +6,7 @@
 use super::super::cast::Role;
 use super::super::report::{Report, ms};
 use super::super::wait_until;
+use super::client;
 use super::host::PATIENCE;
 use super::server::Server;
 use super::stage::{Stage, host_of};
@@ -55,8 +56,9 @@ impl Policy {
         let begun = Instant::now();
         report.line(match &server.client {
             Some(client) => format!(
-                "\nPolicy by {}; what isn't shown, by HTTP:",
-                client.program().display()
+                "\nPolicy by {} {}; what isn't shown, by HTTP:",
+                client.program().display(),
+                client::HOW.join(" ")
             ),
             None => "\nPolicy by HTTP: OpenStack's client isn't here, which would ask the same"
                 .to_owned(),

@@ -19,7 +19,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-/// Where clients come, on host a.
+/// Where clients come, on host a; `client` says it in its own words.
 pub(crate) const API: &str = "127.0.0.1:9696";
 /// Where agents come.
 pub(crate) const AGENTS: &str = "198.51.100.1:9697";
