@@ -22,7 +22,7 @@ mod served;
 use crate::arming::Arming;
 use crate::devices::Link;
 use crate::matching::{DeviceFinding, bridges_of, match_devices};
-use crate::report::{PortState, PortStatus, Report, Snapshot, Source};
+use crate::report::{PortState, PortStatus, Progress, Report, Snapshot, Source};
 use dataplane::{ApplyReport, Device, Drift, Target};
 use ids::InterfaceIds;
 use model::{DeviceMatch, HostId, Inventory, InventoryChange, PortId, Revision};
@@ -322,6 +322,17 @@ impl Agent {
         self.decide(&mut effects);
         self.ask_interface_ids(&mut effects);
         effects
+    }
+
+    /// Costs what the host's own ports are, unlike a snapshot, in which findings are.
+    pub fn progress(&self) -> Progress {
+        let view = self.compiled.as_ref().map(|compiled| &compiled.view);
+        let ports = view.into_iter().flat_map(|view| view.ports.keys());
+        let states = ports.map(|id| (id.clone(), self.port_status(id).state));
+        Progress {
+            applied: self.enforced.as_ref().map(|e| e.revision),
+            not_enforced: states.filter(|(_, s)| *s != PortState::Enforced).collect(),
+        }
     }
 
     pub fn snapshot(&self, now: Duration) -> Snapshot {

@@ -16,7 +16,7 @@ use crate::cache;
 use crate::devices::{self, LinkEvent};
 use crate::guard::{Guard, GuardError};
 use crate::instance::{Instance, InstanceError};
-use crate::report::{SHOWN, Snapshot, more_than_shown};
+use crate::report::{Progress, SHOWN, Snapshot, more_than_shown};
 use crate::watch::{Poke, Watch, WatchError};
 use dataplane::{Capabilities, Counters, DataPlane};
 use model::{HostId, Inventory, Revision};
@@ -49,7 +49,7 @@ pub enum PolicySource {
         encode: Encode,
         decode: Parse,
         /// Told what has come of it, whenever the agent has nothing more to do.
-        tell: Box<dyn Fn(&Snapshot) + Send>,
+        tell: Box<dyn Fn(Progress) + Send>,
     },
 }
 
@@ -234,7 +234,7 @@ impl Driver<'_> {
 
     fn wait(&mut self, inputs: &Receiver<Input>) -> Result<Input, RecvTimeoutError> {
         if let PolicySource::Server { tell, .. } = &self.setup.policy {
-            tell(&self.agent.snapshot(self.now()));
+            tell(self.agent.progress());
         }
         inputs.recv_timeout(self.until_due())
     }

@@ -31,4 +31,4 @@ pub use driver::{
 pub use guard::{Guard, GuardError};
 pub use instance::{Instance, InstanceError, Lock};
 pub use matching::{DeviceFinding, Matching, bridges_of, fits, match_devices};
-pub use report::{PortState, PortStatus, Report, Snapshot, Source};
+pub use report::{PortState, PortStatus, Progress, Report, Snapshot, Source};

@@ -95,6 +95,15 @@ pub enum Report {
     RolledBack,
 }
 
+/// How far the host is: what a server is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What the plane enforces.
+    pub applied: Option<Revision>,
+    /// Ports of the policy for which that doesn't hold.
+    pub not_enforced: BTreeMap<PortId, PortState>,
+}
+
 /// The agent's state, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

@@ -12,7 +12,7 @@ use model::{
 use portcullis_agent::devices::{self, LinkEvent};
 use portcullis_agent::{
     Ask, Encode, Event, Input, Instance, InstanceError, Link, Lock, Mailbox, Outcome, PolicySource,
-    Setup, Snapshot, Source, drive,
+    Progress, Setup, Snapshot, Source, drive,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -208,13 +208,15 @@ impl Bed {
         self.start_by(policy, gate, confirm, guard)
     }
 
-    /// Without a file; the policy comes by the mailbox.
-    fn start_served(&self) -> Running {
+    /// Without a file; the policy comes by the mailbox. And what the server is told.
+    fn start_served(&self) -> (Running, Receiver<Progress>) {
+        let (tell, progress) = channel();
         let policy = PolicySource::Server {
             encode: Encode::new(text),
             decode: Arc::new(parse),
+            tell: Box::new(move |now| drop(tell.send(now))),
         };
-        self.start_by(policy, None, None, false)
+        (self.start_by(policy, None, None, false), progress)
     }
 
     fn start_by(
@@ -454,7 +456,7 @@ fn a_server_is_followed_without_any_file_and_its_policy_outlives_it() {
         inventory.revision = revision(commit);
         inventory
     };
-    let agent = bed.start_served();
+    let (agent, progress) = bed.start_served();
     agent.send(Event::InventoryReplaced(whole(3, "web tap1\n")));
     agent.expect("web");
     let more = InventoryChange {
@@ -471,8 +473,18 @@ fn a_server_is_followed_without_any_file_and_its_policy_outlives_it() {
     let snapshot = agent.status_until(|s| s.applied == Some(revision(4)));
     assert_eq!(snapshot.source, Some(Source::Server));
     assert!(matches!(agent.stop(), Outcome::Stopped));
+    // No device is there; and nothing was told that wasn't so yet.
+    let told: Vec<Progress> = progress.try_iter().collect();
+    let not_enforced = snapshot.ports.into_iter();
+    let not_enforced = not_enforced.map(|(id, port)| (id, port.state)).collect();
+    let last = Progress {
+        applied: Some(revision(4)),
+        not_enforced,
+    };
+    assert_eq!(told.last(), Some(&last));
+    assert!(told.is_sorted_by_key(|progress| progress.applied));
 
-    let agent = bed.start_served();
+    let (agent, _progress) = bed.start_served();
     agent.send(Event::ServerUnreached("no route".to_owned()));
     agent.expect("db web");
     let snapshot = agent.status_until(|s| s.applied.is_some());

@@ -3,10 +3,9 @@
 //! Place on the line: store commit -> **watch** -> inventory -> compile; and back: execute -> **report**.
 
 use crate::policy_source::InspectionArgs;
-use agent::{Event, Input, Mailbox, PortState, Snapshot};
+use agent::{Event, Input, Mailbox, PortState, Progress};
 use model::{HostId, Inventory, InventoryChange, Revision};
 use protocol::{Credentials, FollowConfig, Followed, Instance, PortReport, Report, Timing};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -129,25 +128,25 @@ fn no_change(revision: Revision) -> InventoryChange {
 }
 
 /// What a server is told. `None`: nothing is enforced yet.
-pub(crate) fn report(snapshot: &Snapshot) -> Option<Report> {
-    let applied = snapshot.applied?;
-    let not_enforced = |state: &PortState| {
+pub(crate) fn report(progress: Progress) -> Option<Report> {
+    let ports = progress.not_enforced.into_iter().filter_map(|(id, state)| {
         let (state, why) = match state {
             PortState::Enforced => return None,
-            PortState::Pending => (protocol::PortState::Pending, ""),
-            PortState::NoDevice => (protocol::PortState::Absent, ""),
-            PortState::Refused(why) => (protocol::PortState::Refused, why.as_str()),
+            PortState::Pending => (protocol::PortState::Pending, String::new()),
+            PortState::NoDevice => (protocol::PortState::Absent, String::new()),
+            PortState::Refused(why) => (protocol::PortState::Refused, why),
         };
-        Some(PortReport {
+        let report = PortReport {
             state,
             enforced: None,
-            why: why.to_owned(),
-        })
-    };
-    let ports = snapshot.ports.iter();
-    let ports = ports.filter_map(|(id, port)| Some((id.clone(), not_enforced(&port.state)?)));
-    let ports: BTreeMap<_, _> = ports.collect();
-    Some(Report { applied, ports })
+            why,
+        };
+        Some((id, report))
+    });
+    Some(Report {
+        applied: progress.applied?,
+        ports: ports.collect(),
+    })
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ pub(crate) fn enforce_from(
         policy: PolicySource::Server {
             encode: Encode::new(served_policy::encode),
             decode,
-            tell: Box::new(move |snapshot| tell(&told, report(snapshot))),
+            tell: Box::new(move |progress| tell(&told, report(progress))),
         },
         from,
         cached,
