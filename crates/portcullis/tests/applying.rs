@@ -48,34 +48,19 @@ impl Site {
     fn with(tokens: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("tokens"), tokens).expect("it can be written");
-        let mut server = Command::new(BIN)
-            .args(["server", "--listen", "127.0.0.1:0", "--log-format", "json"])
-            .arg("--store")
-            .arg(format!("file:{}", dir.path().join("store").display()))
-            .args(arguments)
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let told = BufReader::new(server.stderr.take().expect("it is piped"));
-        let mut lines = told.lines();
-        let serving = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find(|line| line.contains("serving"))
-            .expect("the server begins to serve");
-        std::thread::spawn(move || lines.for_each(drop));
-        let from = serving.find("127.0.0.1:").expect("where it listens");
-        let address: String = serving[from..]
-            .chars()
-            .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
-            .collect();
-        Self {
-            dir,
-            url: format!("http://{address}"),
-            server,
-        }
+        let (server, url) = serve(&dir, "file:store", arguments);
+        Self { dir, url, server }
+    }
+
+    /// With another store from now on.
+    fn go_on_with(&mut self, store: &str) {
+        self.stop();
+        (self.server, self.url) = serve(&self.dir, store, &[]);
+    }
+
+    fn stop(&mut self) {
+        self.server.kill().expect("it is ours");
+        self.server.wait().expect("it is ours");
     }
 
     fn file(&self, text: &str) -> PathBuf {
@@ -95,6 +80,33 @@ impl Site {
     fn check(&self, arguments: &[&str], code: i32, says: &[&str]) -> String {
         check(&self.run(arguments), code, says)
     }
+}
+
+/// The server, and where it is.
+fn serve(dir: &tempfile::TempDir, store: &str, arguments: &[&str]) -> (Child, String) {
+    let mut server = Command::new(BIN)
+        .args(["server", "--listen", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--store", store])
+        .args(arguments)
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let told = BufReader::new(server.stderr.take().expect("it is piped"));
+    let mut lines = told.lines();
+    let serving = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find(|line| line.contains("serving"))
+        .expect("the server begins to serve");
+    std::thread::spawn(move || lines.for_each(drop));
+    let from = serving.find("127.0.0.1:").expect("where it listens");
+    let address: String = serving[from..]
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
+        .collect();
+    (server, format!("http://{address}"))
 }
 
 fn check(output: &Output, code: i32, says: &[&str]) -> String {
@@ -219,5 +231,50 @@ fn who_isn_t_known_or_isn_t_admin_is_told_so() {
     ] {
         fs::write(site.dir.path().join("token"), token).expect("it can be written");
         site.check(&apply, code, &[says]);
+    }
+}
+
+#[test]
+fn a_store_is_restored_from_a_backup() {
+    let mut site = Site::new();
+    site.file(POLICY);
+    site.check(&apply(&[]), 0, &["group/web created"]);
+    let of_store = |site: &Site, words: &[&str], store: &str| {
+        let mut command = Command::new(BIN);
+        command.args(words).args(["--store", store]);
+        command.current_dir(site.dir.path());
+        command.output().expect("the binary runs")
+    };
+    let backup = of_store(&site, &["backup", "policy.backup"], "file:store");
+    check(&backup, 4, &["in use by another process"]);
+    site.stop();
+    let backup = of_store(&site, &["backup", "policy.backup"], "file:store");
+    check(&backup, 0, &["policy.backup: all up to revision"]);
+    let again = of_store(&site, &["backup", "policy.backup"], "file:store");
+    check(&again, 4, &["policy.backup"]);
+    let none = of_store(&site, &["backup", "other.backup"], "file:elsewhere");
+    check(&none, 4, &["there is no store"]);
+
+    let over = of_store(&site, &["restore", "policy.backup"], "file:store");
+    check(
+        &over,
+        4,
+        &["is there already, and nothing is written over it"],
+    );
+    let restored = of_store(&site, &["restore", "policy.backup"], "file:other");
+    check(&restored, 0, &["hosts take all their policy anew"]);
+    site.go_on_with("file:other");
+    site.check(&apply(&[]), 0, &["10 unchanged"]);
+    for (words, says) in [
+        (vec!["restore"], "which backup"),
+        (vec!["restore", "policy.backup"], "etcd's own tools"),
+        (vec!["backup", "policy.backup"], "etcdctl snapshot save"),
+    ] {
+        let store = if says == "which backup" {
+            "file:other"
+        } else {
+            "etcd:http://127.0.0.1:1"
+        };
+        check(&of_store(&site, &words, store), 2, &[says]);
     }
 }

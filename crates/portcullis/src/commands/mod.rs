@@ -4,6 +4,7 @@
 
 mod agent;
 mod apply;
+mod backup;
 mod ca;
 mod check;
 mod cloudstack;
@@ -63,6 +64,7 @@ enum Command {
     Server(Box<server::ServerArgs>),
     Agent(Box<agent::AgentArgs>),
     Ca(ca::CaArgs),
+    Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
     Apply(Box<apply::ApplyArgs>),
     Get(Box<get::GetArgs>),
@@ -92,6 +94,7 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Server(args) => server::run(*args),
         Command::Agent(args) => agent::run(*args),
         Command::Ca(args) => ca::run(args),
+        Command::Backup(args) => backup::run(args),
         Command::Restore(args) => restore::run(args),
         Command::Apply(args) => apply::run(*args),
         Command::Get(args) => get::run(*args),
