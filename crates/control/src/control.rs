@@ -104,6 +104,7 @@ impl Control {
             state: state.clone(),
             told,
             observers,
+            silent: false,
         };
         let follower = tokio::spawn(follower.follow());
         Ok(Self {
@@ -185,6 +186,8 @@ struct Follower {
     state: Arc<RwLock<State>>,
     told: watch::Sender<Revision>,
     observers: Vec<Box<dyn Observer>>,
+    /// Nothing has come since the watch ended, which was told.
+    silent: bool,
 }
 
 impl Follower {
@@ -196,12 +199,13 @@ impl Follower {
                 Ok(mut watch) => self.take_all(&mut *watch).await,
                 Err(error) => WatchEnd::Lost(error.to_string()),
             };
+            let known = std::mem::replace(&mut self.silent, true);
             match end {
                 WatchEnd::Compacted => self.list_anew().await,
-                WatchEnd::Lost(why) => {
-                    warn!(why, "the watch of the store was lost, watching again")
-                }
-                WatchEnd::Broken(why) => error!(why, "the store is broken"),
+                WatchEnd::Lost(why) if known => debug!(why, "the store can't be watched"),
+                WatchEnd::Broken(why) if known => debug!(why, "the store is broken"),
+                WatchEnd::Lost(why) => warn!(why, "the store is no longer watched; trying again"),
+                WatchEnd::Broken(why) => error!(why, "the store is broken; trying again"),
             }
             sleep(WATCH_AGAIN).await;
         }
@@ -209,10 +213,16 @@ impl Follower {
 
     async fn take_all(&mut self, watch: &mut dyn Watch) -> WatchEnd {
         loop {
-            match watch.next().await {
-                Ok(Event::Commit { revision, changes }) => self.commit(revision, changes).await,
-                Ok(Event::Progress(revision)) => self.progress(revision),
+            let event = match watch.next().await {
+                Ok(event) => event,
                 Err(end) => return end,
+            };
+            if std::mem::take(&mut self.silent) {
+                info!("the store is watched again");
+            }
+            match event {
+                Event::Commit { revision, changes } => self.commit(revision, changes).await,
+                Event::Progress(revision) => self.progress(revision),
             }
         }
     }
