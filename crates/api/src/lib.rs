@@ -47,7 +47,9 @@ use std::collections::BTreeMap;
 
 /// What hosts have told, as far as the API shows it.
 pub trait Enforcement: Send + Sync {
-    fn port(&self, port: &PortId) -> PortStatus;
+    /// Of one on this host, that the commit wrote last. Asked while the copy is read: who reads it again here
+    /// would wait for whoever waits to change it.
+    fn port(&self, host: &HostId, port: &PortId, written: Revision) -> PortStatus;
     fn host_is_alive(&self, host: &HostId) -> bool;
 
     /// Those that have ever told anything to this server.
@@ -89,7 +91,7 @@ pub enum PortStatus {
 pub struct NothingEnforced;
 
 impl Enforcement for NothingEnforced {
-    fn port(&self, _: &PortId) -> PortStatus {
+    fn port(&self, _: &HostId, _: &PortId, _: Revision) -> PortStatus {
         PortStatus::Down
     }
 

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::kinds::{Change, Table, View};
 use control::objects::{Binding, Device, FixedAddress, Pair, Port};
 use control::{AskedAddress, AskedBinding, AskedPair, Control, NewPort, PortPatch, Stored};
+use model::Revision;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -100,7 +101,7 @@ pub(crate) fn read(port: &Stored<Port>, view: &View<'_>, name: &str) -> Value {
         "project_id" | "tenant_id" => port.project.as_str().into(),
         "network_id" => port.network.as_str().into(),
         "admin_state_up" => port.admin_up.into(),
-        "status" => match view.enforcement.port(&port.id) {
+        "status" => match status(view, port) {
             PortStatus::Down => "DOWN".into(),
             PortStatus::Active => "ACTIVE".into(),
             PortStatus::Error => "ERROR".into(),
@@ -153,6 +154,17 @@ fn bound(binding: Option<&Binding>, name: &str) -> Option<Value> {
 }
 
 /// Values that are no text are kept as JSON.
+fn status(view: &View<'_>, port: &Stored<Port>) -> PortStatus {
+    let Some(binding) = &port.binding else {
+        return PortStatus::Down;
+    };
+    let written = Revision {
+        epoch: view.state.revision.epoch,
+        commit: port.modified,
+    };
+    view.enforcement.port(&binding.host, &port.id, written)
+}
+
 fn profile(binding: &Binding) -> Value {
     let kept = binding.profile.iter().map(|(name, value)| {
         let value = serde_json::from_str(value).unwrap_or_else(|_| value.as_str().into());

@@ -4,7 +4,7 @@ use crate::client::Client;
 use api::{Api, Audit, Bounds, Enforcement, Identity, Limits, PortStatus};
 use control::Control;
 use control::objects::{Quota, Resource};
-use model::{HostId, PortId};
+use model::{HostId, PortId, Revision};
 use serde_json::Value;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -51,7 +51,7 @@ pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 struct ByName;
 
 impl Enforcement for ByName {
-    fn port(&self, _: &PortId) -> PortStatus {
+    fn port(&self, _: &HostId, _: &PortId, _: Revision) -> PortStatus {
         PortStatus::Active
     }
 

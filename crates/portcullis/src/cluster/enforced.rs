@@ -1,54 +1,34 @@
 //! What hosts report, as the API shows it.
 
-use ::control::Control;
 use api::{Enforcement, HostTold, NotEnforced, PortStatus};
-use model::{HostId, PortId};
+use model::{HostId, PortId, Revision};
 use protocol::{HostStatus, PortReport, PortState, Watchers};
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 
-/// The copy comes to be after this does.
-pub(crate) struct Enforced {
-    pub(crate) watchers: Watchers,
-    pub(crate) control: OnceLock<Arc<Control>>,
-}
+pub(crate) struct Enforced(pub(crate) Watchers);
 
 impl Enforcement for Enforced {
-    /// Active once the host says that it enforces the port as of its newest revision.
-    fn port(&self, port: &PortId) -> PortStatus {
-        let asked = self.control.get().and_then(|control| {
-            let state = control.state();
-            let port = state.ports.get(port)?;
-            let host = port.binding.as_ref()?.host.clone();
-            Some((host, port.modified, state.revision.epoch))
+    /// Active once the host says that it enforces the port as it was written last.
+    fn port(&self, host: &HostId, port: &PortId, written: Revision) -> PortStatus {
+        let status = self.0.look(host, |status| {
+            let told = status.report.as_ref()?.ports.get(port);
+            if told.is_some_and(|told| told.state == PortState::Refused) {
+                return Some(PortStatus::Error);
+            }
+            let enforced = status.enforced(port)?;
+            let is_new = enforced.epoch == written.epoch && enforced >= written;
+            is_new.then_some(PortStatus::Active)
         });
-        let Some((host, modified, epoch)) = asked else {
-            return PortStatus::Down;
-        };
-        let Some(status) = self.watchers.host(&host) else {
-            return PortStatus::Down;
-        };
-        let told = status
-            .report
-            .as_ref()
-            .and_then(|report| report.ports.get(port));
-        if told.is_some_and(|told| told.state == PortState::Refused) {
-            return PortStatus::Error;
-        }
-        match status.enforced(port) {
-            Some(at) if at.epoch == epoch && at.commit >= modified => PortStatus::Active,
-            Some(_) | None => PortStatus::Down,
-        }
+        status.flatten().unwrap_or(PortStatus::Down)
     }
 
     fn host_is_alive(&self, host: &HostId) -> bool {
-        self.watchers
-            .host(host)
-            .is_some_and(|status| status.is_connected)
+        let connected = self.0.look(host, |status| status.is_connected);
+        connected.unwrap_or(false)
     }
 
     fn hosts(&self) -> BTreeMap<HostId, HostTold> {
-        let hosts = self.watchers.hosts().into_iter();
+        let hosts = self.0.hosts().into_iter();
         hosts.map(|(id, status)| (id, told(status))).collect()
     }
 }

@@ -9,7 +9,7 @@ use protocol::Watchers;
 use protocol::ca::Signed;
 use rustls::ServerConfig;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -56,20 +56,15 @@ impl Stop {
 /// Until `stop`. What is being answered then still is, and agents are told to go elsewhere.
 pub(crate) async fn serve(serving: Serving, stop: Stop) -> Result<(), Failure> {
     let watchers = Watchers::start(protocol::Limits::default());
-    let enforced = Arc::new(Enforced {
-        watchers: watchers.clone(),
-        control: OnceLock::new(),
-    });
     let feeding = Feeding::new(watchers.clone());
     let control = Control::open(serving.store, vec![Box::new(feeding)]);
     let control = Arc::new(control.await.map_err(Failure::system)?);
-    let _ = enforced.control.set(control.clone());
     let api = Arc::new(Api {
         control,
         identity: serving.identity,
         limits: Limits::default(),
         audit: serving.audit,
-        enforcement: enforced,
+        enforcement: Arc::new(Enforced(watchers.clone())),
         public_url: serving.public_url,
         secure: serving.api_tls.is_some(),
     });

@@ -140,16 +140,21 @@ impl Watchers {
     }
 
     pub fn host(&self, host: &HostId) -> Option<HostStatus> {
-        self.shared.table.hosts().get(host).cloned()
+        self.look(host, HostStatus::clone)
+    }
+
+    /// Without a copy of it.
+    pub fn look<T>(&self, host: &HostId, at: impl FnOnce(&HostStatus) -> T) -> Option<T> {
+        self.shared.table.hosts().get(host).map(at)
     }
 
     pub fn lag(&self, host: &HostId) -> Lag {
-        let status = self.host(host);
-        status.map_or(Lag::Unknown, |status| status.lag(self.committed()))
+        let lag = self.look(host, |status| status.lag(self.committed()));
+        lag.unwrap_or(Lag::Unknown)
     }
 
     pub fn enforced(&self, host: &HostId, port: &PortId) -> Option<Revision> {
-        self.host(host)?.enforced(port)
+        self.look(host, |status| status.enforced(port))?
     }
 
     /// A host that is no more.
