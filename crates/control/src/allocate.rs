@@ -6,6 +6,7 @@
 //! Knows nothing of: what a port asks for.
 
 use crate::draft::Draft;
+use crate::ids::spread;
 use crate::objects::{Network, Subnet};
 use crate::records;
 use crate::subnets::{from_number, number};
@@ -29,7 +30,7 @@ pub(crate) fn address_key(network: &NetworkId, address: IpAddr) -> Key {
 
 /// `None`: none is free.
 pub(crate) fn free_mac(draft: &Draft, network: &Network, port: &PortId) -> Option<MacAddr> {
-    let begin = hash(port.as_str(), "mac");
+    let begin = spread(port.as_str(), "mac");
     let mut probes = (0..1u64 << 24).map(|step| mac(begin.wrapping_add(step)));
     probes.find(|mac| !draft.is_held(&mac_key(&network.id, *mac)))
 }
@@ -48,7 +49,7 @@ pub(crate) fn free_address(
     taken: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
     let pools = Pools::of(subnet);
-    let begin = u128::from(hash(port.as_str(), &subnet.id)) % pools.size.max(1);
+    let begin = u128::from(spread(port.as_str(), &subnet.id)) % pools.size.max(1);
     let probes = 0..pools.size.min(MOST_PROBES);
     probes
         .map(|step| pools.address((begin + step) % pools.size))
@@ -86,12 +87,4 @@ impl<'a> Pools<'a> {
 
 fn size((first, last): &(IpAddr, IpAddr)) -> u128 {
     (number(*last) - number(*first)).saturating_add(1)
-}
-
-/// FNV-1a: the same everywhere and always, and well spread by ids that are random.
-fn hash(id: &str, salt: &str) -> u64 {
-    let bytes = id.bytes().chain(salt.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

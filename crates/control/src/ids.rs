@@ -34,3 +34,12 @@ pub fn is_id(text: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
+
+/// Where to begin to look for what is free: FNV-1a, the same everywhere and always, and well spread by ids that are
+/// random.
+pub(crate) fn spread(id: &str, salt: &str) -> u64 {
+    let bytes = id.bytes().chain(salt.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -5,7 +5,7 @@
 //! ```
 //! A number that was a group's is nobody's for a day: by then no host knows it as that group's.
 
-use crate::ids::Moment;
+use crate::ids::{Moment, spread};
 use crate::objects::Seconds;
 use crate::records;
 use crate::state::State;
@@ -45,7 +45,7 @@ pub(crate) fn release(transaction: Transaction, now: &Moment, tag: u16) -> Trans
 
 /// All of them. Where to begin differs, so that servers that create at once seldom meet.
 fn candidates(group: &GroupId) -> impl Iterator<Item = u16> {
-    let begin = (hash(group.as_str()) % u64::from(LAST)) as u16;
+    let begin = (spread(group.as_str(), "") % u64::from(LAST)) as u16;
     (0..LAST).map(move |step| {
         let tag = (u32::from(begin) + u32::from(step)) % u32::from(LAST) + 1;
         tag as u16
@@ -66,11 +66,4 @@ fn free(state: &State, now: &Moment, key: &Key) -> Option<Condition> {
 
 fn key(tag: u16) -> Key {
     records::held("tag", &tag.to_string())
-}
-
-/// FNV-1a.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
