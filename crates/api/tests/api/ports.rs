@@ -33,7 +33,7 @@ async fn a_port_gets_an_address_a_mac_and_the_default_group() {
         .unwrap_or_default();
     assert!(address.starts_with("10.0.0."), "{address}");
     assert_eq!(port["mac_address"].as_str().map(str::len), Some(17));
-    assert_eq!(port["status"], "ACTIVE");
+    assert_eq!(port["status"], "DOWN", "on no host");
     assert_eq!(
         (&port["port_security_enabled"], &port["admin_state_up"]),
         (&json!(true), &json!(true))
@@ -200,6 +200,7 @@ async fn a_binding_is_for_admins() {
     let put_by_admin = put(&admin, &port, bound).await.done(200);
     let port = &put_by_admin.body["port"];
     assert_eq!(port["binding:host_id"], "host1");
+    assert_eq!(port["status"], "ACTIVE", "its host says so");
     assert_eq!(
         port["binding:profile"],
         json!({"device": "tap1", "os": {"a": [1]}})
