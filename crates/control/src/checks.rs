@@ -2,12 +2,39 @@
 //!
 //! Knows nothing of: any one kind of object.
 
-use crate::groups::checked_text;
 use crate::ids::Moment;
 use crate::objects::Described;
 use crate::refused::Refused;
 use model::{MacAddr, ProjectId};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+/// In characters.
+const MOST_TEXT: usize = 255;
+
+pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String, Refused> {
+    match text.chars().count() {
+        0..=MOST_TEXT => Ok(text.to_owned()),
+        _ => {
+            let why = format!("'{text}' exceeds maximum length of {MOST_TEXT}");
+            Err(Refused::input(field, why))
+        }
+    }
+}
+
+pub(crate) fn described(
+    now: &Moment,
+    name: String,
+    description: &str,
+) -> Result<Described, Refused> {
+    Ok(Described {
+        name,
+        description: checked_text("description", description)?,
+        tags: BTreeSet::new(),
+        created_at: now.at,
+        updated_at: now.at,
+    })
+}
 
 /// For what only some may say: `create_port` and `binding:host_id`.
 pub(crate) fn allow(allowed: bool, action: &str, attribute: &str) -> Result<(), Refused> {

@@ -6,10 +6,11 @@
 //! Knows nothing of: what rules may say (rules.rs), ports but for which groups they are in.
 
 use crate::caller::Caller;
+use crate::checks::{checked_text, described};
 use crate::control::{Control, Decided};
 use crate::depend;
 use crate::ids::{self, Moment};
-use crate::objects::{Described, Group, Project, Resource, Shared};
+use crate::objects::{Group, Project, Resource, Shared};
 use crate::quotas;
 use crate::records::{self, Kept};
 use crate::refused::{Failed, Refused};
@@ -20,7 +21,7 @@ use crate::sweep;
 use crate::template;
 use crate::wire_tags;
 use model::{GroupId, ProjectId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use store::{Condition, Transaction};
 use tracing::warn;
 
@@ -41,8 +42,6 @@ pub struct GroupPatch {
     pub stateful: Option<bool>,
 }
 
-/// In characters.
-const MOST_TEXT: usize = 255;
 const DEFAULT: &str = "default";
 
 pub(crate) fn create(
@@ -300,30 +299,6 @@ fn checked_name(name: &str) -> Result<String, Refused> {
         return Err(Refused::DefaultAlreadyExists);
     }
     checked_text("name", name)
-}
-
-pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String, Refused> {
-    match text.chars().count() {
-        0..=MOST_TEXT => Ok(text.to_owned()),
-        _ => {
-            let why = format!("'{text}' exceeds maximum length of {MOST_TEXT}");
-            Err(Refused::input(field, why))
-        }
-    }
-}
-
-pub(crate) fn described(
-    now: &Moment,
-    name: String,
-    description: &str,
-) -> Result<Described, Refused> {
-    Ok(Described {
-        name,
-        description: checked_text("description", description)?,
-        tags: BTreeSet::new(),
-        created_at: now.at,
-        updated_at: now.at,
-    })
 }
 
 impl Control {

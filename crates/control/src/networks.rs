@@ -5,10 +5,10 @@
 
 use crate::caller::Caller;
 use crate::checks;
+use crate::checks::{checked_text, described};
 use crate::control::{Control, Decided};
 use crate::depend;
 use crate::draft::Draft;
-use crate::groups::{checked_text, described};
 use crate::ids::{Moment, new_id};
 use crate::objects::{Network, Segment, Shared};
 use crate::records::{self, Kept};

@@ -11,6 +11,7 @@
 //! Knows nothing of: JSON, ports.
 
 use crate::caller::Caller;
+use crate::checks;
 use crate::control::{Control, Decided};
 use crate::depend;
 use crate::groups;
@@ -89,7 +90,7 @@ pub(crate) fn create(
             id: RuleId::new(id()),
             group: group.id.clone(),
             project: project.clone(),
-            said: groups::described(now, String::new(), &new.description)?,
+            said: checks::described(now, String::new(), &new.description)?,
             asks,
         };
         let lock = Condition::Absent(lock(&rule.group, &rule.asks));
@@ -174,7 +175,7 @@ pub(crate) fn update(
     let (group, stored) = state.rule_to_change(who, id, "update_security_group_rule")?;
     depend::revision_is(if_revision, stored.modified)?;
     let mut rule = GroupRule::clone(stored);
-    rule.said.description = groups::checked_text("description", description)?;
+    rule.said.description = checks::checked_text("description", description)?;
     rule.said.updated_at = now.at;
     let transaction = depend::unchanged(Transaction::new(), stored);
     Ok(Decided {

@@ -4,9 +4,9 @@
 //! Knows nothing of: what else may be changed of an object.
 
 use crate::caller::Caller;
+use crate::checks::checked_text;
 use crate::control::{Control, Decided};
 use crate::depend;
-use crate::groups::checked_text;
 use crate::ids::Moment;
 use crate::objects::{Addresses, Described, Group, GroupRule, Network, Port, Subnet};
 use crate::quotas::Counted;

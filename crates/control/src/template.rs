@@ -6,9 +6,9 @@
 //! Knows nothing of: groups that are there already; they stay as they are.
 
 use crate::caller::Caller;
+use crate::checks;
 use crate::control::{Control, Decided};
 use crate::depend;
-use crate::groups;
 use crate::ids::{self, Moment};
 use crate::objects::{AskedPeer, Described, Group, GroupRule, TemplateRule};
 use crate::records::{self, Kept};
@@ -207,7 +207,7 @@ fn checked(now: &Moment, new: &NewTemplateRule, id: String) -> Result<TemplateRu
     }
     Ok(TemplateRule {
         id: RuleId::new(id),
-        said: groups::described(now, String::new(), &new.description)?,
+        said: checks::described(now, String::new(), &new.description)?,
         asks,
         remote_is_own_group: new.remote_group.is_some(),
         in_default_groups: new.in_default_groups,

@@ -4,6 +4,7 @@ use crate::testing::{
     Servers, admin, member, new_group, new_rule, port, reader, refusal, tcp_rule,
 };
 use model::{Direction, RuleId};
+use std::collections::BTreeSet;
 use store::{KeyPrefix, Store};
 
 const MISSING: &str = "00000000-0000-4000-8000-000000000000";

@@ -4,7 +4,7 @@
 
 use crate::caller::Caller;
 use crate::checks;
-use crate::groups::checked_text;
+use crate::checks::checked_text;
 use crate::hosts;
 use crate::objects::{Binding, Device};
 use crate::refused::Refused;
