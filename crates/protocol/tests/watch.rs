@@ -321,7 +321,7 @@ async fn c10_what_happens_to_bytes_on_the_way_changes_no_policy() {
     let mut store = Store::new(9);
     let node = Node::start(&pki).await;
     store.open(&node).await;
-    let ends = [0, 1, 700, 2_500, 4_000, 6_000];
+    let ends = [0, 1, 2, 700, 2_500, 4_000, 6_000];
     let spoilt = ends.map(|at| [Cut(at), Double(at), Flip(at)]);
     let mut treatments: Vec<Treatment> = spoilt.into_iter().flatten().collect();
     treatments.extend([Silence(3_000), Silence(0), Trickle, Pass]);

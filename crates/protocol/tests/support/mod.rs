@@ -288,13 +288,17 @@ pub(crate) enum Treatment {
     Cut(usize),
     /// The piece that comes then is sent twice.
     Double(usize),
-    /// A bit is another.
+    /// A bit is another. TLS doesn't look at all of them (a record's version, say), so the connection
+    /// is cut a while later if it goes on.
     Flip(usize),
     /// In small pieces, with pauses.
     Trickle,
     /// The connection stays, and nothing comes any more.
     Silence(usize),
 }
+
+/// What passes after a bit was flipped.
+const AFTER_FLIP: usize = 10_000;
 
 /// One treatment per connection, in this order; then all pass.
 pub(crate) struct Proxy {
@@ -376,6 +380,9 @@ async fn carry(
                 Treatment::Flip(after) if due(after) => {
                     piece[after - passed] ^= 1;
                     to_client.write_all(piece).await?;
+                }
+                Treatment::Flip(after) if passed > after + AFTER_FLIP => {
+                    return to_client.shutdown().await;
                 }
                 Treatment::Silence(after) if passed + read > after => {}
                 Treatment::Trickle => {
