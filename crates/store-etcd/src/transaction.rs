@@ -1,6 +1,16 @@
 //! A transaction as etcd's: conditions become compares, writes its operations. If a compare fails, the same
 //! transaction reads what tells which.
 //!
+//! ```text
+//! when    epoch, conditions              112 at most
+//! then    writes, or                      112 at most
+//!         then, then, ... of 16 writes    96 at most, each a transaction in this one that asks nothing
+//! else    reads                           112 at most
+//! ```
+//! etcd counts, of each transaction, the longest of these lists: 128 at most, and in a transaction in it only what the
+//! outer one leaves. All of it is one revision still; that a key is written once is asked across all of them.
+//! Source: etcd 3.4, `etcdserver/api/v3rpc/key.go`, `checkTxnRequest`.
+//!
 //! Place on the line: **store commit**.
 //! Knows nothing of: how calls fail.
 
@@ -12,7 +22,15 @@ use etcd_client::{
     TxnOp, TxnOpResponse, TxnResponse,
 };
 use model::Revision;
-use store::{CommitError, Condition, Transaction, Write};
+use store::{CommitError, Condition, MOST_CONDITIONS, MOST_WRITES, Transaction, Write};
+
+/// etcd's `--max-txn-ops`, if it isn't told otherwise.
+const MOST_OPERATIONS: usize = 128;
+/// Conditions, and that of the epoch.
+const MOST_COMPARES: usize = MOST_CONDITIONS + 1;
+/// Writes of a transaction in the transaction.
+const PART: usize = MOST_OPERATIONS - MOST_COMPARES;
+const _: () = assert!(MOST_WRITES.div_ceil(PART) <= MOST_COMPARES);
 
 pub(crate) enum Refused {
     OtherEpoch(Epoch),
@@ -74,8 +92,17 @@ fn request(layout: &Layout, epoch: Epoch, transaction: &Transaction, lease: Opti
         .chain(conditions.map(|condition| evidence(layout, condition)));
     Txn::new()
         .when(compares.collect::<Vec<_>>())
-        .and_then(writes.collect::<Vec<_>>())
+        .and_then(in_parts(writes.collect()))
         .or_else(reads.collect::<Vec<_>>())
+}
+
+fn in_parts(writes: Vec<TxnOp>) -> Vec<TxnOp> {
+    if writes.len() <= MOST_COMPARES {
+        return writes;
+    }
+    let parts = writes.chunks(PART);
+    let parts = parts.map(|part| TxnOp::txn(Txn::new().and_then(part)));
+    parts.collect()
 }
 
 fn compare(layout: &Layout, condition: &Condition) -> Compare {

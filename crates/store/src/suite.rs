@@ -32,6 +32,7 @@ macro_rules! conformance {
             each_condition_is_judged,
             what_is_too_large_is_refused,
             the_largest_transaction_is_possible,
+            a_large_transaction_is_all_or_nothing,
             a_watcher_sees_whole_commits_in_order,
             a_watcher_begins_where_it_is_told,
             a_watcher_is_told_that_it_is_current,

@@ -3,7 +3,7 @@
 use crate::server::Server;
 use crate::words::{commit, key, put};
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions};
-use store::{CommitError, KeyPrefix, MOST_VALUE_BYTES, Store, Transaction};
+use store::{CommitError, KeyPrefix, MOST_VALUE_BYTES, MOST_WRITES, Store, Transaction};
 
 /// More than one message may hold, of the largest records.
 #[tokio::test]
@@ -82,5 +82,29 @@ async fn make_room(server: &Server, store: &dyn Store, newest: u64) {
         options.with_member(member);
         let disarmed = client.alarm(off, alarm.alarm(), Some(options)).await;
         disarmed.expect("it serves");
+    }
+}
+
+/// An etcd that takes less than etcd does if it isn't told otherwise: nothing is done, and it is said why.
+#[tokio::test]
+async fn what_this_etcd_does_not_take_is_refused_whole() {
+    for (option, most, why) in [
+        ("--max-txn-ops", "64", "too many operations"),
+        ("--max-request-bytes", "65536", "request is too large"),
+    ] {
+        let server = Server::start_with(&[option, most]);
+        let store = server.connect().await;
+        let many = (0..MOST_WRITES).fold(Transaction::new(), |t, n| {
+            t.put(key(&format!("large/{n:04}")), vec![b'x'; 100])
+        });
+        let before = commit(&store, put("a", "1")).await;
+        let refused = store.commit(many).await;
+        let said = match refused {
+            Err(CommitError::Broken(said)) => said,
+            other => panic!("{option}: {other:?}"),
+        };
+        assert!(said.contains(why), "{said}");
+        let there = store.list(&KeyPrefix::all()).await.expect("it serves");
+        assert_eq!((there.revision, there.records.len()), (before, 1));
     }
 }

@@ -1,9 +1,11 @@
 //! Checks of commits and of what is read after them.
 
-use super::tools::{commit, delete, get, is_conflict, key, list, now, prefix, put, record};
+use super::tools::{
+    commit, delete, get, is_conflict, key, list, next_commit, now, prefix, put, record, watch,
+};
 use crate::{
-    CommitError, Condition, KeyPrefix, MOST_CONDITIONS, MOST_TRANSACTION_BYTES, MOST_VALUE_BYTES,
-    MOST_WRITES, Store, TooLarge, Transaction,
+    Change, CommitError, Condition, KeyPrefix, MOST_CONDITIONS, MOST_TRANSACTION_BYTES,
+    MOST_VALUE_BYTES, MOST_WRITES, Store, TooLarge, Transaction,
 };
 use std::sync::Arc;
 
@@ -49,9 +51,10 @@ pub async fn a_listing_is_of_one_revision_and_in_order(store: Arc<dyn Store>) {
 pub async fn a_large_listing_is_whole(store: Arc<dyn Store>) {
     let store = &*store;
     let value = vec![7u8; 4000];
-    let count = 40 * MOST_WRITES;
+    const AT_ONCE: usize = 128;
+    let count = 40 * AT_ONCE;
     for chunk in 0..40 {
-        let numbers = chunk * MOST_WRITES..(chunk + 1) * MOST_WRITES;
+        let numbers = chunk * AT_ONCE..(chunk + 1) * AT_ONCE;
         let transaction = numbers.fold(Transaction::new(), |t, n| {
             t.put(key(&format!("large/{n:05}")), value.clone())
         });
@@ -170,21 +173,71 @@ pub async fn what_is_too_large_is_refused(store: Arc<dyn Store>) {
     assert!(
         matches!(many, Err(CommitError::TooLarge(TooLarge::Writes(n))) if n == MOST_WRITES + 1)
     );
+    let many = (0..=MOST_CONDITIONS).fold(put("a", "x"), |t, n| {
+        t.when(Condition::Absent(key(&format!("{n}"))))
+    });
+    let many = store.commit(many).await;
+    assert!(
+        matches!(many, Err(CommitError::TooLarge(TooLarge::Conditions(n))) if n == MOST_CONDITIONS + 1)
+    );
     assert_eq!(now(store).await, before);
 }
 
+/// All of it, or none; and with one revision, which a watcher is told whole.
 pub async fn the_largest_transaction_is_possible(store: Arc<dyn Store>) {
     let store = &*store;
-    let name = |n: usize| key(&format!("large/{n:03}"));
-    let value = vec![1; MOST_TRANSACTION_BYTES / MOST_WRITES - 2 * "large/000".len()];
-    let writes = (0..MOST_WRITES).fold(Transaction::new(), |t, n| t.put(name(n), value.clone()));
-    let largest = (0..MOST_CONDITIONS).fold(writes, |t, n| t.when(Condition::Absent(name(n))));
-    commit(store, largest.clone()).await;
-    let listing = list(store, &KeyPrefix::all()).await;
-    assert_eq!(listing.records.len(), MOST_WRITES);
+    let name = |n: usize| key(&format!("large/{n:04}"));
+    let begin = commit(store, put(name(0).as_str(), "goes")).await;
+    let value = vec![1; MOST_TRANSACTION_BYTES / MOST_WRITES - 2 * "large/0000".len()];
+    let writes = (1..MOST_WRITES).fold(Transaction::new(), |t, n| t.put(name(n), value.clone()));
+    let writes = writes.delete(name(0));
+    let largest = (1..=MOST_CONDITIONS).fold(writes, |t, n| t.when(Condition::Absent(name(n))));
+    let made = commit(store, largest.clone()).await;
     assert!(is_conflict(&store.commit(largest).await), "it is there now");
+    assert_eq!(now(store).await, made);
+    let listing = list(store, &KeyPrefix::all()).await;
+    assert_eq!(listing.records.len(), MOST_WRITES - 1);
+    for record in &listing.records {
+        assert_eq!(
+            (record.created, record.modified),
+            (made.commit, made.commit)
+        );
+        assert_eq!(*record.value, *value);
+    }
+    let mut watch = watch(store, KeyPrefix::all(), begin).await;
+    let (revision, changes) = next_commit(&mut *watch).await;
+    assert_eq!(revision, made);
+    let names = Vec::from_iter((0..MOST_WRITES).map(name));
+    assert_eq!(
+        Vec::from_iter(changes.iter().map(|c| c.key().clone())),
+        names
+    );
+    assert_eq!(changes[0], Change::Delete(name(0)));
     let value = vec![2; MOST_VALUE_BYTES];
     commit(store, Transaction::new().put(key("one"), value.clone())).await;
     let one = get(store, "one").await.expect("it was written");
     assert_eq!(*one.value, *value);
+}
+
+/// The last condition is the one that doesn't hold: none of many writes is done.
+pub async fn a_large_transaction_is_all_or_nothing(store: Arc<dyn Store>) {
+    let store = &*store;
+    let made = commit(store, put("a", "1")).await;
+    let writes = (0..MOST_WRITES).fold(Transaction::new(), |t, n| {
+        t.put(key(&format!("large/{n:04}")), &b"x"[..])
+    });
+    let holding = (1..MOST_CONDITIONS).fold(writes, |t, n| {
+        t.when(Condition::Absent(key(&format!("large/{n:04}"))))
+    });
+    let late = holding.when(Condition::Absent(key("a")));
+    match store.commit(late).await {
+        Err(CommitError::Conflict(Some(condition))) => {
+            assert_eq!(condition, Condition::Absent(key("a")), "the one that fails");
+        }
+        Err(CommitError::Conflict(None)) => {}
+        other => panic!("a conflict is expected: {other:?}"),
+    }
+    let all = list(store, &KeyPrefix::all()).await;
+    assert_eq!(all.revision, made);
+    assert_eq!(all.records, [record("a", "1", made, made)]);
 }
