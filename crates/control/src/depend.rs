@@ -5,12 +5,18 @@
 //! who deletes the group:        when mark/group/G is as it was seen;  the mark goes with the group
 //! ```
 //! So those who depend don't hinder each other, and either the deletion or the dependence is decided anew.
+//!
+//! ```text
+//! a port takes an address:      when held/N/ADDRESS is absent;  writes mark/network/N
+//! a hundred ports take theirs:  when mark/network/N is as it was seen;  write it
+//! ```
 
 use crate::ids::Moment;
 use crate::records::{self, Kept};
 use crate::refused::Refused;
 use crate::state::{State, Stored};
-use store::{Condition, Key, Transaction};
+use std::collections::BTreeSet;
+use store::{Condition, Key, MOST_CONDITIONS, Transaction};
 
 /// The object is there, and who wants to delete it learns of us.
 pub(crate) fn on<T: Kept>(transaction: Transaction, on: &Stored<T>, now: &Moment) -> Transaction {
@@ -70,10 +76,56 @@ pub(crate) fn revision_is(wanted: Option<u64>, current: u64) -> Result<(), Refus
 }
 
 /// A bulk request that one transaction can't hold is refused whole.
-pub(crate) fn fits(transaction: Transaction) -> Result<Transaction, Refused> {
-    match transaction.check_size() {
-        Ok(()) => Ok(transaction),
+pub(crate) fn fits(transaction: Transaction, state: &State) -> Result<Transaction, Refused> {
+    let fewer = fewer_conditions(transaction, state);
+    match fewer.check_size() {
+        Ok(()) => Ok(fewer),
         Err(what) => Err(Refused::TooMany(what.to_string())),
+    }
+}
+
+/// Where there are more than one transaction holds. That what was seen to be free is so still follows from the mark
+/// that whoever takes such a thing writes: one condition for all of a network, or of a group. It is too strict,
+/// as it minds others' names there; so a few are asked for by themselves.
+fn fewer_conditions(transaction: Transaction, state: &State) -> Transaction {
+    if transaction.conditions().len() <= MOST_CONDITIONS {
+        return transaction;
+    }
+    let mut marks = BTreeSet::new();
+    let mut others = Vec::new();
+    for condition in transaction.conditions() {
+        match mark_of(condition, state) {
+            Some(mark) => {
+                marks.insert(mark);
+            }
+            None => others.push(condition.clone()),
+        }
+    }
+    let merged = marks
+        .into_iter()
+        .fold(Transaction::new(), |t, mark| unmarked(t, state, mark));
+    for condition in merged.conditions() {
+        if !others.contains(condition) {
+            others.push(condition.clone());
+        }
+    }
+    transaction.only_when(others)
+}
+
+/// Whose being unchanged says as much, or more.
+fn mark_of(condition: &Condition, state: &State) -> Option<Key> {
+    match condition {
+        Condition::Absent(name) if !state.is_held(name) => records::taken_mark(name),
+        // A number that was another group's, long ago.
+        Condition::Unchanged { key, modified }
+            if state.holder(key).is_some_and(|h| h.modified == *modified) =>
+        {
+            records::taken_mark(key)
+        }
+        Condition::Absent(_)
+        | Condition::Unchanged { .. }
+        | Condition::SameIncarnation { .. }
+        | Condition::NothingNewUnder { .. } => None,
     }
 }
 

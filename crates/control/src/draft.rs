@@ -148,7 +148,7 @@ impl<'a> Draft<'a> {
             self.transaction = quotas::admit(self.transaction, self.state, self.now, project, one)?;
         }
         Ok(Decided {
-            transaction: depend::fits(self.transaction)?,
+            transaction: depend::fits(self.transaction, self.state)?,
             answer,
         })
     }

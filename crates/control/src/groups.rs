@@ -76,7 +76,7 @@ pub(crate) fn create(
         }
     }
     Ok(Decided {
-        transaction: depend::fits(transaction)?,
+        transaction: depend::fits(transaction, state)?,
         answer: made.groups,
     })
 }

@@ -1,5 +1,6 @@
 //! Tests of two servers that decide at once on one store: what each alone refuses they never do together.
 
+mod bulks;
 mod pairs;
 
 use crate::caller::Caller;

@@ -11,6 +11,8 @@
 //! mark/subnets/N                      whoever adds a subnet to the network
 //! mark/count/RESOURCE/J               whoever creates one in the project
 //! mark/template/all                   whoever changes the template
+//! mark/tags/all                       whoever gives a group its number
+//! mark/network/N                      whoever takes an address or a MAC in it, too
 //! mark/KIND/ID     written by whoever comes to depend on an object; who deletes it asks that nobody has since
 //! ```
 //! Knows nothing of: what a use case decides.
@@ -19,6 +21,7 @@ use crate::objects::{
     Addresses, Group, GroupRule, Host, Network, Port, Project, Quota, Resource, Share, Subnet,
     TemplateRule,
 };
+use crate::taken::Name;
 use model::ProjectId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -114,6 +117,31 @@ pub(crate) fn subnets_mark(network: &str) -> Key {
 
 pub(crate) fn template_mark() -> Key {
     mark("template", "all")
+}
+
+/// Written with each number that a group gets.
+pub(crate) fn tags_mark() -> Key {
+    mark("tags", "all")
+}
+
+/// What is written with each name that is taken beside this one: in the network, in the group, of the numbers.
+pub(crate) fn taken_mark(held: &Key) -> Option<Key> {
+    let path = held.as_str().strip_prefix("held/")?;
+    if let Some((network, _)) = of_port(held) {
+        return Some(mark(Network::KIND, network));
+    }
+    match path.split_once('/')? {
+        ("tag", _) => Some(tags_mark()),
+        ("rule", rule) => Some(rules_mark(rule.split_once('/')?.0)),
+        _ => None,
+    }
+}
+
+/// The network, and the address or MAC in it.
+pub(crate) fn of_port(held: &Key) -> Option<(&str, Name)> {
+    let path = held.as_str().strip_prefix("held/")?;
+    let (network, name) = path.split_once('/')?;
+    Some((network, Name::read(name)?))
 }
 
 /// `what`: an address or a MAC in a network, or `tag` and a number.

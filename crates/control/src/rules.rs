@@ -100,7 +100,7 @@ pub(crate) fn create(
     let count = (Resource::SecurityGroupRule, rules.len());
     let transaction = quotas::admit(transaction, state, now, &project, count)?;
     Ok(Decided {
-        transaction: depend::fits(transaction)?,
+        transaction: depend::fits(transaction, state)?,
         answer: rules,
     })
 }

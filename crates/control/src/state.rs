@@ -11,7 +11,7 @@ use crate::objects::{
 };
 use crate::quotas::Counted;
 use crate::records::{self, Kept, QuotaOf, Unreadable};
-use crate::taken::{Name, Taken};
+use crate::taken::Taken;
 use model::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, RuleRef,
 };
@@ -154,7 +154,7 @@ impl State {
 
     /// By anybody.
     pub(crate) fn is_held(&self, name: &Key) -> bool {
-        match of_port(name) {
+        match records::of_port(name) {
             Some((network, name)) => self.taken.contains(network, name),
             None => self.held.contains_key(name),
         }
@@ -283,7 +283,7 @@ impl State {
     }
 
     fn hold(&mut self, key: &Key, record: Option<&Record>) {
-        if let Some((network, name)) = of_port(key) {
+        if let Some((network, name)) = records::of_port(key) {
             return self.taken.set(network, name, record.is_some());
         }
         match record {
@@ -296,13 +296,6 @@ impl State {
             }
         }
     }
-}
-
-/// The network, and the address or MAC in it.
-fn of_port(held: &Key) -> Option<(&str, Name)> {
-    let path = held.as_str().strip_prefix("held/")?;
-    let (network, name) = path.split_once('/')?;
-    Some((network, Name::read(name)?))
 }
 
 fn other<K: Ord, T: Kept>(

@@ -5,6 +5,7 @@
 //! ```
 //! A number that was a group's is nobody's for a day: by then no host knows it as that group's.
 
+use crate::depend;
 use crate::ids::{Moment, spread};
 use crate::objects::Seconds;
 use crate::records;
@@ -33,7 +34,9 @@ pub(crate) fn allocate(
     match free {
         Some((tag, key, condition)) => {
             let value = group.as_str().as_bytes();
-            (transaction.when(condition).put(key, value), Some(tag))
+            let taken = transaction.when(condition).put(key, value);
+            let taken = depend::write_mark(taken, records::tags_mark(), now);
+            (taken, Some(tag))
         }
         None => (transaction, None),
     }

@@ -8,6 +8,7 @@
 //! Knows nothing of: what a unit is good for.
 
 use super::kinds::Declarable;
+use crate::depend;
 use crate::ids::Moment;
 use crate::quotas;
 use crate::records::{self, Kept};
@@ -50,10 +51,10 @@ impl<'a> Batch<'a> {
     pub(super) fn unit(&mut self, unit: impl FnOnce(&mut Self)) -> Result<(), Full> {
         let mut grown = self.clone();
         unit(&mut grown);
-        let many = grown.transaction.writes().len() > self.room;
-        if many || grown.transaction.check_size().is_err() {
+        if grown.transaction.writes().len() > self.room {
             return Err(Full);
         }
+        grown.transaction = depend::fits(grown.transaction, self.state).map_err(|_| Full)?;
         *self = grown;
         Ok(())
     }
@@ -69,7 +70,7 @@ impl<'a> Batch<'a> {
         self.write(after.key(), after.value());
     }
 
-    fn count<T: Declarable>(&mut self, object: &T) {
+    pub(super) fn count<T: Declarable>(&mut self, object: &T) {
         let now = self.now;
         if let Some((project, resource)) = object.counted() {
             self.with(|transaction| quotas::count(transaction, now, project, resource));

@@ -48,7 +48,7 @@ pub(super) struct Rules<'a> {
 }
 
 /// More subnets of one network don't fit into a commit with it.
-const MOST_SUBNETS_AT_ONCE: usize = 60;
+const MOST_SUBNETS_AT_ONCE: usize = 50;
 
 impl<'a> Plan<'a> {
     pub(super) fn of(

@@ -306,11 +306,11 @@ impl<'p, 'a> Steps<'p, 'a> {
             }
             AskedPeer::Anyone | AskedPeer::Prefix { .. } => {}
         }
-        match before {
-            // Its group's mark stands for all of them.
-            Some(_) => batch.write(rule.key(), rule.value()),
-            None => batch.put(None, rule),
+        if before.is_none() {
+            batch.count(rule);
         }
+        // Its group's mark stands for all of them.
+        batch.write(rule.key(), rule.value());
         batch.write(lock(&rule.group, &rule.asks), rule.id.as_str().as_bytes());
     }
 
@@ -384,6 +384,7 @@ impl<'p, 'a> Steps<'p, 'a> {
         };
         for name in has.difference(&had) {
             batch.take(name.clone(), after.id.as_str());
+            batch.mark(records::mark(Network::KIND, after.network.as_str()));
         }
         let network = before.is_none_or(|before| before.network != after.network);
         if let Some(network) = state.networks.get(&after.network).filter(|_| network) {

@@ -549,11 +549,11 @@ async fn what_a_cluster_cannot_say_is_refused() {
     assert!(error.contains("would both be 'web"), "{error}");
 }
 
-/// A rule that is put in before hundreds of others moves all their numbers.
+/// A rule that is put in before many others moves all their numbers.
 #[tokio::test]
 async fn large_groups_take_several_commits() {
     let ports = |from: u16| {
-        let rules = (from..from + 400).map(|l4_port| {
+        let rules = (from..from + 1600).map(|l4_port| {
             format!("    - {{ from: any, protocol: tcp, ports: {l4_port}, family: ipv4 }}\n")
         });
         format!(

@@ -1,5 +1,7 @@
 use super::*;
 use crate::objects::AskedPeer;
+use crate::rules::AskedNumber;
+use crate::template::NewTemplateRule;
 use crate::testing::{
     Servers, admin, member, new_group, new_rule, port, reader, refusal, tcp_rule,
 };
@@ -109,6 +111,23 @@ async fn names_and_texts_are_checked() {
     assert_eq!(one.create_groups(&who, fine).await.expect("fine").len(), 3);
 }
 
+fn in_new_groups(l4_port: i64) -> NewTemplateRule {
+    let number = Some(AskedNumber::Number(l4_port));
+    NewTemplateRule {
+        description: String::new(),
+        direction: Direction::Ingress,
+        family: None,
+        protocol: Some("tcp".to_owned()),
+        range_min: number.clone(),
+        range_max: number,
+        remote_prefix: None,
+        remote_group: None,
+        remote_addresses: None,
+        in_default_groups: false,
+        in_other_groups: true,
+    }
+}
+
 #[tokio::test]
 async fn more_groups_than_a_transaction_holds_are_refused_whole() {
     let servers = Servers::open().await;
@@ -121,11 +140,18 @@ async fn more_groups_than_a_transaction_holds_are_refused_whole() {
     let set = servers.one.set_quota(&admin(), "p", none).await;
     set.expect("an admin may");
     let many = |count| servers.one.create_groups(&who, vec![new_group("g"); count]);
-    assert_eq!(many(20).await.expect("they fit").len(), 20);
+    assert_eq!(many(100).await.expect("they fit").len(), 100);
     let before = servers.listed().await.revision;
-    assert!(matches!(refusal(many(40).await), Refused::TooMany(_)));
-    assert!(matches!(refusal(many(101).await), Refused::TooMany(_)));
+    let most = "101 objects; at most 100 are possible".to_owned();
+    assert_eq!(refusal(many(101).await), Refused::TooMany(most));
     assert_eq!(servers.listed().await.revision, before);
+    let twelve = Vec::from_iter((1..=12).map(in_new_groups));
+    let longer = servers.one.create_template_rules(&admin(), twelve).await;
+    longer.expect("an admin may");
+    // Each group with its number, 14 rules with their locks; and three marks.
+    let most = "3003 writes, at most 1536 are possible".to_owned();
+    assert_eq!(refusal(many(100).await), Refused::TooMany(most));
+    assert_eq!(many(40).await.expect("they fit").len(), 40);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use crate::allocate::{self, address_key, mac_key};
 use crate::checks;
 use crate::draft::Draft;
 use crate::objects::{FixedAddress, Network, Pair, Port, Subnet};
+use crate::records::{Kept, mark};
 use crate::refused::Refused;
 use crate::state::{State, Stored};
 use crate::subnets::usable;
@@ -181,16 +182,23 @@ impl Addressing<'_, '_> {
 
     /// For a port that is new.
     pub(super) fn take(&mut self, mac: MacAddr, fixed: &[FixedAddress]) {
-        self.draft
-            .hold(mac_key(&self.network.id, mac), self.port.as_str());
+        self.take_mac(mac);
         for fixed in fixed {
             self.take_address(fixed);
         }
     }
 
+    fn take_mac(&mut self, mac: MacAddr) {
+        let network = &self.network.id;
+        self.draft.hold(mac_key(network, mac), self.port.as_str());
+        self.draft.mark(mark(Network::KIND, network.as_str()));
+    }
+
     fn take_address(&mut self, fixed: &FixedAddress) {
         let key = address_key(&self.network.id, fixed.address);
         self.draft.hold(key, self.port.as_str());
+        self.draft
+            .mark(mark(Network::KIND, self.network.id.as_str()));
         if let Some(subnet) = self.state.subnets.get(&fixed.subnet) {
             self.draft.depend(subnet);
         }
@@ -201,8 +209,7 @@ impl Addressing<'_, '_> {
         let network = &self.network.id;
         if before.mac != after.mac {
             self.draft.free(mac_key(network, before.mac));
-            self.draft
-                .hold(mac_key(network, after.mac), self.port.as_str());
+            self.take_mac(after.mac);
         }
         for gone in before.fixed.iter().filter(|f| !after.fixed.contains(f)) {
             self.draft.free(address_key(network, gone.address));

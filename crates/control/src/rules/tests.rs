@@ -533,7 +533,7 @@ async fn rules_in_bulk_are_made_all_or_none() {
     let why = format!("'{}' exceeds maximum length of 255", "x".repeat(256));
     check(vec![long], Refused::input("description", why)).await;
 
-    let made = one.create_rules(&who, (1..=50).map(|n| tcp_rule(g, n)).collect());
+    let made = one.create_rules(&who, (1..=90).map(|n| tcp_rule(g, n)).collect());
     let made = made.await.expect("they fit");
     let state = one.state();
     let ports = made
@@ -541,7 +541,7 @@ async fn rules_in_bulk_are_made_all_or_none() {
         .map(|id| state.rule(id).expect("made").asks.range_min);
     assert_eq!(
         ports.collect::<Vec<_>>(),
-        (1..=50).map(Some).collect::<Vec<_>>()
+        (1..=90).map(Some).collect::<Vec<_>>()
     );
 }
 
