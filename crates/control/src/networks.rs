@@ -131,6 +131,7 @@ pub(crate) fn create(
     let mut draft = Draft::new(state, now);
     for (id, new) in new {
         draft.create(&network(now, who, id, new)?);
+        draft.mark(records::subnets_mark(id.as_str()));
     }
     draft.decided(())
 }

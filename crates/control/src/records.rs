@@ -8,7 +8,7 @@
 //! held/rule/G/CONTENT -> rule         (rules.rs)
 //! held/share/KIND/ID/TARGET -> share
 //! mark/rules/G                        whoever adds or removes a rule of the group, or changes one
-//! mark/subnets/N                      whoever adds a subnet to the network
+//! mark/subnets/N                      whoever makes the network, or adds a subnet to it
 //! mark/count/RESOURCE/J               whoever creates one in the project
 //! mark/template/all                   whoever changes the template
 //! mark/tags/all                       whoever gives a group its number
@@ -110,7 +110,7 @@ pub(crate) fn count_mark(resource: Resource, project: &ProjectId) -> Key {
     mark("count", &format!("{}/{project}", resource.name()))
 }
 
-/// Written with each new subnet of the network: two that are made at once might overlap.
+/// Written with the network, and with each new subnet of it: two that are made at once might overlap.
 pub(crate) fn subnets_mark(network: &str) -> Key {
     mark("subnets", network)
 }

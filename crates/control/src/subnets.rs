@@ -12,8 +12,8 @@ use crate::control::{Control, Decided};
 use crate::depend;
 use crate::draft::Draft;
 use crate::ids::{Moment, new_id};
-use crate::objects::Subnet;
-use crate::records;
+use crate::objects::{Network, Subnet};
+use crate::records::{self, Kept};
 use crate::refused::{Failed, Refused};
 use crate::state::{State, Stored};
 use model::{Family, NetworkId, Prefix, ProjectId};
@@ -138,14 +138,23 @@ pub(crate) fn create(
         let subnet = subnet(now, who, id, &network.id, new)?;
         let others = state.subnets_in(&network.id).map(|stored| &**stored);
         not_overlapping(&subnet, others.chain(&made))?;
-        draft.depend(network);
-        let mark = records::subnets_mark(network.id.as_str());
-        draft.unmarked(mark.clone());
-        draft.mark(mark);
+        alone_in(&mut draft, state, network);
         draft.create(&subnet);
         made.push(subnet);
     }
     draft.decided(())
+}
+
+/// Nobody adds another one, and the network stays. The mark goes with the network: where there is one, its being
+/// unchanged says both.
+fn alone_in(draft: &mut Draft, state: &State, network: &Stored<Network>) {
+    let mark = records::subnets_mark(network.id.as_str());
+    match state.marked(&mark) {
+        Some(_) => draft.mark(records::mark(Network::KIND, network.id.as_str())),
+        None => draft.depend(network),
+    }
+    draft.unmarked(mark.clone());
+    draft.mark(mark);
 }
 
 fn not_overlapping<'a>(

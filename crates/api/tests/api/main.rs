@@ -2,6 +2,9 @@
 
 mod bed;
 mod client;
+#[expect(dead_code, reason = "others kill and pause it")]
+#[path = "../../../store-etcd/tests/etcd/server.rs"]
+mod etcd;
 mod schema;
 
 mod address_groups;
@@ -9,6 +12,7 @@ mod clients;
 mod connections;
 mod fuzz;
 mod groups;
+mod hundreds;
 mod identities;
 mod keystone;
 mod lists;
