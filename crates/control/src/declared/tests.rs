@@ -3,7 +3,7 @@ use super::*;
 use crate::ids::Moment;
 use crate::inventory_of;
 use crate::state::State;
-use crate::trial::{Dice, Site, admin, chance, check_refused, member, one, pick};
+use crate::trial::{Dice, Site, admin, at, chance, check_refused, member, new_port, one, pick};
 use crate::{AskedAddress, NewPort};
 use model::{
     AddressGroup, AddressGroupId, AddressPair, DeviceMatch, Direction, Family, Host, HostId,
@@ -13,7 +13,7 @@ use model::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use store::memory::Memory;
-use store::{KeyPrefix, Store};
+use store::{CommitError, KeyPrefix, Store};
 
 fn declared(inventory: Inventory) -> Declared {
     Declared {
@@ -575,4 +575,92 @@ async fn large_groups_take_several_commits() {
         assert_eq!(untagged(told), as_told(inventory));
     }
     site.inventory_followed();
+}
+
+/// A network, a group with so many rules, and so many ports in it, each with two addresses.
+fn many(rules: usize, ports: usize) -> Inventory {
+    let rules = (1..=rules).map(|l4_port| {
+        format!("      - {{ from: any, protocol: tcp, ports: {l4_port}, family: ipv4 }}\n")
+    });
+    let ports = (1..=ports).map(|n| {
+        format!(
+            "  p{n}: {{ mac: '52:54:00:00:00:{n:02x}', addresses: [10.0.0.{n}, 'fd00:d::{n}'], groups: [web] }}\n"
+        )
+    });
+    file(&format!(
+        "version: 1\nnetworks:\n  lan: {{ subnets: [10.0.0.0/24, 'fd00:d::/64'] }}\n\
+         groups:\n  web:\n    rules:\n{}ports:\n{}",
+        rules.collect::<String>(),
+        ports.collect::<String>()
+    ))
+}
+
+#[tokio::test]
+async fn a_hundred_ports_or_hundreds_of_rules_are_one_commit() {
+    for (rules, ports) in [(1, 100), (700, 1)] {
+        let site = Site::new().await;
+        let before = site.control.state().revision.commit;
+        let inventory = many(rules, ports);
+        let done = site
+            .control
+            .declare(&admin(), declared(inventory.clone()))
+            .await;
+        let done = done.expect("it is possible");
+        assert_eq!(done.revision.commit - before, 1, "{rules}, {ports}");
+        let told = inventory_of(&site.control.state());
+        assert_eq!(untagged(told), as_told(inventory));
+        site.inventory_followed();
+    }
+}
+
+/// Of two servers the one takes a name for a policy's port, the other for one of a hundred: whoever is second
+/// decides anew.
+#[tokio::test]
+async fn a_policys_port_and_a_hundred_have_no_name_twice() {
+    let new_mac = |port: &mut Port| port.mac = MacAddr([0x52, 0x54, 0, 0, 1, 9]);
+    let new_address = |port: &mut Port| {
+        port.fixed_addresses = ["10.0.0.109", "fd00:d::1"].map(address).into();
+    };
+    for (changes, of_mac) in [(new_mac as fn(&mut Port), true), (new_address, false)] {
+        for policy_first in [true, false] {
+            let site = Site::new().await;
+            let mut inventory = many(1, 1);
+            let first = declared(inventory.clone());
+            site.control.declare(&admin(), first).await.expect("made");
+            changes(inventory.ports.get_mut("p1").expect("it is there"));
+            let state = state(&site.store).await;
+            let now = Moment { at: 7 };
+            let changed = declared(inventory);
+            let plan = Plan::of(&state, &now, &changed).expect("nothing is in the way");
+            let policy = steps::next(&plan).expect("it fits").transaction;
+            let hundred = hundred_ports(&state, &now);
+            let (first, second) = match policy_first {
+                true => (policy, hundred),
+                false => (hundred, policy),
+            };
+            site.store.commit(first).await.expect("it is the first");
+            let late = site.store.commit(second).await;
+            assert!(
+                matches!(late, Err(CommitError::Conflict(_))),
+                "{of_mac}, {policy_first}: {late:?}"
+            );
+        }
+    }
+}
+
+/// In the policy's network; one has `52:54:00:00:01:09` and `10.0.0.109`.
+fn hundred_ports(state: &State, now: &Moment) -> store::Transaction {
+    let ports = (0..100).map(|n| NewPort {
+        mac: Some(format!("52:54:00:00:01:{n:02x}")),
+        fixed: Some(vec![
+            at(&format!("10.0.0.{}", n + 100)),
+            at(&format!("fd00:d::{}", n + 100)),
+        ]),
+        groups: Some(Vec::new()),
+        ..new_port(&NetworkId::from("lan"))
+    });
+    let new = ports.map(|new| (PortId::new(ids::new_id()), new));
+    let new = Vec::from_iter(new);
+    let made = crate::ports::create(state, now, &member("p"), &new, &BTreeMap::new());
+    made.expect("the names are free").transaction
 }
