@@ -21,7 +21,7 @@ impl Control {
             .await
     }
 
-    /// Ports that are bound to it stay so.
+    /// With what it has told. Ports that are bound to it stay so.
     pub async fn delete_host(&self, who: &Caller, id: &str) -> Result<(), Failed> {
         self.carry_out(|state, now| delete(state, now, who, id))
             .await
@@ -56,10 +56,17 @@ pub(crate) fn delete(
     id: &str,
 ) -> Result<Decided<()>, Refused> {
     for_admins(who, "delete_host")?;
-    let seen = state.hosts.get(id);
-    let seen = seen.ok_or_else(|| Refused::HostNotFound(id.to_owned()))?;
+    let (seen, told) = (state.hosts.get(id), state.told.get(id));
+    if seen.is_none() && told.is_none() {
+        return Err(Refused::HostNotFound(id.to_owned()));
+    }
     let mut draft = Draft::new(state, now);
-    draft.delete(seen);
+    if let Some(seen) = seen {
+        draft.delete(seen);
+    }
+    if let Some(told) = told {
+        draft.delete(told);
+    }
     draft.decided(())
 }
 

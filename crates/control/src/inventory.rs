@@ -72,7 +72,7 @@ pub fn inventory_change(state: &State, revision: Revision, changes: &[Changed]) 
                     of_host(state, &host.id, &mut change);
                 }
             }
-            Changed::Other => {}
+            Changed::Told(_) | Changed::Server(_) | Changed::Other => {}
         }
     }
     change

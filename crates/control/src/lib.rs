@@ -43,6 +43,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 mod text;
+pub mod told;
 #[cfg(test)]
 mod trial;
 mod wire_tags;

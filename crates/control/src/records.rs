@@ -3,6 +3,7 @@
 //! ```text
 //! group/G  rule/G/R  template/R  addresses/A  network/N  subnet/S  port/P  host/H     objects
 //! project/J  quota/J  share/S
+//! told/H  server/RUN                  what hosts have told, and the servers that are there (told.rs)
 //! held/NETWORK/ADDRESS, held/NETWORK/MAC -> the port that has it                        never twice
 //! held/tag/NUMBER -> group           (wire_tags.rs)
 //! held/rule/G/CONTENT -> rule         (rules.rs)
@@ -22,6 +23,7 @@ use crate::objects::{
     TemplateRule,
 };
 use crate::taken::Name;
+use crate::told::{Running, Told};
 use model::ProjectId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,6 +82,8 @@ kept! {
     Host "host" |host| host.id;
     Project "project" |project| project.id;
     Share "share" |share| share.id;
+    Told "told" |told| told.host;
+    Running "server" |server| server.run;
 }
 
 /// A project's quota says not whose it is.

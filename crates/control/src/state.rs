@@ -12,6 +12,7 @@ use crate::objects::{
 use crate::quotas::Counted;
 use crate::records::{self, Kept, QuotaOf, Unreadable};
 use crate::taken::Taken;
+use crate::told::{Running, Told};
 use model::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, RuleRef,
 };
@@ -34,6 +35,8 @@ pub type Table<K, T> = BTreeMap<K, Stored<T>>;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub revision: Revision,
+    /// The newest commit that said more than what hosts have told. (Of a copy just made, its revision.)
+    pub policy_revision: Revision,
     pub groups: Table<GroupId, Group>,
     /// By group.
     pub rules: BTreeMap<GroupId, Table<RuleId, GroupRule>>,
@@ -45,6 +48,9 @@ pub struct State {
     pub hosts: Table<HostId, Host>,
     pub projects: Table<ProjectId, Project>,
     pub shares: Table<String, Share>,
+    pub told: Table<HostId, Told>,
+    /// By their runs.
+    pub servers: Table<String, Running>,
     quotas: Table<String, QuotaOf>,
     /// The server's, for projects that have no quota of their own.
     pub defaults: Quota,
@@ -84,6 +90,8 @@ pub enum Changed {
     Subnet(Differs<Subnet>),
     Port(Differs<Port>),
     Host(Differs<Host>),
+    Told(Differs<Told>),
+    Server(Differs<Running>),
     /// What no host needs.
     Other,
 }
@@ -109,16 +117,19 @@ impl State {
             state.take(Change::Put(record));
         }
         state.revision = listing.revision;
+        state.policy_revision = listing.revision;
         state
     }
 
     /// All of a commit, as a watch tells it.
     pub fn commit(&mut self, revision: Revision, changes: Vec<Change>) -> Vec<Changed> {
         self.revision = revision;
-        changes
-            .into_iter()
-            .map(|change| self.take(change))
-            .collect()
+        let changes = changes.into_iter();
+        let changed: Vec<Changed> = changes.map(|change| self.take(change)).collect();
+        if changed.iter().any(Changed::is_policy) {
+            self.policy_revision = revision;
+        }
+        changed
     }
 
     pub fn quota(&self, project: &str) -> Option<&Quota> {
@@ -259,6 +270,8 @@ impl State {
                 Changed::Port(differs)
             }
             Host::KIND => Changed::Host(exchange(&mut self.hosts, HostId::from(path), record)?),
+            Told::KIND => Changed::Told(exchange(&mut self.told, HostId::from(path), record)?),
+            Running::KIND => Changed::Server(exchange(&mut self.servers, path.to_owned(), record)?),
             TemplateRule::KIND => other(&mut self.template, RuleId::from(path), record)?,
             Project::KIND => other(&mut self.projects, ProjectId::from(path), record)?,
             Share::KIND => {
@@ -335,6 +348,13 @@ fn exchange_with<K: Ord, T: Kept>(
     let after = Some(stored.object.clone());
     let before = table.insert(id, stored).map(|stored| stored.object);
     Ok(Differs { before, after })
+}
+
+impl Changed {
+    /// Not only what servers say of hosts.
+    pub fn is_policy(&self) -> bool {
+        !matches!(self, Self::Told(_) | Self::Server(_))
+    }
 }
 
 impl Mark {

@@ -86,3 +86,27 @@ pub(crate) mod set {
         texts.iter().map(|text| read(text)).collect()
     }
 }
+
+/// What is by their names.
+pub(crate) mod map {
+    use super::{Text, read};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(crate) fn serialize<K: Text, V: Serialize, S: Serializer>(
+        values: &BTreeMap<K, V>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_map(values.iter().map(|(key, value)| (key.to_string(), value)))
+    }
+
+    pub(crate) fn deserialize<'de, K: Text + Ord, V: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
+        let by_text = BTreeMap::<String, V>::deserialize(from)?;
+        let by_name = by_text.into_iter();
+        by_name
+            .map(|(text, value)| Ok((read(&text)?, value)))
+            .collect()
+    }
+}

@@ -2,6 +2,7 @@ use super::*;
 use crate::objects::{
     AskedPeer, Asks, Binding, Described, Device, FixedAddress, Pair, Segment, Shared,
 };
+use crate::told::{Connection, Lack, NotEnforced, Running, Told};
 use model::{Direction, Family, GroupId, HostId, MacAddr, NetworkId, PortId, RuleId, ScopeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -255,6 +256,37 @@ fn networks_and_ports_are_written_so() {
         "host/h",
         r#"{"id":"h","tunnel_address":"192.0.2.1","tagged":true}"#,
     );
+}
+
+#[test]
+fn what_hosts_tell_is_kept() {
+    let not = NotEnforced {
+        lack: Lack::Refused,
+        why: "too many ranges".to_owned(),
+    };
+    let told = Told {
+        host: HostId::from("h"),
+        connection: Connection {
+            started_ms: 1,
+            number: 2,
+            turn: 3,
+        },
+        server: Some("s".to_owned()),
+        software: "portcullis 1".to_owned(),
+        epoch: 4,
+        enforced: 5,
+        not_enforced: BTreeMap::from([(PortId::from("o"), not)]),
+    };
+    check(
+        &told,
+        "told/h",
+        r#"{"host":"h","connection":{"started_ms":1,"number":2,"turn":3},"server":"s","software":"portcullis 1","epoch":4,"enforced":5,"not_enforced":{"o":{"lack":"refused","why":"too many ranges"}}}"#,
+    );
+    let running = Running {
+        run: "s".to_owned(),
+        name: "rack1:9696".to_owned(),
+    };
+    check(&running, "server/s", r#"{"run":"s","name":"rack1:9696"}"#);
 }
 
 #[test]
