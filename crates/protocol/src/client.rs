@@ -114,6 +114,7 @@ pub async fn follow(config: FollowConfig, mut on_event: impl FnMut(Event)) -> Fo
     let mut follower = Follower {
         kept: config.kept.clone(),
         config,
+        connections: 0,
     };
     let mut failures = 0u32;
     let mut turn = 0;
@@ -148,6 +149,7 @@ const STEADY: Duration = Duration::from_secs(1);
 struct Follower {
     config: FollowConfig,
     kept: Option<Inventory>,
+    connections: u64,
 }
 
 enum End {
@@ -201,6 +203,7 @@ impl Follower {
     }
 
     async fn session(&mut self, server: &str, on_event: &mut impl FnMut(Event)) -> End {
+        self.connections += 1;
         let connected = tokio::time::timeout(self.config.timing.connect, self.connect(server));
         let channel = match connected.await {
             Ok(Ok(channel)) => channel,
@@ -294,6 +297,7 @@ impl Follower {
                 .map(|kept| bytes::digest(kept).to_vec())
                 .unwrap_or_default(),
             software: self.config.software.clone(),
+            turn: self.connections,
         }
     }
 

@@ -24,7 +24,8 @@ pub use bytes::{DecodeError, decode, digest, encode};
 pub use client::{Credentials, Event, FollowConfig, Followed, Timing, follow};
 pub use read::{Kind, Refused};
 pub use server::{
-    Feed, HostStatus, Lag, Limits, PortReport, PortState, Report, ServeError, Watchers, serve,
+    Elsewhere, Feed, HostStatus, Lag, Limits, PortReport, PortState, Report, ServeError, Watchers,
+    serve,
 };
 
 /// Versions of the protocol that this build speaks, both included.
@@ -37,6 +38,14 @@ pub struct Instance {
     pub started_ms: u64,
     /// At random.
     pub number: u64,
+}
+
+/// Of a run of an agent to one server. Of two with one host name the greater is right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    pub instance: Instance,
+    /// Counts the connections of the run.
+    pub turn: u64,
 }
 
 /// More than a group with its rules, or an address group, takes: no message is larger.

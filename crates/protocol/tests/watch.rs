@@ -5,8 +5,11 @@ mod support;
 use distribution::Distribution;
 use model::{HostId, Inventory, PortId, Revision};
 use protocol::ca::{self, CaError};
-use protocol::{Credentials, Event, Feed, Followed, Lag, PortReport, PortState, Report, digest};
+use protocol::{
+    Credentials, Elsewhere, Event, Feed, Followed, Lag, PortReport, PortState, Report, digest,
+};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use support::random::{Dice, change, inventory};
 use support::{Agent, Node, Pki, Proxy, Treatment, day, in_time, limits, past, until};
 
@@ -257,6 +260,126 @@ async fn c9_an_agent_that_comes_again_is_not_fenced() {
     assert_eq!(status.fenced, 0);
 }
 
+/// What a store between them would do: each server hears of who follows the other.
+fn introduce(nodes: [&Node; 2]) {
+    let [one, other] = nodes.map(|node| node.watchers.clone());
+    for (from, to) in [(one.clone(), other.clone()), (other, one)] {
+        tokio::spawn(async move {
+            loop {
+                let followed = from.news().await.into_iter().filter_map(|host| {
+                    let status = from.host(&host)?;
+                    let connection = status.is_connected.then(|| status.connection());
+                    Some((host, connection))
+                });
+                to.elsewhere(Elsewhere::Changed(followed.collect())).await;
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_of_two_agents_at_two_servers_the_later_follows() {
+    let pki = Pki::new();
+    let mut store = Store::new(7);
+    let (one, other) = (Node::start(&pki).await, Node::start(&pki).await);
+    let nodes = [&one, &other];
+    for node in nodes {
+        store.open(node).await;
+    }
+    introduce(nodes);
+    let start = |node: &Node, started_ms| {
+        let servers = [node.address.as_str()];
+        Agent::with(&servers, "h1", pki.host("h1"), started_ms, None)
+    };
+    let mut older = start(&one, 1_000);
+    store.check(&mut older).await;
+    let mut later = start(&other, 2_000);
+    store.check(&mut later).await;
+    let (followed, _) = older.end().await;
+    assert!(matches!(followed, Followed::Fenced { .. }), "{followed:?}");
+    // One that comes late is turned away by the server that the later one doesn't follow.
+    let (followed, events) = start(&one, 1_500).end().await;
+    assert!(matches!(followed, Followed::Fenced { .. }), "{followed:?}");
+    assert!(events.is_empty(), "{events:?}");
+    store.change_own(&nodes).await;
+    store.check(&mut later).await;
+    assert!(later.is_following());
+    // The other server is told of nobody any more: the later agent is no more, and its host may have another.
+    drop(later);
+    until("nobody follows", || {
+        let status = other.watchers.host(&"h1".into());
+        status.is_some_and(|status| !status.is_connected)
+    })
+    .await;
+    one.watchers
+        .elsewhere(Elsewhere::All(BTreeMap::new()))
+        .await;
+    let mut again = start(&one, 1_700);
+    store.check(&mut again).await;
+}
+
+/// Also when the server that it left takes its connection for alive.
+#[tokio::test(flavor = "multi_thread")]
+async fn c9_an_agent_that_goes_over_is_not_fenced_by_itself() {
+    let pki = Pki::new();
+    let mut store = Store::new(8);
+    let (one, other) = (Node::start(&pki).await, Node::start(&pki).await);
+    let nodes = [&one, &other];
+    for node in nodes {
+        store.open(node).await;
+    }
+    introduce(nodes);
+    let proxy = Proxy::start(&one.address, &[]).await;
+    let servers = [proxy.address.as_str(), other.address.as_str()];
+    let mut agent = Agent::with(&servers, "h1", pki.host("h1"), 1, None);
+    store.check(&mut agent).await;
+    proxy.silence();
+    agent
+        .until("another connection", |agent| agent.connected() == 2)
+        .await;
+    until("the first server knows", || {
+        let status = one.watchers.host(&"h1".into());
+        status.is_some_and(|status| !status.is_connected)
+    })
+    .await;
+    store.change_own(&nodes).await;
+    store.check(&mut agent).await;
+    for node in nodes {
+        let status = node.watchers.host(&"h1".into()).expect("it followed");
+        assert_eq!(status.fenced, 0);
+    }
+}
+
+/// What no host can need is told with the heartbeat, and not by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_that_concerns_nobody_is_no_message() {
+    let pki = Pki::new();
+    let mut store = Store::new(9);
+    let limits = Limits {
+        heartbeat: Duration::from_secs(3_600),
+        ..limits()
+    };
+    let node = Node::with(&pki, &pki.server(), limits.clone()).await;
+    store.open(&node).await;
+    let mut agent = Agent::start(&node.address, "h1", pki.host("h1"));
+    store.check(&mut agent).await;
+    let from = store.whole.revision.commit;
+    for _ in 0..20 {
+        store.whole.revision.commit += 1;
+        let revision = store.whole.revision;
+        node.watchers.feed(Feed::Progress(revision)).await;
+        tokio::time::sleep(2 * limits.progress).await;
+    }
+    assert_eq!(node.watchers.committed(), store.whole.revision);
+    store.change_own(&[&node]).await;
+    store.check(&mut agent).await;
+    let between = agent.events.iter().filter(|event| match event {
+        Event::Progress(at) => (from + 1..=from + 20).contains(&at.commit),
+        _ => false,
+    });
+    assert_eq!(between.count(), 0);
+}
+
 /// The connection is cut before anything is said, and the alert may get lost.
 const TLS: &str = "transport error";
 
@@ -319,7 +442,11 @@ async fn c10_what_happens_to_bytes_on_the_way_changes_no_policy() {
     use Treatment::{Cut, Double, Flip, Pass, Silence, Trickle};
     let pki = Pki::new();
     let mut store = Store::new(9);
-    let node = Node::start(&pki).await;
+    let limits = Limits {
+        heartbeat: Duration::from_secs(3_600),
+        ..limits()
+    };
+    let node = Node::with(&pki, &pki.server(), limits.clone()).await;
     store.open(&node).await;
     let ends = [0, 1, 2, 700, 2_500, 4_000, 6_000];
     let spoilt = ends.map(|at| [Cut(at), Double(at), Flip(at)]);

@@ -4,6 +4,7 @@
 //! feed -> Watchers' task (Distribution) -> outbox of each host -> writer -> stream
 //!                  ^                            | too much: forgotten, and the part is asked for anew
 //!                  +---- wants its part <-------+
+//! who follows elsewhere -> Watchers' task -> fenced, or not
 //! ```
 
 mod outbox;
@@ -13,6 +14,6 @@ mod watchers;
 
 pub use service::{ServeError, serve};
 pub use table::{HostStatus, Lag, PortReport, PortState, Report};
-pub use watchers::{Feed, Limits, Watchers};
+pub use watchers::{Elsewhere, Feed, Limits, Watchers};
 
 pub(crate) use table::report_message;

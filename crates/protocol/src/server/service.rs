@@ -10,7 +10,7 @@ use crate::messages::watch_server::{Watch, WatchServer};
 use crate::server::outbox::{Closing, Next, Outbox};
 use crate::server::table;
 use crate::server::watchers::{Subscriber, Unwelcome, Watchers};
-use crate::{Instance, LARGEST_MESSAGE, VERSIONS, put, read};
+use crate::{Connection, Instance, LARGEST_MESSAGE, VERSIONS, put, read};
 use model::{HostId, Inventory, Revision};
 use prost::Message;
 use std::sync::Arc;
@@ -91,9 +91,12 @@ impl Watch for Service {
         let instance = hello.instance.unwrap_or_default();
         let subscriber = Subscriber {
             host: HostId::from(hello.host.as_str()),
-            instance: Instance {
-                started_ms: instance.started_ms,
-                number: instance.number,
+            connection: Connection {
+                instance: Instance {
+                    started_ms: instance.started_ms,
+                    number: instance.number,
+                },
+                turn: hello.turn,
             },
             software: hello.software.clone(),
             outbox: Arc::new(Outbox::new(self.watchers.shared.limits.waiting_objects)),
@@ -109,7 +112,7 @@ impl Watch for Service {
                 writer.close(Closing { reason, why }).await;
                 return Ok(Response::new(ReceiverStream::new(stream)));
             }
-            Err(not @ (Unwelcome::NotReady | Unwelcome::Stopping)) => {
+            Err(not @ (Unwelcome::NotReady | Unwelcome::Stopping | Unwelcome::Late)) => {
                 return Err(Status::unavailable(not.to_string()));
             }
         };

@@ -1,8 +1,8 @@
 //! What is known of each host: what it was sent, and what it says it enforces.
 
-use crate::Instance;
 use crate::messages as m;
 use crate::read;
+use crate::{Connection, Instance};
 use model::{HostId, PortId, Revision};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -36,6 +36,8 @@ pub enum PortState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostStatus {
     pub instance: Instance,
+    /// Which of its connections this is, or was.
+    pub turn: u64,
     pub is_connected: bool,
     pub software: String,
     /// Up to where it was told everything.
@@ -58,6 +60,13 @@ pub enum Lag {
 }
 
 impl HostStatus {
+    pub fn connection(&self) -> Connection {
+        Connection {
+            instance: self.instance,
+            turn: self.turn,
+        }
+    }
+
     pub fn lag(&self, committed: Revision) -> Lag {
         match self.report.as_ref().map(|report| report.applied) {
             None => Lag::Unknown,

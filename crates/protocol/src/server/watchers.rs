@@ -1,18 +1,19 @@
 //! One task that takes the feed, keeps the distribution, and fills outboxes.
 //!
 //! Fencing: of two agents that are connected under one host name, the instance that started later is right. The other
-//! is told why, and stops following. Only this server's connections are known here.
+//! is told why, and stops following. Of other servers' connections this one hears ([`Elsewhere`]); whoever feeds it
+//! learns by [`Watchers::news`] of whom to tell them.
 
-use crate::Instance;
+use crate::Connection;
 use crate::messages::ClosingReason;
 use crate::server::outbox::Outbox;
 use crate::server::table::{HostStatus, Lag, Report, Table};
 use distribution::{Distribution, Messages};
 use model::{HostId, Inventory, InventoryChange, PortId, Revision};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
@@ -21,6 +22,17 @@ use tracing::{info, warn};
 pub enum Feed {
     Replaced(Inventory),
     Changed(InventoryChange),
+    /// Nothing that a host could need: none is told before the next heartbeat.
+    Progress(Revision),
+}
+
+/// The connections that hosts have to other servers.
+#[derive(Clone, Debug)]
+pub enum Elsewhere {
+    /// All that there are.
+    All(BTreeMap<HostId, Connection>),
+    /// Of these hosts; `None`: there is none any more.
+    Changed(BTreeMap<HostId, Option<Connection>>),
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +75,9 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) parts: Semaphore,
     pub(crate) table: Table,
+    /// Hosts of which others have to hear, and that there are some.
+    concerned: Mutex<BTreeSet<HostId>>,
+    news: Notify,
     committed: watch::Sender<Revision>,
 }
 
@@ -70,13 +85,14 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub(crate) struct Subscriber {
     pub(crate) host: HostId,
-    pub(crate) instance: Instance,
+    pub(crate) connection: Connection,
     pub(crate) software: String,
     pub(crate) outbox: Arc<Outbox>,
 }
 
 enum Command {
     Feed(Feed),
+    Elsewhere(Elsewhere),
     Subscribe(Subscriber, oneshot::Sender<Result<Revision, Unwelcome>>),
     MakePart(Subscriber),
     Gone(Subscriber),
@@ -90,6 +106,8 @@ pub(crate) enum Unwelcome {
     NotReady,
     #[error("another agent of host {host} is connected that started later")]
     Fenced { host: HostId },
+    #[error("this agent has another connection that came later")]
+    Late,
     #[error("this server is about to stop")]
     Stopping,
 }
@@ -105,14 +123,18 @@ impl Watchers {
             parts: Semaphore::new(limits.parts_at_once),
             limits,
             table: Table::default(),
+            concerned: Mutex::default(),
+            news: Notify::new(),
             committed: watch::Sender::new(Revision::default()),
         });
         let keeper = Keeper {
             distribution: Distribution::default(),
             connected: HashMap::new(),
+            elsewhere: HashMap::new(),
             is_ready: false,
             is_stopping: false,
             shared: Arc::clone(&shared),
+            policy: Revision::default(),
             told: Revision::default(),
         };
         tokio::spawn(keeper.run(received));
@@ -122,6 +144,29 @@ impl Watchers {
     /// Returns when it is on its way, which is in order.
     pub async fn feed(&self, feed: Feed) {
         self.command(Command::Feed(feed)).await;
+    }
+
+    /// Of what is heard later comes later.
+    pub async fn elsewhere(&self, elsewhere: Elsewhere) {
+        self.command(Command::Elsewhere(elsewhere)).await;
+    }
+
+    /// Hosts of which there is news since the last time: they come, go, or report. Waits until there is some.
+    pub async fn news(&self) -> BTreeSet<HostId> {
+        loop {
+            let news = self.shared.news.notified();
+            let concerned = std::mem::take(&mut *self.shared.concerned());
+            if !concerned.is_empty() {
+                return concerned;
+            }
+            news.await;
+        }
+    }
+
+    /// There is news of these as well.
+    pub fn concern(&self, hosts: impl IntoIterator<Item = HostId>) {
+        self.shared.concerned().extend(hosts);
+        self.shared.news.notify_one();
     }
 
     /// Agents are told to go elsewhere; no new ones are taken.
@@ -187,13 +232,28 @@ impl Watchers {
     }
 }
 
+impl Shared {
+    fn concerned(&self) -> MutexGuard<'_, BTreeSet<HostId>> {
+        let locked = self.concerned.lock();
+        locked.expect("nobody panics who holds this lock")
+    }
+
+    fn concern(&self, host: &HostId) {
+        self.concerned().insert(host.clone());
+        self.news.notify_one();
+    }
+}
+
 struct Keeper {
     distribution: Distribution,
     connected: HashMap<HostId, Subscriber>,
+    elsewhere: HashMap<HostId, Connection>,
     /// Before the first inventory there is nothing to tell, and that isn't the same as that there is nothing.
     is_ready: bool,
     is_stopping: bool,
     shared: Arc<Shared>,
+    /// The newest revision of something that hosts might need.
+    policy: Revision,
     /// The progress that all were told.
     told: Revision,
 }
@@ -219,7 +279,15 @@ impl Keeper {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Feed(Feed::Replaced(inventory)) => self.replace(inventory),
-            Command::Feed(Feed::Changed(change)) => self.change(change),
+            Command::Feed(Feed::Changed(change)) => self.change(change, true),
+            Command::Feed(Feed::Progress(revision)) => {
+                let nothing = InventoryChange {
+                    revision,
+                    ..InventoryChange::default()
+                };
+                self.change(nothing, false);
+            }
+            Command::Elsewhere(elsewhere) => self.hear_of(elsewhere),
             Command::Subscribe(subscriber, answer) => {
                 // Who doesn't wait any more says so by `Gone`.
                 let _ = answer.send(self.subscribe(subscriber));
@@ -235,12 +303,17 @@ impl Keeper {
                 self.shared
                     .table
                     .update(host, |status| status.is_connected = false);
+                // When all are sent away, they will be heard of from where they go.
+                if !self.is_stopping {
+                    self.shared.concern(host);
+                }
             }
             Command::Report(subscriber, report) if self.is_current(&subscriber) => {
                 let host = &subscriber.host;
                 self.shared
                     .table
                     .update(host, |status| status.report = Some(report));
+                self.shared.concern(host);
             }
             Command::MakePart(_) | Command::Gone(_) | Command::Report(..) => {}
             Command::Shutdown => {
@@ -272,15 +345,19 @@ impl Keeper {
             }
         }
         self.is_ready = true;
+        self.policy = after;
         self.send(messages);
     }
 
-    fn change(&mut self, change: InventoryChange) {
+    fn change(&mut self, change: InventoryChange, is_policy: bool) {
         let (before, after) = (self.distribution.revision(), change.revision);
         // Older than what is known, it would bring back what is gone.
         if !self.is_ready || after.epoch != before.epoch || after.commit <= before.commit {
             warn!(%before, %after, "a change that doesn't follow on what is known was left out");
             return;
+        }
+        if is_policy {
+            self.policy = after;
         }
         let messages = self.distribution.change(change);
         self.send(messages);
@@ -307,38 +384,90 @@ impl Keeper {
             return Err(Unwelcome::NotReady);
         }
         let host = subscriber.host.clone();
-        if let Some(current) = self.connected.get(&host) {
-            let (old, new) = (current.instance, subscriber.instance);
-            if new < old {
-                self.shared.table.update(&host, |status| status.fenced += 1);
-                warn!(%host, ?old, ?new, "an agent was turned away: a later one follows for this host");
-                return Err(Unwelcome::Fenced { host });
-            }
-            if new == old {
+        let new = subscriber.connection;
+        let current = self.connected.get(&host);
+        let here = current.map(|current| current.connection);
+        let elsewhere = self.elsewhere.get(&host).copied();
+        if let Some(latest) = here.max(elsewhere).filter(|latest| new < *latest) {
+            return Err(self.turned_away(host, new, latest));
+        }
+        if let Some(current) = current {
+            if new.instance == current.connection.instance {
                 let why = "the same agent has connected again";
                 current.outbox.close(ClosingReason::Replaced, why);
             } else {
-                self.shared.table.update(&host, |status| status.fenced += 1);
-                warn!(%host, ?old, ?new, "an agent was fenced: a later one follows for this host");
-                let why = format!("an agent that started later follows for host {host}");
-                current.outbox.close(ClosingReason::Fenced, why);
+                self.fence(current, new);
             }
             // Until the new one asks for its part, nobody hears.
             self.distribution.unsubscribe(&host);
         }
         self.shared.table.update(&host, |status| {
-            status.instance = subscriber.instance;
+            status.instance = new.instance;
+            status.turn = new.turn;
+            // What it said on an earlier connection may no longer be so.
+            status.report = None;
             status.software.clone_from(&subscriber.software);
             status.is_connected = true;
         });
         info!(%host, software = subscriber.software, "an agent follows");
+        self.shared.concern(&host);
         self.connected.insert(host, subscriber);
         Ok(self.distribution.revision())
     }
 
+    fn turned_away(&self, host: HostId, new: Connection, latest: Connection) -> Unwelcome {
+        if new.instance == latest.instance {
+            return Unwelcome::Late;
+        }
+        self.shared.table.update(&host, |status| status.fenced += 1);
+        warn!(%host, old = ?latest, ?new, "an agent was turned away: a later one follows for this host");
+        Unwelcome::Fenced { host }
+    }
+
+    fn fence(&self, current: &Subscriber, new: Connection) {
+        let (host, old) = (&current.host, current.connection);
+        self.shared.table.update(host, |status| status.fenced += 1);
+        warn!(%host, ?old, ?new, "an agent was fenced: a later one follows for this host");
+        let why = format!("an agent that started later follows for host {host}");
+        current.outbox.close(ClosingReason::Fenced, why);
+    }
+
+    fn hear_of(&mut self, elsewhere: Elsewhere) {
+        let changed = match elsewhere {
+            Elsewhere::Changed(changed) => changed,
+            Elsewhere::All(all) => {
+                self.elsewhere.clear();
+                all.into_iter()
+                    .map(|(host, connection)| (host, Some(connection)))
+                    .collect()
+            }
+        };
+        for (host, connection) in changed {
+            if let Some(current) = self.connected.get(&host) {
+                self.yield_to(current, connection);
+            }
+            match connection {
+                Some(connection) => self.elsewhere.insert(host, connection),
+                None => self.elsewhere.remove(&host),
+            };
+        }
+    }
+
+    /// To a later connection. Of an earlier one, or none, others have to hear that there is this one.
+    fn yield_to(&self, current: &Subscriber, elsewhere: Option<Connection>) {
+        match elsewhere.filter(|elsewhere| *elsewhere > current.connection) {
+            None => self.shared.concern(&current.host),
+            Some(later) if later.instance == current.connection.instance => {
+                let why = "the same agent follows another server";
+                current.outbox.close(ClosingReason::Replaced, why);
+            }
+            Some(later) => self.fence(current, later),
+        }
+    }
+
     fn tell_progress(&mut self, anyway: bool) {
         let revision = self.distribution.revision();
-        if !anyway && revision == self.told {
+        if !anyway && self.policy <= self.told {
             return;
         }
         self.told = revision;
