@@ -20,7 +20,7 @@ use crate::text;
 use model::{HostId, PortId, Revision};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use store::{Condition, MOST_CONDITIONS, MOST_TRANSACTION_BYTES, MOST_VALUE_BYTES, Transaction};
+use store::{Condition, MOST_TRANSACTION_BYTES, MOST_VALUE_BYTES, Transaction};
 
 /// Of one run of an agent to one server. Of two of a host the greater is right.
 #[derive(
@@ -102,11 +102,13 @@ pub struct Reported {
     pub not_enforced: BTreeMap<PortId, NotEnforced>,
 }
 
+/// In one go: the copy can't change meanwhile.
+const MOST_AT_ONCE: usize = 100;
 /// Beyond it nothing is said to be enforced.
 const MOST_TOLD_BYTES: usize = MOST_VALUE_BYTES / 2;
 
 impl Control {
-    /// For the server of this run itself. How many of them, in their order, this was about: what one commit holds.
+    /// For the server of this run itself. How many of the first ones this was about.
     pub async fn tell(&self, run: &str, heard: &[Heard]) -> Result<usize, Failed> {
         self.carry_out(|state, _| Ok(tell(state, run, heard))).await
     }
@@ -115,12 +117,11 @@ impl Control {
 pub(crate) fn tell(state: &State, run: &str, heard: &[Heard]) -> Decided<usize> {
     let mut transaction = Transaction::new();
     let (mut bytes, mut done) = (0, 0);
-    for heard in heard {
+    for heard in heard.iter().take(MOST_AT_ONCE) {
         if let Some(told) = told(state, run, heard) {
             let (key, value) = (told.key(), told.value());
             bytes += 2 * key.as_str().len() + value.len();
-            let is_full = transaction.conditions().len() == MOST_CONDITIONS;
-            if is_full || bytes > MOST_TRANSACTION_BYTES {
+            if bytes > MOST_TRANSACTION_BYTES {
                 break;
             }
             let conditional = match state.told.get(&heard.host) {

@@ -237,7 +237,7 @@ async fn many_hosts_are_told_of_in_few_commits() {
     }
     let state = servers.one.state();
     assert_eq!(state.told.len(), many.len());
-    assert_eq!(state.revision.commit - before, 8);
+    assert_eq!(state.revision.commit - before, 10);
 }
 
 #[tokio::test]
