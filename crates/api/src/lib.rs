@@ -42,17 +42,17 @@ pub use identity::{
 pub use openapi::document;
 pub use server::{Bounds, TlsError, serve, tls};
 
+use control::told::NotEnforced;
 use model::{HostId, PortId, Revision};
 use std::collections::BTreeMap;
 
-/// What hosts have told, as far as the API shows it.
+/// What the hosts tell that follow this server. What others have told is in the copy.
 pub trait Enforcement: Send + Sync {
-    /// Of one on this host, that the commit wrote last. Asked while the copy is read: who reads it again here
-    /// would wait for whoever waits to change it.
-    fn port(&self, host: &HostId, port: &PortId, written: Revision) -> PortStatus;
-    fn host_is_alive(&self, host: &HostId) -> bool;
+    /// Of one on this host, that the commit wrote last; `None`: the host has told this server nothing. Asked while the
+    /// copy is read: who reads it again here would wait for whoever waits to change it.
+    fn port(&self, host: &HostId, port: &PortId, written: Revision) -> Option<PortStatus>;
+    fn is_connected(&self, host: &HostId) -> bool;
 
-    /// Those that have ever told anything to this server.
     fn hosts(&self) -> BTreeMap<HostId, HostTold> {
         BTreeMap::new()
     }
@@ -61,21 +61,10 @@ pub trait Enforcement: Send + Sync {
 /// What a host's agent has told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostTold {
-    pub is_connected: bool,
     pub software: String,
-    pub applied: Option<Revision>,
-    /// Ports whose policy isn't enforced as of `applied`: how it is with them, and why.
-    pub not_enforced: BTreeMap<PortId, (NotEnforced, String)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotEnforced {
-    /// Its device isn't there.
-    Absent,
-    /// The data plane can't enforce its policy.
-    Refused,
-    /// It will be.
-    Pending,
+    pub applied: Revision,
+    /// Ports whose policy isn't enforced as of `applied`.
+    pub not_enforced: BTreeMap<PortId, NotEnforced>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,11 +80,11 @@ pub enum PortStatus {
 pub struct NothingEnforced;
 
 impl Enforcement for NothingEnforced {
-    fn port(&self, _: &HostId, _: &PortId, _: Revision) -> PortStatus {
-        PortStatus::Down
+    fn port(&self, _: &HostId, _: &PortId, _: Revision) -> Option<PortStatus> {
+        None
     }
 
-    fn host_is_alive(&self, _: &HostId) -> bool {
+    fn is_connected(&self, _: &HostId) -> bool {
         false
     }
 }

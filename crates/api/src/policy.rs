@@ -7,15 +7,16 @@
 //! ```
 //! Knows nothing of: what is changed for a policy, and in which order (that is `control`).
 
+use crate::HostTold;
 use crate::audit::Touched;
 use crate::fault::Fault;
 use crate::front::{Api, Whole};
 use crate::query::pairs;
 use crate::serve::Answer;
-use crate::{HostTold, NotEnforced};
-use control::{Caller, Declaration, Declared, Outcome, Refused, What, inventory_of};
+use control::told::Lack;
+use control::{Caller, Declaration, Declared, Outcome, Refused, State, What, inventory_of};
 use http::{Method, StatusCode};
-use model::{HostId, Inventory, ProjectId, Revision};
+use model::{HostId, Inventory, ProjectId};
 use serde_json::{Value, json};
 
 /// What a request says beside the file.
@@ -149,45 +150,53 @@ pub(crate) fn inventory(api: &Api, who: &Caller) -> Result<Answer, Fault> {
 
 pub(crate) fn hosts(api: &Api, who: &Caller) -> Result<Answer, Fault> {
     admin(who, "get_hosts")?;
-    let told = api.enforcement.hosts();
+    let here = api.enforcement.hosts();
     let state = api.control.state();
     let mut ids: Vec<&HostId> = state.hosts.keys().collect();
     ids.extend(state.index.ports_on_host.keys());
-    ids.extend(told.keys());
+    ids.extend(state.told.keys());
+    ids.extend(here.keys());
     ids.sort();
     ids.dedup();
     let hosts = ids.into_iter().map(|id| {
-        let ports = state
-            .index
-            .ports_on_host
-            .get(id)
-            .map_or(0, |ports| ports.len());
-        host(id, ports, told.get(id), state.revision)
+        let is_here = api.enforcement.is_connected(id);
+        host(&state, id, is_here, here.get(id))
     });
     let hosts = hosts.collect::<Value>();
-    Ok(Answer::ok(
-        json!({"revision": state.revision.to_string(), "hosts": hosts}),
-    ))
+    let revision = state.policy_revision.to_string();
+    Ok(Answer::ok(json!({"revision": revision, "hosts": hosts})))
 }
 
-fn host(id: &HostId, ports: usize, told: Option<&HostTold>, committed: Revision) -> Value {
-    let applied = told.and_then(|told| told.applied);
+/// `here`: what it has told this server, which knows how far it is. Of what it told others, the store has less.
+fn host(state: &State, id: &HostId, is_here: bool, here: Option<&HostTold>) -> Value {
+    let told = state.told_by(id);
+    let server = state.followed(id);
+    let ports = state.index.ports_on_host.get(id);
+    let committed = state.policy_revision;
+    let applied = here.map(|here| here.applied);
     let lag = applied.filter(|applied| applied.epoch == committed.epoch);
     let lag = lag.map(|applied| committed.commit.saturating_sub(applied.commit));
-    let not_enforced = told.map(|told| &told.not_enforced).into_iter().flatten();
-    let not_enforced = not_enforced.map(|(port, (state, why))| {
-        let state = match state {
-            NotEnforced::Absent => "absent",
-            NotEnforced::Refused => "refused",
-            NotEnforced::Pending => "pending",
+    let software = here.map(|here| &here.software);
+    let software = software.or(told.map(|told| &told.software));
+    let not_enforced = match here {
+        Some(here) => Some(&here.not_enforced),
+        None => told.map(|told| &told.not_enforced),
+    };
+    let not_enforced = not_enforced.into_iter().flatten();
+    let not_enforced = not_enforced.map(|(port, not)| {
+        let state = match not.lack {
+            Lack::Absent => "absent",
+            Lack::Refused => "refused",
+            Lack::Pending => "pending",
         };
-        json!({"port": port.as_str(), "state": state, "why": why})
+        json!({"port": port.as_str(), "state": state, "why": not.why})
     });
     json!({
         "id": id.as_str(),
-        "connected": told.is_some_and(|told| told.is_connected),
-        "software": told.map(|told| told.software.as_str()),
-        "ports": ports,
+        "connected": is_here || server.is_some(),
+        "server": server.map(|server| server.name.as_str()),
+        "software": software,
+        "ports": ports.map_or(0, |ports| ports.len()),
         "applied": applied.map(|applied| applied.to_string()),
         "lag": lag,
         "not_enforced": not_enforced.collect::<Value>(),

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! clients --> api --> control --> store --watch--> control's copy --> feed --> watchers --> agents
+//!                                 ^                                                 |
+//!                                 +------ what the other servers have to know <-----+
 //! ```
 //! Knows nothing of: command lines.
 
@@ -11,6 +13,7 @@ mod follow;
 pub(crate) mod identity;
 mod serve;
 pub(crate) mod store_choice;
+mod told;
 
 pub(crate) use follow::{Following, follow, report};
 pub(crate) use serve::{AgentsTls, Serving, Stop, serve};

@@ -23,7 +23,7 @@ pub(crate) static TABLE: Table = Table {
         shown("host", NAME, ""),
         shown("availability_zone", TEXT_OR_NULL, ""),
         shown("admin_state_up", Shape::Flag, ""),
-        shown("alive", Shape::Flag, "Its agent follows this server"),
+        shown("alive", Shape::Flag, "Its agent follows a server that is there"),
         shown(
             "configurations",
             Shape::Anything,
@@ -45,7 +45,10 @@ pub(crate) fn read(host: &Stored<Host>, view: &View<'_>, name: &str) -> Value {
         "topic" => "".into(),
         "availability_zone" => Value::Null,
         "admin_state_up" => true.into(),
-        "alive" => view.enforcement.host_is_alive(&host.id).into(),
+        "alive" => {
+            let is_here = view.enforcement.is_connected(&host.id);
+            (is_here || view.state.followed(&host.id).is_some()).into()
+        }
         "configurations" => json!({"tunneling_ip": host.tunnel_address, "tagged": host.tagged}),
         _ => not_in_table(name),
     }

@@ -10,6 +10,7 @@ use crate::body::Body;
 use crate::fault::Fault;
 use crate::kinds::{Change, Table, View};
 use control::objects::{Binding, Device, FixedAddress, Pair, Port};
+use control::told::{Lack, Told};
 use control::{AskedAddress, AskedBinding, AskedPair, Control, NewPort, PortPatch, Stored};
 use model::Revision;
 use serde_json::{Map, Value, json};
@@ -162,7 +163,20 @@ fn status(view: &View<'_>, port: &Stored<Port>) -> PortStatus {
         epoch: view.state.revision.epoch,
         commit: port.modified,
     };
-    view.enforcement.port(&binding.host, &port.id, written)
+    let here = view.enforcement.port(&binding.host, &port.id, written);
+    here.unwrap_or_else(|| match view.state.told_by(&binding.host) {
+        Some(told) => told_of(told, port),
+        None => PortStatus::Down,
+    })
+}
+
+/// By its host, to whichever server. It stays so when the host is no longer heard of: what is enforced does as well.
+fn told_of(told: &Told, port: &Stored<Port>) -> PortStatus {
+    match told.not_enforced.get(&port.id).map(|not| not.lack) {
+        Some(Lack::Refused) => PortStatus::Error,
+        None if port.modified <= told.enforced => PortStatus::Active,
+        None | Some(Lack::Absent | Lack::Pending) => PortStatus::Down,
+    }
 }
 
 fn profile(binding: &Binding) -> Value {

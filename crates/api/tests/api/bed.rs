@@ -51,11 +51,11 @@ pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 struct ByName;
 
 impl Enforcement for ByName {
-    fn port(&self, _: &HostId, _: &PortId, _: Revision) -> PortStatus {
-        PortStatus::Active
+    fn port(&self, host: &HostId, _: &PortId, _: Revision) -> Option<PortStatus> {
+        (host.as_str() != "elsewhere").then_some(PortStatus::Active)
     }
 
-    fn host_is_alive(&self, host: &HostId) -> bool {
+    fn is_connected(&self, host: &HostId) -> bool {
         host.as_str() == "alive"
     }
 }

@@ -28,8 +28,11 @@ impl Observer for Feeding {
     }
 
     fn committed(&mut self, state: &State, changes: &[Changed]) {
-        let change = inventory_change(state, state.revision, changes);
-        self.next = Some(Feed::Changed(change));
+        let revision = state.revision;
+        self.next = Some(match changes.iter().any(Changed::is_policy) {
+            true => Feed::Changed(inventory_change(state, revision, changes)),
+            false => Feed::Progress(revision),
+        });
     }
 
     async fn pass_on(&mut self) {

@@ -2,8 +2,11 @@
 
 use super::enforced::Enforced;
 use super::feed::Feeding;
+use super::told::{Telling, be_present, tell};
 use crate::failure::Failure;
-use ::control::Control;
+use crate::policy_source::this_host;
+use ::control::told::Running;
+use ::control::{Control, Observer, ids};
 use api::{Api, Audit, Bounds, Identity, Limits};
 use protocol::Watchers;
 use protocol::ca::Signed;
@@ -56,9 +59,19 @@ impl Stop {
 /// Until `stop`. What is being answered then still is, and agents are told to go elsewhere.
 pub(crate) async fn serve(serving: Serving, stop: Stop) -> Result<(), Failure> {
     let watchers = Watchers::start(protocol::Limits::default());
+    let running = Running {
+        run: ids::new_id(),
+        name: name(&serving.api)?,
+    };
     let feeding = Feeding::new(watchers.clone());
-    let control = Control::open(serving.store, vec![Box::new(feeding)]);
+    let telling = Telling::new(watchers.clone(), running.run.clone());
+    let observers: Vec<Box<dyn Observer>> = vec![Box::new(feeding), Box::new(telling)];
+    let control = Control::open(serving.store.clone(), observers);
     let control = Arc::new(control.await.map_err(Failure::system)?);
+    // They end with this function.
+    let mut aside = JoinSet::new();
+    aside.spawn(tell(control.clone(), watchers.clone(), running.run.clone()));
+    aside.spawn(be_present(serving.store, running));
     let api = Arc::new(Api {
         control,
         identity: serving.identity,
@@ -104,6 +117,12 @@ pub(crate) async fn serve(serving: Serving, stop: Stop) -> Result<(), Failure> {
         outcome = outcome.and(ended);
     }
     outcome
+}
+
+/// For people: which of the servers this is.
+fn name(api: &TcpListener) -> Result<String, Failure> {
+    let port = api.local_addr().map_err(Failure::system)?.port();
+    Ok(format!("{}:{port}", this_host(None)?))
 }
 
 fn address(listener: &TcpListener) -> String {

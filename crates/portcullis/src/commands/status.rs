@@ -95,7 +95,7 @@ fn hosts_table(value: &Value, wide: bool) -> String {
         "LAG",
     ];
     if wide {
-        header.push("SOFTWARE");
+        header.extend(["SERVER", "SOFTWARE"]);
     }
     let mut table = Columns::new(&header);
     let mut missing = String::new();
@@ -113,6 +113,7 @@ fn hosts_table(value: &Value, wide: bool) -> String {
         } else {
             Tone::Bad
         };
+        // Where it follows another server, only that one knows.
         let late = match host["lag"].as_u64() {
             Some(0) => Tone::Good,
             Some(_) | None => Tone::Doubtful,
@@ -126,7 +127,8 @@ fn hosts_table(value: &Value, wide: bool) -> String {
             (text(host, "lag"), late),
         ];
         if wide {
-            row.push((text(host, "software"), Tone::Plain));
+            let more = ["server", "software"].map(|field| (text(host, field), Tone::Plain));
+            row.extend(more);
         }
         table.row(row);
         for port in ports {
