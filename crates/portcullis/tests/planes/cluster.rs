@@ -131,6 +131,18 @@ impl Cluster {
         });
     }
 
+    /// Asked at that server.
+    fn status_at(&self, server: &Server, name: &str) -> Value {
+        let path = format!("/v2.0/ports/{}", self.ports[name]);
+        server.ask("GET", &path, None)["port"]["status"].clone()
+    }
+
+    fn wait_for_status_at(&self, server: &Server, name: &str, expected: &str) {
+        wait_until(&format!("{name} is {expected}"), || {
+            self.status_at(server, name) == expected
+        });
+    }
+
     fn join(&self, name: &str, group: &str) {
         let path = format!("/v2.0/ports/{}", self.ports[name]);
         let groups = json!({ "port": { "security_groups": [self.groups[group]] } });
@@ -204,6 +216,10 @@ fn agent(lab: &Lab, host: &str) -> Agent {
 }
 
 fn follow(agent: &mut Agent, host: &str, certificates: &Path) {
+    follow_at(agent, SERVERS, host, certificates);
+}
+
+fn follow_at(agent: &mut Agent, servers: &str, host: &str, certificates: &Path) {
     let file = |name: &str| certificates.join(name).display().to_string();
     let (ca, cert, key) = (
         file("ca.pem"),
@@ -211,7 +227,7 @@ fn follow(agent: &mut Agent, host: &str, certificates: &Path) {
         file(&format!("{host}.key")),
     );
     agent.launch(
-        &["agent", "--server", SERVERS, "--host", host],
+        &["agent", "--server", servers, "--host", host],
         &[
             "--ca",
             &ca,
@@ -334,6 +350,110 @@ fn servers_on_one_etcd_stand_in_for_each_other() {
     cluster.check("far", false);
     cluster.join("far", "clients");
     cluster.check("far", true);
+}
+
+/// As that server lists it.
+fn host_at(server: &Server, host: &str) -> Value {
+    let listed = server.ask("GET", "/portcullis/v1/hosts", None);
+    let hosts = listed["hosts"].as_array().cloned().unwrap_or_default();
+    let found = hosts.into_iter().find(|listed| listed["id"] == host);
+    found.expect("it is listed")
+}
+
+/// It has told that server itself how far it is.
+fn reports_to(server: &Server, host: &str) -> bool {
+    !host_at(server, host)["applied"].is_null()
+}
+
+#[test]
+fn every_server_says_what_hosts_enforce() {
+    let labs = hosts();
+    let data = tempfile::tempdir().expect("a directory");
+    let _etcd = Etcd::start(&labs[0], data.path());
+    let store = "etcd:http://127.0.0.1:2379/pc-test";
+    let mut cluster = Cluster::on(labs, store);
+    let host = cluster.labs[0].host();
+    let mut other = Server::start(host, cluster.directory.path(), store, 9698);
+
+    // Both hosts follow the first server; the other one is asked.
+    for (name, ..) in VMS {
+        cluster.wait_for_status_at(&other, name, "ACTIVE");
+    }
+    cluster.join("far", "others");
+    cluster.wait_for_status_at(&other, "far", "ACTIVE");
+    cluster.check("far", false);
+    let listed = host_at(&other, "b");
+    assert_eq!(listed["connected"], true, "{listed}");
+    assert!(listed["applied"].is_null(), "{listed}");
+    let absent = json!({ "port": { "binding:profile": { "device": "pc-none" } } });
+    let present =
+        json!({ "port": { "binding:profile": { "device": cluster.vms["far"].device() } } });
+    let path = format!("/v2.0/ports/{}", cluster.ports["far"]);
+    for (profile, expected) in [(absent, "DOWN"), (present, "ACTIVE")] {
+        other.ask("PUT", &path, Some(profile));
+        cluster.wait_for_status_at(&other, "far", expected);
+        cluster.wait_for_status_at(&cluster.server, "far", expected);
+    }
+
+    // O5: what is enforced is, whichever server is there.
+    cluster.server.kill();
+    wait_until("the hosts have gone over", || {
+        assert_eq!(cluster.status_at(&other, "far"), "ACTIVE");
+        HOSTS.iter().all(|host| reports_to(&other, host))
+    });
+    cluster.server.restart();
+    for (name, ..) in VMS {
+        assert_eq!(cluster.status_at(&cluster.server, name), "ACTIVE");
+    }
+
+    // The same of one that has fallen silent; when it comes to itself it is in nobody's way.
+    other.pause();
+    wait_until("the hosts have gone over", || {
+        HOSTS.iter().all(|host| reports_to(&cluster.server, host))
+    });
+    cluster.join("far", "clients");
+    cluster.wait_until_active("far");
+    other.resume();
+    cluster.wait_for_status_at(&other, "far", "ACTIVE");
+    wait_until("it knows that they are gone", || {
+        HOSTS.iter().all(|host| !reports_to(&other, host))
+    });
+    cluster.check("far", true);
+    other.kill();
+}
+
+#[test]
+fn c9_two_agents_with_one_name_at_two_servers_do_not_both_follow() {
+    let labs = hosts();
+    let data = tempfile::tempdir().expect("a directory");
+    let _etcd = Etcd::start(&labs[0], data.path());
+    let store = "etcd:http://127.0.0.1:2379/pc-test";
+    let mut cluster = Cluster::on(labs, store);
+    let directory = cluster.directory.path().to_owned();
+    let other = Server::start(cluster.labs[0].host(), &directory, store, 9698);
+    cluster.wait_for_status_at(&other, "far", "ACTIVE");
+
+    // On the wrong host, so that what it says of the port is another thing: it is the later one, and is heard.
+    let mut second = agent(&cluster.labs[0], "b");
+    follow_at(&mut second, "198.51.100.1:9699", "b", &directory);
+    wait_until("the earlier one is fenced", || {
+        let status = cluster.agents[1].status();
+        let errors = status["agent"]["policy"]["errors"].to_string();
+        errors.contains("Two agents have this host's name")
+    });
+    for server in [&cluster.server, &other] {
+        cluster.wait_for_status_at(server, "far", "DOWN");
+    }
+    cluster.check("far", true);
+
+    // Once that one is gone, the right one can be started again.
+    second.kill();
+    assert!(second.portcullis(&["detach"]).status.success());
+    cluster.agents[1].kill();
+    follow(&mut cluster.agents[1], "b", &directory);
+    for server in [&cluster.server, &other] {
+        cluster.wait_for_status_at(server, "far", "ACTIVE");
+    }
 }
 
 #[test]

@@ -85,6 +85,22 @@ impl Server {
         running.wait().expect("it is ours");
     }
 
+    /// It is there, and says nothing, until [`Self::resume`].
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let running = self.running.as_ref().expect("it runs");
+        let pid = running.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
     /// What was made or changed, or is there.
     pub(crate) fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let (status, answer) = self.exchange(method, path, body);
