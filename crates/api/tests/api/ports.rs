@@ -1,8 +1,14 @@
 //! Ports.
 
-use crate::bed::Bed;
+use crate::bed::{Bed, Plan};
 use crate::client::{Answer, Client};
+use control::Kept;
+use control::told::{Connection, Lack, NotEnforced, Running, Told};
+use model::{HostId, PortId};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use store::memory::Memory;
+use store::{Store, Transaction};
 
 async fn post(client: &Client, network: &str, attributes: Value) -> Answer {
     let mut port = json!({ "network_id": network });
@@ -182,6 +188,69 @@ async fn addresses_are_had_once() {
         .listed("ports?fixed_ips=ip_address%3D10.0.0.50", "id")
         .await;
     assert_eq!(found.len(), 1);
+}
+
+/// By the host to another server, which has written it into the store.
+#[tokio::test]
+async fn a_status_that_another_server_was_told_is_shown() {
+    let store = Arc::new(Memory::new());
+    let plan = Plan {
+        store: store.clone(),
+        ..Plan::default()
+    };
+    let bed = plan.start().await;
+    let admin = bed.admin();
+    let network = admin.network("10.0.0.0/24").await;
+    let bound = json!({"binding:host_id": "elsewhere"});
+    let port = post(&admin, &network, bound).await.done(201);
+    let port = &port.body["port"];
+    let id = port["id"].as_str().expect("it has one");
+    let written = port["revision_number"].as_u64().expect("it has one");
+    let tell = async |epoch, enforced, lack: Option<Lack>| {
+        let not_enforced = lack.map(|lack| {
+            let why = "so".to_owned();
+            (PortId::from(id), NotEnforced { lack, why })
+        });
+        let told = Told {
+            host: HostId::from("elsewhere"),
+            connection: Connection::default(),
+            server: Some("s".to_owned()),
+            software: "test".to_owned(),
+            epoch,
+            enforced,
+            not_enforced: not_enforced.into_iter().collect(),
+        };
+        let transaction = Transaction::new().put(told.key(), told.value());
+        store.commit(transaction).await.expect("memory answers")
+    };
+    for (epoch, enforced, lack, expected) in [
+        (1, written - 1, None, "DOWN"),
+        (1, written, None, "ACTIVE"),
+        (1, written, Some(Lack::Absent), "DOWN"),
+        (1, written, Some(Lack::Pending), "DOWN"),
+        (1, written, Some(Lack::Refused), "ERROR"),
+        // From before the store was restored.
+        (0, written, None, "DOWN"),
+        (1, written, None, "ACTIVE"),
+    ] {
+        tell(epoch, enforced, lack).await;
+        // What is made after it is seen after it.
+        admin.network("10.1.0.0/24").await;
+        let shown = admin.get(&format!("ports/{id}")).await.done(200);
+        let status = &shown.body["port"]["status"];
+        assert_eq!(status, expected, "{epoch} {enforced} {lack:?}");
+    }
+    let alive = async || {
+        let hosts = admin.get("/portcullis/v1/hosts").await.done(200);
+        hosts.body["hosts"][0]["connected"].clone()
+    };
+    assert_eq!(alive().await, false, "its server isn't there");
+    let (run, name) = ("s".to_owned(), "rack1:9696".to_owned());
+    let running = Running { run, name };
+    let there = Transaction::new().put(running.key(), running.value());
+    store.commit(there).await.expect("memory answers");
+    admin.network("10.1.0.0/24").await;
+    assert_eq!(alive().await, true);
 }
 
 #[tokio::test]
