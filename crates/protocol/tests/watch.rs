@@ -6,7 +6,8 @@ use distribution::Distribution;
 use model::{HostId, Inventory, PortId, Revision};
 use protocol::ca::{self, CaError};
 use protocol::{
-    Credentials, Elsewhere, Event, Feed, Followed, Lag, PortReport, PortState, Report, digest,
+    Credentials, Elsewhere, Event, Feed, Followed, Lag, Limits, PortReport, PortState, Report,
+    digest,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -442,11 +443,7 @@ async fn c10_what_happens_to_bytes_on_the_way_changes_no_policy() {
     use Treatment::{Cut, Double, Flip, Pass, Silence, Trickle};
     let pki = Pki::new();
     let mut store = Store::new(9);
-    let limits = Limits {
-        heartbeat: Duration::from_secs(3_600),
-        ..limits()
-    };
-    let node = Node::with(&pki, &pki.server(), limits.clone()).await;
+    let node = Node::start(&pki).await;
     store.open(&node).await;
     let ends = [0, 1, 2, 700, 2_500, 4_000, 6_000];
     let spoilt = ends.map(|at| [Cut(at), Double(at), Flip(at)]);
