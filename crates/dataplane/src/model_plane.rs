@@ -125,6 +125,11 @@ impl ModelPlane {
         self.flows = self.ports.values().map(|port| port.flows.len()).sum();
     }
 
+    /// What is enforced. `None`: nothing has been applied, or it was taken away.
+    pub fn view(&self) -> Option<&HostView> {
+        self.view.as_ref()
+    }
+
     /// Flows of a port that are there now.
     pub fn flows(&mut self, port: &PortId) -> usize {
         let now = self.now;

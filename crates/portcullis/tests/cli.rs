@@ -450,10 +450,22 @@ fn help_teaches_by_examples() {
     let dir = Dir::new();
     check(&dir.run(&["--help"]), 0, &["Examples:", "Exit codes:"]);
     for command in [
-        "run", "check", "status", "flows", "explain", "reach", "diff", "confirm", "detach",
+        "run", "check", "status", "flows", "explain", "reach", "diff", "confirm", "detach", "sim",
     ] {
         check(&dir.run(&[command, "--help"]), 0, &["Example"]);
     }
+}
+
+#[test]
+fn a_simulated_cluster_is_summed_up() {
+    let dir = Dir::new();
+    let words = "sim --hosts 5 --ports 60 --changes 40 --seed 3";
+    let output = dir.run(&words.split(' ').collect::<Vec<_>>());
+    check(
+        &output,
+        0,
+        &["member, the largest group", "seed 3", "violations 0"],
+    );
 }
 
 #[test]

@@ -146,13 +146,13 @@ pub async fn follow(config: FollowConfig, mut on_event: impl FnMut(Event)) -> Fo
 /// A connection that lasted less is as good as none.
 const STEADY: Duration = Duration::from_secs(1);
 
-struct Follower {
-    config: FollowConfig,
-    kept: Option<Inventory>,
-    connections: u64,
+pub(crate) struct Follower {
+    pub(crate) config: FollowConfig,
+    pub(crate) kept: Option<Inventory>,
+    pub(crate) connections: u64,
 }
 
-enum End {
+pub(crate) enum End {
     Lost(String),
     /// What came can't be.
     Wrong(String),
@@ -283,7 +283,7 @@ impl Follower {
         }
     }
 
-    fn hello(&self) -> m::Hello {
+    pub(crate) fn hello(&self) -> m::Hello {
         let Instance { started_ms, number } = self.config.instance;
         m::Hello {
             host: self.config.host.to_string(),
@@ -301,7 +301,7 @@ impl Follower {
         }
     }
 
-    fn hear(
+    pub(crate) fn hear(
         &mut self,
         server: &str,
         session: &mut Session,
@@ -421,7 +421,7 @@ impl Follower {
 }
 
 #[derive(Default)]
-struct Session {
+pub(crate) struct Session {
     sequence: u64,
     state: State,
 }

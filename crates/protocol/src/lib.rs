@@ -9,6 +9,7 @@ mod bytes;
 pub mod ca;
 mod certificate;
 mod client;
+mod listener;
 mod pause;
 mod put;
 mod read;
@@ -22,10 +23,11 @@ pub mod messages {
 
 pub use bytes::{DecodeError, decode, digest, encode};
 pub use client::{Credentials, Event, FollowConfig, Followed, Timing, follow};
+pub use listener::{Ended, Listener};
 pub use read::{Kind, Refused};
 pub use server::{
-    Elsewhere, Feed, HostStatus, Lag, Limits, PortReport, PortState, Report, ServeError, Watchers,
-    serve,
+    Desk, Elsewhere, Feed, HostStatus, Lag, Limits, Line, Message, MessageKind, NotTaken,
+    PortReport, PortState, Report, ServeError, Watchers, serve,
 };
 
 /// Versions of the protocol that this build speaks, both included.

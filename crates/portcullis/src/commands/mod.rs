@@ -24,6 +24,7 @@ mod run;
 mod schema;
 mod selftest;
 mod server;
+mod sim;
 mod status;
 
 use crate::failure::Failure;
@@ -79,6 +80,7 @@ enum Command {
     Diff(Box<diff::DiffArgs>),
     Detach(detach::DetachArgs),
     Selftest(selftest::SelftestArgs),
+    Sim(sim::SimArgs),
     Bench(crate::bench::BenchArgs),
     Cloudstack(Box<cloudstack::CloudstackArgs>),
     Import(import::ImportArgs),
@@ -108,6 +110,7 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Command::Reach(args) => reach::run(*args),
         Command::Detach(args) => detach::run(args),
         Command::Selftest(args) => selftest::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Bench(args) => crate::bench::run(&args),
         Command::Completions(args) => completions::run(args),
         Command::Import(args) => import::run(args),

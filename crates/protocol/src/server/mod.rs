@@ -7,11 +7,13 @@
 //! who follows elsewhere -> Watchers' task -> fenced, or not
 //! ```
 
+mod desk;
 mod outbox;
 mod service;
 mod table;
 mod watchers;
 
+pub use desk::{Desk, Line, Message, MessageKind, NotTaken};
 pub use service::{ServeError, serve};
 pub use table::{HostStatus, Lag, PortReport, PortState, Report};
 pub use watchers::{Elsewhere, Feed, Limits, Watchers};

@@ -108,11 +108,16 @@ impl Outbox {
     pub(crate) async fn next(&self) -> Next {
         loop {
             let news = self.news.notified();
-            if let Some(next) = self.waiting().take() {
+            if let Some(next) = self.at_once() {
                 return next;
             }
             news.await;
         }
+    }
+
+    /// `None`: nothing waits.
+    pub(crate) fn at_once(&self) -> Option<Next> {
+        self.waiting().take()
     }
 
     /// The part that was asked for, or that it has to be asked for again, or the end.

@@ -9,9 +9,9 @@ use crate::messages::from_server::Said;
 use crate::messages::watch_server::{Watch, WatchServer};
 use crate::server::outbox::{Closing, Next, Outbox};
 use crate::server::table;
-use crate::server::watchers::{Subscriber, Unwelcome, Watchers};
+use crate::server::watchers::{Limits, Subscriber, Unwelcome, Watchers};
 use crate::{Connection, Instance, LARGEST_MESSAGE, VERSIONS, put, read};
-use model::{HostId, Inventory, Revision};
+use model::{HostId, Inventory, InventoryChange, Revision};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,19 +88,7 @@ impl Watch for Service {
         let hello = hello(&mut said).await?;
         check_host(&names, &hello.host)?;
         let version = version(&hello)?;
-        let instance = hello.instance.unwrap_or_default();
-        let subscriber = Subscriber {
-            host: HostId::from(hello.host.as_str()),
-            connection: Connection {
-                instance: Instance {
-                    started_ms: instance.started_ms,
-                    number: instance.number,
-                },
-                turn: hello.turn,
-            },
-            software: hello.software.clone(),
-            outbox: Arc::new(Outbox::new(self.watchers.shared.limits.waiting_objects)),
-        };
+        let subscriber = subscriber(&hello, &self.watchers.shared.limits);
         let (messages, stream) = mpsc::channel(1);
         let revision = match self.watchers.subscribe(subscriber.clone()).await {
             Ok(revision) => revision,
@@ -154,8 +142,24 @@ fn check_host(names: &[String], host: &str) -> Result<(), Status> {
     Err(Status::permission_denied(text))
 }
 
+pub(crate) fn subscriber(hello: &m::Hello, limits: &Limits) -> Subscriber {
+    let instance = hello.instance.unwrap_or_default();
+    Subscriber {
+        host: HostId::from(hello.host.as_str()),
+        connection: Connection {
+            instance: Instance {
+                started_ms: instance.started_ms,
+                number: instance.number,
+            },
+            turn: hello.turn,
+        },
+        software: hello.software.clone(),
+        outbox: Arc::new(Outbox::new(limits.waiting_objects)),
+    }
+}
+
 /// The newest that both speak.
-fn version(hello: &m::Hello) -> Result<u32, Status> {
+pub(super) fn version(hello: &m::Hello) -> Result<u32, Status> {
     let common = hello.version_max.min(*VERSIONS.end());
     if common >= hello.version_min.max(*VERSIONS.start()) {
         return Ok(common);
@@ -224,27 +228,15 @@ impl Writer {
     }
 
     async fn run(mut self, version: u32, revision: Revision, hello: m::Hello) {
-        let welcome = Said::Welcome(m::Welcome {
-            version,
-            server: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
-            revision: Some(put::revision(revision)),
-        });
-        let mut known = Some(Known {
-            revision: read::revision(hello.revision),
-            digest: hello.digest,
-        });
-        let mut ended = self.say(welcome).await;
+        let mut known = Some(Known::of(&hello));
+        let mut ended = self.say(welcome(version, revision)).await;
         while let Ok(()) = ended {
             ended = match self.subscriber.outbox.next().await {
                 Next::WantsPart => self.sync(known.take()).await,
                 Next::Part(part) => self.tell(*part).await,
                 Next::Change(change) => {
                     let revision = change.revision;
-                    let change = Said::Change(m::Change {
-                        revision: Some(put::revision(revision)),
-                        objects: put::objects(change).encode_to_vec(),
-                    });
-                    self.say_up_to(revision, change).await
+                    self.say_up_to(revision, changed(change)).await
                 }
                 Next::Progress(revision) => self.progress(revision).await,
                 Next::Close(closing) => {
@@ -307,41 +299,32 @@ impl Writer {
         let host = &self.subscriber.host;
         let table = &self.watchers.shared.table;
         table.update(host, |status| status.resyncs += 1);
-        self.say(Said::Begin(m::Begin {
-            revision: Some(put::revision(revision)),
-        }))
-        .await?;
-        let mut said = 0;
-        for chunk in chunks(part) {
-            self.say(Said::Chunk(chunk)).await?;
-            said += 1;
+        for said in whole(part) {
+            self.say(said).await?;
         }
-        let end = Said::End(m::End { chunks: said });
-        self.say_up_to(revision, end).await
+        self.is_told(revision);
+        Ok(())
     }
 
     async fn progress(&mut self, revision: Revision) -> Result<(), Gone> {
-        let progress = Said::Progress(m::Progress {
-            revision: Some(put::revision(revision)),
-        });
-        self.say_up_to(revision, progress).await
+        self.say_up_to(revision, progress(revision)).await
     }
 
     async fn close(&mut self, closing: Closing) {
-        let closing = m::Closing {
-            reason: closing.reason.into(),
-            why: closing.why,
-        };
         // It is closed whether it hears that or not.
-        let _ = self.say(Said::Closing(closing)).await;
+        let _ = self.say(closed(closing)).await;
     }
 
     async fn say_up_to(&mut self, revision: Revision, said: Said) -> Result<(), Gone> {
         self.say(said).await?;
+        self.is_told(revision);
+        Ok(())
+    }
+
+    fn is_told(&self, revision: Revision) {
         let host = &self.subscriber.host;
         let table = &self.watchers.shared.table;
         table.update(host, |status| status.sent = Some(revision));
-        Ok(())
     }
 
     async fn say(&mut self, said: Said) -> Result<(), Gone> {
@@ -365,13 +348,55 @@ impl Writer {
     }
 }
 
+pub(super) fn welcome(version: u32, revision: Revision) -> Said {
+    Said::Welcome(m::Welcome {
+        version,
+        server: concat!("portcullis ", env!("CARGO_PKG_VERSION")).to_owned(),
+        revision: Some(put::revision(revision)),
+    })
+}
+
+pub(super) fn whole(part: Inventory) -> impl Iterator<Item = Said> {
+    let begin = Said::Begin(m::Begin {
+        revision: Some(put::revision(part.revision)),
+    });
+    let chunks = chunks(part);
+    let end = Said::End(m::End {
+        chunks: chunks.len() as u64,
+    });
+    let chunks = chunks.into_iter().map(Said::Chunk);
+    std::iter::once(begin)
+        .chain(chunks)
+        .chain(std::iter::once(end))
+}
+
+pub(super) fn changed(change: InventoryChange) -> Said {
+    Said::Change(m::Change {
+        revision: Some(put::revision(change.revision)),
+        objects: put::objects(change).encode_to_vec(),
+    })
+}
+
+pub(super) fn progress(revision: Revision) -> Said {
+    Said::Progress(m::Progress {
+        revision: Some(put::revision(revision)),
+    })
+}
+
+pub(super) fn closed(closing: Closing) -> Said {
+    Said::Closing(m::Closing {
+        reason: closing.reason.into(),
+        why: closing.why,
+    })
+}
+
 /// What the agent says it has.
-struct Known {
+pub(super) struct Known {
     revision: Option<Revision>,
     digest: Vec<u8>,
 }
 
-enum Start {
+pub(super) enum Start {
     /// With all of the part.
     Anew,
     /// It has just this.
@@ -381,7 +406,14 @@ enum Start {
 }
 
 impl Known {
-    fn start(self, part: &Inventory) -> Start {
+    pub(super) fn of(hello: &m::Hello) -> Self {
+        Self {
+            revision: read::revision(hello.revision),
+            digest: hello.digest.clone(),
+        }
+    }
+
+    pub(super) fn start(self, part: &Inventory) -> Start {
         let Some(revision) = self.revision else {
             return Start::Anew;
         };

@@ -90,7 +90,7 @@ pub(crate) struct Subscriber {
     pub(crate) outbox: Arc<Outbox>,
 }
 
-enum Command {
+pub(crate) enum Command {
     Feed(Feed),
     Elsewhere(Elsewhere),
     Subscribe(Subscriber, oneshot::Sender<Result<Revision, Unwelcome>>),
@@ -119,24 +119,8 @@ impl Watchers {
     /// On the current runtime. The task ends with the last handle.
     pub fn start(limits: Limits) -> Self {
         let (commands, received) = mpsc::channel(COMMANDS);
-        let shared = Arc::new(Shared {
-            parts: Semaphore::new(limits.parts_at_once),
-            limits,
-            table: Table::default(),
-            concerned: Mutex::default(),
-            news: Notify::new(),
-            committed: watch::Sender::new(Revision::default()),
-        });
-        let keeper = Keeper {
-            distribution: Distribution::default(),
-            connected: HashMap::new(),
-            elsewhere: HashMap::new(),
-            is_ready: false,
-            is_stopping: false,
-            shared: Arc::clone(&shared),
-            policy: Revision::default(),
-            told: Revision::default(),
-        };
+        let keeper = Keeper::new(limits);
+        let shared = Arc::clone(&keeper.shared);
         tokio::spawn(keeper.run(received));
         Self { commands, shared }
     }
@@ -244,14 +228,15 @@ impl Shared {
     }
 }
 
-struct Keeper {
+/// What the task knows, and does at each command.
+pub(crate) struct Keeper {
     distribution: Distribution,
     connected: HashMap<HostId, Subscriber>,
     elsewhere: HashMap<HostId, Connection>,
     /// Before the first inventory there is nothing to tell, and that isn't the same as that there is nothing.
     is_ready: bool,
     is_stopping: bool,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// The newest revision of something that hosts might need.
     policy: Revision,
     /// The progress that all were told.
@@ -259,6 +244,27 @@ struct Keeper {
 }
 
 impl Keeper {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let shared = Arc::new(Shared {
+            parts: Semaphore::new(limits.parts_at_once),
+            limits,
+            table: Table::default(),
+            concerned: Mutex::default(),
+            news: Notify::new(),
+            committed: watch::Sender::new(Revision::default()),
+        });
+        Self {
+            distribution: Distribution::default(),
+            connected: HashMap::new(),
+            elsewhere: HashMap::new(),
+            is_ready: false,
+            is_stopping: false,
+            shared,
+            policy: Revision::default(),
+            told: Revision::default(),
+        }
+    }
+
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut progress = tokio::time::interval(self.shared.limits.progress);
         let mut heartbeat = tokio::time::interval(self.shared.limits.heartbeat);
@@ -276,7 +282,7 @@ impl Keeper {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(crate) fn obey(&mut self, command: Command) {
         match command {
             Command::Feed(Feed::Replaced(inventory)) => self.replace(inventory),
             Command::Feed(Feed::Changed(change)) => self.change(change, true),
@@ -376,7 +382,7 @@ impl Keeper {
         self.shared.committed.send_replace(committed);
     }
 
-    fn subscribe(&mut self, subscriber: Subscriber) -> Result<Revision, Unwelcome> {
+    pub(crate) fn subscribe(&mut self, subscriber: Subscriber) -> Result<Revision, Unwelcome> {
         if self.is_stopping {
             return Err(Unwelcome::Stopping);
         }
@@ -465,7 +471,7 @@ impl Keeper {
         }
     }
 
-    fn tell_progress(&mut self, anyway: bool) {
+    pub(crate) fn tell_progress(&mut self, anyway: bool) {
         let revision = self.distribution.revision();
         if !anyway && self.policy <= self.told {
             return;

@@ -1,0 +1,40 @@
+//! What is simulated.
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub hosts: usize,
+    pub ports: usize,
+    pub changes: usize,
+    pub seed: u64,
+    pub faults: bool,
+    /// Agents are made when a change first concerns their host, until their parts have so many ports in all.
+    pub most_agent_ports: usize,
+    /// Something is wrong on purpose: to see that it is found.
+    pub defect: Option<Defect>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// Agents leave out that something is gone.
+    IgnoresRemovals,
+    /// Agents are told a change again, after the one that came after it.
+    AppliedTwice,
+    /// The server tells of a port in a group that it isn't in.
+    NeverCommitted,
+    /// The server forgets to tell, now and then.
+    Forgets,
+}
+
+impl Config {
+    pub fn new(hosts: usize, ports: usize, changes: usize, seed: u64) -> Self {
+        Self {
+            hosts,
+            ports,
+            changes,
+            seed,
+            faults: true,
+            most_agent_ports: 1_000_000,
+            defect: None,
+        }
+    }
+}
