@@ -52,16 +52,13 @@ const ROUNDS: usize = 4;
 const HEARTBEAT: u64 = 10;
 
 pub fn run(config: &Config, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Outcome {
-    let mut sim = match Sim::build(config, tell) {
-        Ok(sim) => sim,
-        Err(figures) => {
-            return Outcome {
-                figures,
-                violation: None,
-                stopped: true,
-                trace: 0,
-            };
-        }
+    let Some(mut sim) = Sim::build(config, tell) else {
+        return Outcome {
+            figures: Figures::default(),
+            violation: None,
+            stopped: true,
+            trace: 0,
+        };
     };
     let ran = sim.run(tell);
     sim.figures.steps = sim.step;
@@ -125,7 +122,8 @@ impl Trace {
 }
 
 impl<'a> Sim<'a> {
-    fn build(config: &'a Config, tell: Told<'_>) -> Result<Self, Figures> {
+    /// `None`: it was stopped before it was whole.
+    fn build(config: &'a Config, tell: Told<'_>) -> Option<Self> {
         let mut runtime = Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime of one thread needs nothing");
@@ -151,7 +149,7 @@ impl<'a> Sim<'a> {
         let world = world.expect("nobody hinders what the plan asks for");
         drop(control);
         if !goes_on {
-            return Err(Figures::default());
+            return None;
         }
         let mut sim = Self {
             config,
@@ -175,7 +173,7 @@ impl<'a> Sim<'a> {
         };
         sim.open_server();
         sim.count_world();
-        Ok(sim)
+        Some(sim)
     }
 
     fn count_world(&mut self) {

@@ -199,7 +199,7 @@ fn ordinary_rules(world: &World, number: usize) -> Vec<NewRule> {
         naming(own, own, 443),
         naming(own, other, 5432),
     ];
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let addresses = &world.addresses[number % world.addresses.len()];
         rules.push(NewRule {
             remote_addresses: Some(addresses.to_string()),
