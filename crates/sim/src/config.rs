@@ -33,7 +33,7 @@ impl Config {
             changes,
             seed,
             faults: true,
-            most_agent_ports: 1_000_000,
+            most_agent_ports: 100_000,
             defect: None,
         }
     }

@@ -21,22 +21,22 @@ use std::time::{Duration, Instant};
 Examples:
   portcullis sim
   portcullis sim --seed 7 --changes 5000
-  portcullis sim --hosts 1000 --ports 100000 --no-faults
+  portcullis sim --hosts 1000 --ports 100000 --changes 100 --agent-ports 50000
 
 A tenth of the ports is in the largest group, which rules name on a hundredth of the hosts.
 
 Exit codes: 0 no violation, 1 a violation, or stopped before the end.")]
 pub(crate) struct SimArgs {
     /// Hosts of the cluster
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     hosts: u32,
 
     /// Ports at the beginning
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(50..=2_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(50..=2_000_000))]
     ports: u32,
 
     /// Changes, one after the other
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 500)]
     changes: u32,
 
     /// The same seed, the same changes and faults
@@ -47,8 +47,8 @@ pub(crate) struct SimArgs {
     #[arg(long)]
     no_faults: bool,
 
-    /// Hosts get agents until their parts have so many ports (some 2 kB each); of the others, messages are counted
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    /// Hosts get agents until their parts have so many ports (some 6 kB each); of the others, messages are counted
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
     agent_ports: u32,
 }
 
