@@ -127,6 +127,7 @@ fn parse(text: &[u8]) -> Result<Inventory, Vec<String>> {
                     Some(id) => DeviceMatch::InterfaceId(id.to_owned()),
                     None => DeviceMatch::Name(device.to_owned()),
                 },
+                moving: None,
                 mac: model::MacAddr([2, 0, 0, 0, 0, number as u8]),
                 fixed_addresses: BTreeSet::new(),
                 address_pairs: BTreeSet::new(),

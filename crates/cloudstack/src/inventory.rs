@@ -105,6 +105,7 @@ fn port(name: &VmName, mac: MacAddr, nic: &Nic, vm: &Vm, host: &HostId) -> Port 
         network: NetworkId::new(nic.bridge.as_str()),
         host: Some(host.clone()),
         device: DeviceMatch::Name(nic.vif.to_string()),
+        moving: None,
         mac,
         fixed_addresses: nic.addresses().collect(),
         address_pairs: BTreeSet::new(),

@@ -8,13 +8,13 @@
 //! Both ask the same functions what an object is now; a change only knows for which objects to ask.
 //! Knows nothing of: which host needs what.
 
-use crate::objects::{Addresses, Group, GroupRule, Port, Segment};
+use crate::objects::{Addresses, Binding, Group, GroupRule, Port, Segment};
 use crate::state::{Changed, Differs, State};
 use model::{
     AddressGroup, AddressGroupId, GroupId, HostId, Inventory, InventoryChange, NetworkId, Revision,
     RuleRef, SecurityGroup, Settings,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All of it.
 pub fn inventory_of(state: &State) -> Inventory {
@@ -72,7 +72,7 @@ pub fn inventory_change(state: &State, revision: Revision, changes: &[Changed]) 
                     of_host(state, &host.id, &mut change);
                 }
             }
-            Changed::Told(_) | Changed::Server(_) | Changed::Other => {}
+            Changed::Told(_) | Changed::Server(_) | Changed::Flows(_) | Changed::Other => {}
         }
     }
     change
@@ -147,18 +147,17 @@ fn of_port(state: &State, differs: &Differs<Port>, change: &mut InventoryChange)
             of_network(state, &port.network, change);
         }
     }
-    let host_of = |port: &Option<_>| host_of(port.as_deref());
-    let (before, after) = (host_of(&differs.before), host_of(&differs.after));
-    if before != after {
-        for host in before.iter().chain(&after) {
-            of_host(state, host, change);
-        }
+    let hosts_of = |port: &Option<_>| hosts_of(port.as_deref());
+    let (before, after) = (hosts_of(&differs.before), hosts_of(&differs.after));
+    for host in before.symmetric_difference(&after) {
+        of_host(state, host, change);
     }
 }
 
-fn host_of(port: Option<&Port>) -> Option<HostId> {
+fn hosts_of(port: Option<&Port>) -> BTreeSet<HostId> {
     let binding = port.and_then(|port| port.binding.as_ref());
-    binding.map(|binding| binding.host.clone())
+    let hosts = binding.into_iter().flat_map(Binding::hosts);
+    hosts.cloned().collect()
 }
 
 fn of_host(state: &State, id: &HostId, change: &mut InventoryChange) {

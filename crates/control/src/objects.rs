@@ -9,7 +9,7 @@ use crate::settings::optional;
 use crate::{ids, text};
 use model::{
     AddressGroupId, AddressPair, DeviceMatch, Direction, Family, GroupId, HostId, L4Match, MacAddr,
-    NetworkId, Peer, PeerTrust, PortId, Prefix, ProjectId, Rule, RuleId, ScopeId, Settings,
+    Moving, NetworkId, Peer, PeerTrust, PortId, Prefix, ProjectId, Rule, RuleId, ScopeId, Settings,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,6 +239,54 @@ pub struct Binding {
     pub profile: BTreeMap<String, String>,
     #[serde(default)]
     pub vnic_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Box<Move>>,
+}
+
+/// A live migration. A record without it is of a port that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Move {
+    To(Destination),
+    /// It is here from that host since then, and may have left flows there.
+    From {
+        #[serde(with = "text")]
+        host: HostId,
+        at: Seconds,
+        /// When the move began.
+        since: Seconds,
+    },
+}
+
+/// Where a port's VM is about to run, and how its device is found there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    #[serde(with = "text")]
+    pub host: HostId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// `None`: what the binding has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BTreeMap<String, String>>,
+    /// When the move began: with where from and where to, it tells one move from another.
+    pub since: Seconds,
+}
+
+/// Some of the flows that a port's old host has told of, for its new one: what the record beside them says of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    #[serde(with = "text")]
+    pub port: PortId,
+    pub part: u32,
+    pub id: String,
+    #[serde(with = "text")]
+    pub from: HostId,
+    #[serde(with = "text")]
+    pub to: HostId,
+    /// The move's.
+    pub since: Seconds,
+    /// They were like this then.
+    pub at: Seconds,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -408,11 +456,12 @@ impl Port {
             id: self.id.clone(),
             network: self.network.clone(),
             host: binding.map(|b| b.host.clone()),
-            device: binding.map_or(DeviceMatch::Mac, |b| match &b.device {
-                Some(Device::Name(name)) => DeviceMatch::Name(name.clone()),
-                Some(Device::Pattern(pattern)) => DeviceMatch::Pattern(pattern.clone()),
-                Some(Device::InterfaceId(id)) => DeviceMatch::InterfaceId(id.clone()),
-                Some(Device::Mac) | None => DeviceMatch::Mac,
+            device: found(binding.and_then(|binding| binding.device.as_ref())),
+            moving: binding.and_then(Binding::destination).map(|to| {
+                Box::new(Moving {
+                    to: to.host.clone(),
+                    device: found(to.device.as_ref()),
+                })
             }),
             mac: self.mac,
             fixed_addresses: self.fixed.iter().map(|f| f.address).collect(),
@@ -430,6 +479,31 @@ impl Port {
 
     pub fn is_router(&self) -> bool {
         self.device_owner.starts_with("network:router")
+    }
+}
+
+impl Binding {
+    /// Of one that is on its way.
+    pub fn destination(&self) -> Option<&Destination> {
+        match self.moving.as_deref() {
+            Some(Move::To(destination)) => Some(destination),
+            Some(Move::From { .. }) | None => None,
+        }
+    }
+
+    /// Where the port is, and where it is on its way to.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostId> {
+        let to = self.destination().map(|to| &to.host);
+        [&self.host].into_iter().chain(to)
+    }
+}
+
+fn found(device: Option<&Device>) -> DeviceMatch {
+    match device {
+        Some(Device::Name(name)) => DeviceMatch::Name(name.clone()),
+        Some(Device::Pattern(pattern)) => DeviceMatch::Pattern(pattern.clone()),
+        Some(Device::InterfaceId(id)) => DeviceMatch::InterfaceId(id.clone()),
+        Some(Device::Mac) | None => DeviceMatch::Mac,
     }
 }
 

@@ -16,7 +16,7 @@ mod trust;
 
 pub use addressing::{AskedAddress, AskedPair};
 pub use binding::AskedBinding;
-pub(crate) use binding::USUAL_VNIC;
+pub(crate) use binding::{USUAL_VNIC, moved};
 
 use crate::allocate;
 use crate::caller::Caller;
@@ -271,7 +271,7 @@ fn port(
         admin_up: new.admin_up,
         device_id: checked_text("device_id", &new.device_id)?,
         device_owner: checked_text("device_owner", &new.device_owner)?,
-        binding: new.binding.of(None, who, "create_port")?,
+        binding: new.binding.of(None, who, "create_port", now)?,
     };
     let trust = Trust {
         who,
@@ -377,7 +377,7 @@ fn patched(
     }
     port.binding = patch
         .binding
-        .of(seen.binding.as_ref(), who, "update_port")?;
+        .of(seen.binding.as_ref(), who, "update_port", now)?;
     readdress(
         &mut Addressing {
             draft,

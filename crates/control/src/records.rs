@@ -4,6 +4,7 @@
 //! group/G  rule/G/R  template/R  addresses/A  network/N  subnet/S  port/P  host/H     objects
 //! project/J  quota/J  share/S
 //! told/H  server/RUN                  what hosts have told, and the servers that are there (told.rs)
+//! moved/P/PART, flows/P/PART          flows of a port that is being migrated (moves.rs)
 //! held/NETWORK/ADDRESS, held/NETWORK/MAC -> the port that has it                        never twice
 //! held/tag/NUMBER -> group           (wire_tags.rs)
 //! held/rule/G/CONTENT -> rule         (rules.rs)
@@ -19,8 +20,8 @@
 //! Knows nothing of: what a use case decides.
 
 use crate::objects::{
-    Addresses, Group, GroupRule, Host, Network, Port, Project, Quota, Resource, Share, Subnet,
-    TemplateRule,
+    Addresses, Departure, Group, GroupRule, Host, Network, Port, Project, Quota, Resource, Share,
+    Subnet, TemplateRule,
 };
 use crate::taken::Name;
 use crate::told::{Running, Told};
@@ -84,6 +85,7 @@ kept! {
     Share "share" |share| share.id;
     Told "told" |told| told.host;
     Running "server" |server| server.run;
+    Departure "moved" |departure| format!("{}/{}", departure.port, departure.part);
 }
 
 /// A project's quota says not whose it is.

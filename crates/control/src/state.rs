@@ -6,8 +6,8 @@
 //! Knows nothing of: the use cases; how commits get here.
 
 use crate::objects::{
-    Addresses, AskedPeer, Group, GroupRule, Host, Network, Port, Project, Quota, Resource, Seconds,
-    Share, Shared, Subnet, TemplateRule,
+    Addresses, AskedPeer, Departure, Group, GroupRule, Host, Move, Network, Port, Project, Quota,
+    Resource, Seconds, Share, Shared, Subnet, TemplateRule,
 };
 use crate::quotas::Counted;
 use crate::records::{self, Kept, QuotaOf, Unreadable};
@@ -51,6 +51,8 @@ pub struct State {
     pub told: Table<HostId, Told>,
     /// By their runs.
     pub servers: Table<String, Running>,
+    /// Flows on their way between hosts, by port and part; they themselves are in the store alone.
+    pub(crate) moved: BTreeMap<PortId, Table<u32, Departure>>,
     quotas: Table<String, QuotaOf>,
     /// The server's, for projects that have no quota of their own.
     pub defaults: Quota,
@@ -70,6 +72,7 @@ pub struct Index {
     pub rules_naming_addresses: HashMap<AddressGroupId, BTreeSet<RuleRef>>,
     pub ports_in_group: HashMap<GroupId, BTreeSet<PortId>>,
     pub ports_in_network: HashMap<NetworkId, BTreeSet<PortId>>,
+    /// Those that are on their way there, too.
     pub ports_on_host: HashMap<HostId, BTreeSet<PortId>>,
     pub subnets_of_network: HashMap<NetworkId, BTreeSet<String>>,
     /// Ports of DHCP servers, routers and so on.
@@ -92,6 +95,8 @@ pub enum Changed {
     Host(Differs<Host>),
     Told(Differs<Told>),
     Server(Differs<Running>),
+    /// Of a port that is being migrated, on their way to another host.
+    Flows(Differs<Departure>),
     /// What no host needs.
     Other,
 }
@@ -272,6 +277,21 @@ impl State {
             Host::KIND => Changed::Host(exchange(&mut self.hosts, HostId::from(path), record)?),
             Told::KIND => Changed::Told(exchange(&mut self.told, HostId::from(path), record)?),
             Running::KIND => Changed::Server(exchange(&mut self.servers, path.to_owned(), record)?),
+            Departure::KIND => {
+                let Some((port, part)) = path.split_once('/') else {
+                    return Ok(Changed::Other);
+                };
+                let Ok(part) = part.parse() else {
+                    return Ok(Changed::Other);
+                };
+                let port = PortId::from(port);
+                let parts = self.moved.entry(port.clone()).or_default();
+                let differs = exchange(parts, part, record);
+                if parts.is_empty() {
+                    self.moved.remove(&port);
+                }
+                Changed::Flows(differs?)
+            }
             TemplateRule::KIND => other(&mut self.template, RuleId::from(path), record)?,
             Project::KIND => other(&mut self.projects, ProjectId::from(path), record)?,
             Share::KIND => {
@@ -351,9 +371,9 @@ fn exchange_with<K: Ord, T: Kept>(
 }
 
 impl Changed {
-    /// Not only what servers say of hosts.
+    /// Not only what servers say of hosts, or carry between them.
     pub fn is_policy(&self) -> bool {
-        !matches!(self, Self::Told(_) | Self::Server(_))
+        !matches!(self, Self::Told(_) | Self::Server(_) | Self::Flows(_))
     }
 }
 
@@ -468,6 +488,9 @@ impl Index {
         share(&self.ports_in_network, &mut port.network);
         if let Some(binding) = &mut port.binding {
             share(&self.ports_on_host, &mut binding.host);
+            if let Some(Move::To(to)) = binding.moving.as_deref_mut() {
+                share(&self.ports_on_host, &mut to.host);
+            }
         }
         let groups = std::mem::take(&mut port.groups).into_iter();
         port.groups = groups
@@ -492,7 +515,9 @@ impl Index {
                 list(services, &port.network, &port.id, there);
             }
             if let Some(binding) = &port.binding {
-                list(&mut self.ports_on_host, &binding.host, &port.id, there);
+                for host in binding.hosts() {
+                    list(&mut self.ports_on_host, host, &port.id, there);
+                }
             }
         }
     }

@@ -185,6 +185,7 @@ fn port(id: &str, n: u32, kind: u8) -> Port {
         network: "net".into(),
         host: None,
         device: DeviceMatch::Name(format!("tap-{id}")),
+        moving: None,
         mac: MacAddr([2, 0, kind, a, b, c]),
         fixed_addresses: [IpAddr::V4(Ipv4Addr::new(10, kind, a * 16 + b, c))].into(),
         address_pairs: BTreeSet::new(),

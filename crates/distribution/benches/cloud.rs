@@ -138,6 +138,7 @@ fn port(number: usize, groups: &[GroupId]) -> Port {
         network: "net".into(),
         host: Some(host_id(number % HOSTS)),
         device: DeviceMatch::Mac,
+        moving: None,
         mac: MacAddr([
             2,
             0,

@@ -224,7 +224,7 @@ impl Distribution {
             {
                 reasons.insert(Reason::Crowd(network.scope.clone()));
             }
-            if let Some(host) = &port.host {
+            for host in port.hosts() {
                 told.tell(host, |objects| {
                     objects.ports.insert(id.clone());
                 });
@@ -243,7 +243,7 @@ impl Distribution {
         let mut reasons = BTreeSet::new();
         for id in undo.ports.keys() {
             let ports = undo.port(&self.inventory, id);
-            hosts.extend(ports.filter_map(|port: &Port| port.host.as_ref()));
+            hosts.extend(ports.flat_map(Port::hosts));
             reasons.insert(Reason::Shared(id.clone()));
         }
         for (id, old) in &undo.networks {
@@ -288,7 +288,7 @@ impl Distribution {
         let addresses = turned.addresses.iter();
         let ports = addresses.flat_map(|(scope, prefix)| self.index.ports_at(scope, prefix));
         let ports = ports.filter_map(|id| self.inventory.ports.get(id));
-        let hosts = of_networks.chain(ports.filter_map(|port| port.host.as_ref()));
+        let hosts = of_networks.chain(ports.flat_map(Port::hosts));
         hosts.filter(|host| {
             let interest = self.followers.interest(host);
             interest.is_some_and(|interest| interest.tunnel.is_some())

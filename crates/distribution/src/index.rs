@@ -308,8 +308,9 @@ impl OfNetwork {
 fn entries(port: &Port, scope: Option<&ScopeId>) -> BTreeSet<Entry> {
     let network = &port.network;
     let mut entries = BTreeSet::from([Entry::InNetwork(network.clone())]);
+    entries.extend(port.hosts().cloned().map(Entry::OnHost));
+    // Tunnels lead to where it is.
     if let Some(host) = &port.host {
-        entries.insert(Entry::OnHost(host.clone()));
         entries.insert(Entry::HostInNetwork(network.clone(), host.clone()));
     }
     for group in joined(port) {

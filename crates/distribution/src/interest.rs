@@ -127,7 +127,7 @@ impl Interest {
                 continue;
             }
             let same = member_addresses(port).flat_map(|prefix| index.ports_at(scope, &prefix));
-            let elsewhere = same.filter(|id| inventory.ports[*id].host.as_ref() != Some(host));
+            let elsewhere = same.filter(|id| !inventory.ports[*id].is_on(host));
             tunnel.shared.extend(elsewhere.cloned());
         }
     }

@@ -106,10 +106,21 @@ impl Part<'_> {
 
     pub(crate) fn port(self, id: &PortId) -> Option<Port> {
         let port = self.world.port(id)?;
-        if port.host.as_ref() == Some(self.host) {
-            return Some(port.clone());
+        if port.is_on(self.host) {
+            return Some(self.own(port));
         }
         Some(reduced(port, self.uses(port)?))
+    }
+
+    /// Of one on its way here it is told where it is if tunnels lead there.
+    fn own(self, port: &Port) -> Port {
+        let local = self.interest.networks.get(&port.network);
+        let is_overlay = local.is_some_and(|local| local.is_overlay);
+        let told = |host: &HostId| host == self.host || is_overlay;
+        Port {
+            host: port.host.clone().filter(told),
+            ..port.clone()
+        }
     }
 
     fn uses(self, port: &Port) -> Option<Uses> {
@@ -151,6 +162,7 @@ fn reduced(port: &Port, uses: Uses) -> Port {
         network: port.network.clone(),
         host: port.host.clone().filter(|_| uses.is_overlay),
         device: DeviceMatch::Mac,
+        moving: None,
         mac: if tells_mac { port.mac } else { MacAddr::ZERO },
         fixed_addresses: port
             .fixed_addresses

@@ -97,6 +97,7 @@ fn port(host: usize, number: usize, groups: &[&str]) -> Port {
         network: "net".into(),
         host: Some(host_id(host)),
         device: DeviceMatch::Mac,
+        moving: None,
         mac: MacAddr([2, 0, 0, (host >> 8) as u8, host as u8, number as u8]),
         fixed_addresses: [address.into()].into(),
         address_pairs: BTreeSet::new(),

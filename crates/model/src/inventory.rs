@@ -65,6 +65,8 @@ pub struct Port {
     /// Unbound ports are members of their groups and enforced nowhere.
     pub host: Option<HostId>,
     pub device: DeviceMatch,
+    /// The VM is about to run on another host, in a live migration.
+    pub moving: Option<Box<Moving>>,
     pub mac: MacAddr,
     pub fixed_addresses: BTreeSet<IpAddr>,
     pub address_pairs: BTreeSet<AddressPair>,
@@ -75,6 +77,15 @@ pub struct Port {
     pub dhcp_server: bool,
     /// May send router advertisements and redirects.
     pub router: bool,
+}
+
+/// To that host the port is its own already, so that its policy is there before its first packet; to all others it
+/// is where it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    pub to: HostId,
+    /// How its device is found there.
+    pub device: DeviceMatch,
 }
 
 /// How a port's device is found on its host.
@@ -134,6 +145,25 @@ pub struct AddressGroup {
 impl Port {
     /// More groups than this on one port are refused.
     pub const MAX_GROUPS: usize = 10_000;
+
+    /// How the port's device is found on this host. `None`: it is neither there nor on its way there.
+    pub fn device_on(&self, host: &HostId) -> Option<&DeviceMatch> {
+        if self.host.as_ref() == Some(host) {
+            return Some(&self.device);
+        }
+        let moving = self.moving.as_deref();
+        moving.filter(|m| m.to == *host).map(|m| &m.device)
+    }
+
+    pub fn is_on(&self, host: &HostId) -> bool {
+        self.device_on(host).is_some()
+    }
+
+    /// Where it is, and where it is on its way to.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostId> {
+        let moving = self.moving.as_deref().map(|moving| &moving.to);
+        self.host.iter().chain(moving)
+    }
 
     /// What stands for this port in remote groups, before link-local addresses are taken out.
     pub fn member_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {

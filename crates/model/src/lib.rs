@@ -22,7 +22,7 @@ pub use id::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, ScopeId,
 };
 pub use inventory::{
-    AddressGroup, AddressPair, DeviceMatch, Host, Inventory, Network, PeerTrust, Port,
+    AddressGroup, AddressPair, DeviceMatch, Host, Inventory, Moving, Network, PeerTrust, Port,
     SecurityGroup,
 };
 pub use rule::{

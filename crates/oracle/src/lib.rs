@@ -133,7 +133,7 @@ impl Oracle {
         let mut reserved = HashMap::new();
         let mut before = std::mem::take(&mut self.ports);
         let local = inventory.ports.values();
-        for port in local.filter(|p| p.host.as_ref() == Some(&self.host)) {
+        for port in local.filter(|p| p.is_on(&self.host)) {
             let Some(network) = inventory.networks.get(&port.network) else {
                 continue;
             };

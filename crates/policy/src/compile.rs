@@ -66,16 +66,16 @@ fn local_ports<'a>(
 ) -> BTreeMap<PortId, Arc<PortView>> {
     let mut ports = BTreeMap::new();
     for (id, port) in &inventory.ports {
-        if port.host.as_ref() != Some(host) {
+        let Some(device) = port.device_on(host) else {
             continue;
-        }
+        };
         let Some(network) = inventory.networks.get(&port.network) else {
             continue;
         };
         interest.networks.insert(&port.network, network);
         let joined: Vec<&GroupId> = known_groups(inventory, port).collect();
         interest.join(&joined, &network.scope);
-        ports.insert(id.clone(), Arc::new(port_view(port, joined)));
+        ports.insert(id.clone(), Arc::new(port_view(port, device, joined)));
     }
     ports
 }
@@ -145,7 +145,7 @@ pub(crate) fn known_groups<'a>(
     joined_groups(port).filter(|id| inventory.groups.contains_key(*id))
 }
 
-pub(crate) fn port_view(port: &Port, groups: Vec<&GroupId>) -> PortView {
+pub(crate) fn port_view(port: &Port, device: &DeviceMatch, groups: Vec<&GroupId>) -> PortView {
     let guarded = port.port_security;
     let fixed = port.fixed_addresses.iter().map(|address| OwnAddress {
         prefix: Prefix::host(*address),
@@ -157,7 +157,7 @@ pub(crate) fn port_view(port: &Port, groups: Vec<&GroupId>) -> PortView {
     });
     PortView {
         network: port.network.clone(),
-        device: port.device.clone(),
+        device: device.clone(),
         mac: port.mac,
         port_security: guarded,
         dhcp_server: guarded && port.dhcp_server,
@@ -425,10 +425,11 @@ fn check_ports(inventory: &Inventory, findings: &mut Vec<Finding>) {
                 }
             }
         }
-        if let Some(host) = &port.host {
-            let first = *devices.entry((host, &port.device)).or_insert(id);
+        for host in port.hosts() {
+            let device = port.device_on(host).expect("it is on its hosts");
+            let first = *devices.entry((host, device)).or_insert(id);
             if first != id
-                && let Some(device) = one_device(&port.device)
+                && let Some(device) = one_device(device)
             {
                 findings.push(Finding::DuplicateDevice {
                     host: host.clone(),

@@ -203,10 +203,10 @@ impl Compiler {
 
     fn port_view(&self, id: &PortId) -> Option<PortView> {
         let port = self.inventory.ports.get(id)?;
-        let is_here = port.host.as_ref() == Some(&self.host)
-            && self.inventory.networks.contains_key(&port.network);
+        let device = port.device_on(&self.host)?;
+        let is_known = self.inventory.networks.contains_key(&port.network);
         let groups = || compile::known_groups(&self.inventory, port).collect();
-        is_here.then(|| compile::port_view(port, groups()))
+        is_known.then(|| compile::port_view(port, device, groups()))
     }
 
     /// A group whose local ports, or rules, may be others.

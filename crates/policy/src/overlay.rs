@@ -193,7 +193,7 @@ fn identities(
         let groups: Vec<&GroupId> = crate::compile::joined_groups(port).collect();
         for prefix in crate::compile::members_of(port) {
             let key = (network.scope.clone(), prefix);
-            if port.host.as_ref() == Some(host) {
+            if port.is_on(host) {
                 here.insert(key.clone());
             }
             all.entry(key)

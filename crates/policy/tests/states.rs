@@ -77,6 +77,33 @@ const STATES: &[State] = &[
         findings: &[],
     },
     State {
+        name: "a port on its way here is one's own, and one on its way elsewhere still is",
+        lines: &[
+            "host h1",
+            "host h2",
+            "network net blue 10.0.0.0/24 eui64",
+            "group web",
+            "rule web/in ingress IPv4 any group:web",
+            "port comes net h2 02:00:00:00:00:01 10.0.0.5 in=web to=h1:tap9",
+            "port goes net h1 02:00:00:00:00:02 10.0.0.6 in=web to=h2:tap9",
+            "port passes net h2 02:00:00:00:00:03 10.0.0.7 in=web to=h3:tap9",
+        ],
+        view: &[
+            "network net scope=blue eui64-only",
+            "  subnets 10.0.0.0/24",
+            "port comes network=net device=name:tap9 mac=02:00:00:00:00:01",
+            "  address 10.0.0.5",
+            "  groups web",
+            "port goes network=net device=name:tap-goes mac=02:00:00:00:00:02",
+            "  address 10.0.0.6",
+            "  groups web",
+            "group web stateful",
+            "  rule in: ingress IPv4 any from group web",
+            "members web in blue: 10.0.0.5 10.0.0.6 10.0.0.7",
+        ],
+        findings: &[],
+    },
+    State {
         name: "an empty group stays in its rule and has no members",
         lines: &[
             "host h1",

@@ -113,6 +113,7 @@ impl<'a, 'n> PortBuilder<'a, 'n> {
             network: segment.network,
             host,
             device: device_match(draft.device, draft.interface_id),
+            moving: None,
             mac,
             fixed_addresses,
             address_pairs: draft.pairs,

@@ -179,14 +179,7 @@ pub(crate) fn port_of(port: Port) -> m::Port {
         id: port.id.to_string(),
         network: port.network.to_string(),
         host: port.host.map(|host| host.to_string()),
-        device: Some(m::Device {
-            by: Some(match port.device {
-                DeviceMatch::Name(name) => m::device::By::Name(name),
-                DeviceMatch::Mac => m::device::By::Mac(true),
-                DeviceMatch::Pattern(pattern) => m::device::By::Pattern(pattern),
-                DeviceMatch::InterfaceId(id) => m::device::By::InterfaceId(id),
-            }),
-        }),
+        device: Some(device(port.device)),
         mac: match port.mac {
             MacAddr::ZERO => Vec::new(),
             mac => mac.0.to_vec(),
@@ -197,6 +190,21 @@ pub(crate) fn port_of(port: Port) -> m::Port {
         unguarded: !port.port_security,
         dhcp_server: port.dhcp_server,
         router: port.router,
+        moving: port.moving.map(|moving| m::Moving {
+            to: moving.to.to_string(),
+            device: Some(device(moving.device)),
+        }),
+    }
+}
+
+fn device(device: DeviceMatch) -> m::Device {
+    m::Device {
+        by: Some(match device {
+            DeviceMatch::Name(name) => m::device::By::Name(name),
+            DeviceMatch::Mac => m::device::By::Mac(true),
+            DeviceMatch::Pattern(pattern) => m::device::By::Pattern(pattern),
+            DeviceMatch::InterfaceId(id) => m::device::By::InterfaceId(id),
+        }),
     }
 }
 

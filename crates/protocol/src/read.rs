@@ -286,18 +286,12 @@ fn network(network: m::Network) -> Read<Network> {
 }
 
 fn port(port: m::Port) -> Read<Port> {
-    let device = match port.device.and_then(|device| device.by) {
-        Some(m::device::By::Name(name)) => DeviceMatch::Name(name),
-        Some(m::device::By::Mac(_)) => DeviceMatch::Mac,
-        Some(m::device::By::Pattern(pattern)) => DeviceMatch::Pattern(pattern),
-        Some(m::device::By::InterfaceId(id)) => DeviceMatch::InterfaceId(id),
-        None => return Err("how its device is found is unknown"),
-    };
     Ok(Port {
         id: PortId::from(port.id.as_str()),
         network: NetworkId::from(port.network.as_str()),
         host: port.host.as_deref().map(HostId::from),
-        device,
+        device: device(port.device)?,
+        moving: port.moving.map(moving).transpose()?,
         mac: match port.mac.as_slice() {
             [] => MacAddr::ZERO,
             bytes => mac(bytes)?,
@@ -312,6 +306,23 @@ fn port(port: m::Port) -> Read<Port> {
         port_security: !port.unguarded,
         dhcp_server: port.dhcp_server,
         router: port.router,
+    })
+}
+
+fn moving(moving: m::Moving) -> Read<Box<Moving>> {
+    Ok(Box::new(Moving {
+        to: HostId::from(moving.to.as_str()),
+        device: device(moving.device)?,
+    }))
+}
+
+fn device(device: Option<m::Device>) -> Read<DeviceMatch> {
+    Ok(match device.and_then(|device| device.by) {
+        Some(m::device::By::Name(name)) => DeviceMatch::Name(name),
+        Some(m::device::By::Mac(_)) => DeviceMatch::Mac,
+        Some(m::device::By::Pattern(pattern)) => DeviceMatch::Pattern(pattern),
+        Some(m::device::By::InterfaceId(id)) => DeviceMatch::InterfaceId(id),
+        None => return Err("how its device is found is unknown"),
     })
 }
 

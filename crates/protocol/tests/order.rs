@@ -433,6 +433,7 @@ fn port(number: usize) -> Port {
         network: "net".into(),
         host: Some("h1".into()),
         device: DeviceMatch::Mac,
+        moving: None,
         mac: MacAddr::ZERO,
         fixed_addresses: Default::default(),
         address_pairs: Default::default(),

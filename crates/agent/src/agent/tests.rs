@@ -52,6 +52,7 @@ fn policy(text: &str) -> PolicyText {
                     Some(id) => DeviceMatch::InterfaceId(id.to_owned()),
                     None => DeviceMatch::Name(device.to_owned()),
                 },
+                moving: None,
                 mac: model::MacAddr([2, 0, 0, 0, 0, index as u8]),
                 fixed_addresses: BTreeSet::new(),
                 address_pairs: BTreeSet::new(),

@@ -94,7 +94,11 @@ const PAIR: &[Attribute] = &[
 ];
 const PROFILE: Shape = Shape::OrNull(&Shape::Anything);
 const PROFILE_SAYS: &str = "`device`, `device_pattern` or `interface_id` says how the VM's device is found on its \
-    host; by the port's MAC or id otherwise";
+    host; by the port's MAC or id otherwise. `migrating_to` names the host that a live migration takes it to: the \
+    port's policy is there from then on; `binding:host_id` says when it is there";
+
+/// In a profile; as Nova says it.
+const MIGRATING_TO: &str = "migrating_to";
 
 pub(crate) fn read(port: &Stored<Port>, view: &View<'_>, name: &str) -> Value {
     match name {
@@ -185,6 +189,9 @@ fn profile(binding: &Binding) -> Value {
         (name.clone(), value)
     });
     let mut profile: Map<String, Value> = kept.collect();
+    if let Some(to) = binding.destination() {
+        profile.insert(MIGRATING_TO.into(), to.host.as_str().into());
+    }
     let device = match &binding.device {
         Some(Device::Name(name)) => Some(("device", name)),
         Some(Device::Pattern(pattern)) => Some(("device_pattern", pattern)),
@@ -266,11 +273,17 @@ fn pairs(body: &Body) -> Option<Vec<AskedPair>> {
 }
 
 fn binding(body: &Body) -> Result<AskedBinding, Fault> {
-    let (mut device, mut kept) = (None, None);
+    let (mut device, mut kept, mut moving_to) = (None, None, None);
     if body.has("binding:profile") {
         let mut profile = BTreeMap::new();
         let asked = body.raw("binding:profile").and_then(Value::as_object);
+        // Given whole, as the device: who leaves it out ends the move.
+        moving_to = Some(String::new());
         for (name, value) in asked.into_iter().flatten() {
+            if name == MIGRATING_TO {
+                moving_to = Some(in_profile(name, value)?);
+                continue;
+            }
             match how_found(name, value)? {
                 Some(found) => device = Some(found),
                 None => drop(profile.insert(name.clone(), value.to_string())),
@@ -285,6 +298,7 @@ fn binding(body: &Body) -> Result<AskedBinding, Fault> {
         device,
         profile: kept,
         vnic_type: body.text("binding:vnic_type"),
+        moving_to,
     })
 }
 
@@ -295,7 +309,10 @@ fn how_found(name: &str, value: &Value) -> Result<Option<Device>, Fault> {
         "interface_id" => Device::InterfaceId,
         _ => return Ok(None),
     };
+    Ok(Some(device(in_profile(name, value)?)))
+}
+
+fn in_profile(name: &str, value: &Value) -> Result<String, Fault> {
     let text = value.as_str().map(str::to_owned);
-    let text = text.ok_or_else(|| Fault::input("binding:profile", format!("{name} is no text")))?;
-    Ok(Some(device(text)))
+    text.ok_or_else(|| Fault::input("binding:profile", format!("{name} is no text")))
 }

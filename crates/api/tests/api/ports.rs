@@ -298,6 +298,47 @@ async fn a_binding_is_for_admins() {
         .refused(400, "HTTPBadRequest: binding:profile");
 }
 
+/// As Nova does it.
+#[tokio::test]
+async fn a_profile_says_that_a_port_is_being_moved() {
+    let bed = Bed::new().await;
+    let (alice, admin) = (bed.member("alice"), bed.admin());
+    let network = alice.network("10.0.0.0/24").await;
+    let port = post(&alice, &network, json!({})).await.done(201);
+    let profile = |profile: Value| json!({ "binding:profile": profile });
+    put(&alice, &port, profile(json!({"migrating_to": "host2"})))
+        .await
+        .refused(403, "PolicyNotAuthorized");
+    put(&admin, &port, profile(json!({"migrating_to": "host2"})))
+        .await
+        .refused(400, "HTTPBadRequest: binding:profile");
+    put(&admin, &port, json!({"binding:host_id": "host1"}))
+        .await
+        .done(200);
+    let moving = json!({"device": "tap1", "migrating_to": "host2"});
+    let asked = put(&admin, &port, profile(moving.clone())).await.done(200);
+    assert_eq!(asked.body["port"]["binding:profile"], moving);
+    assert_eq!(asked.body["port"]["binding:host_id"], "host1");
+    for wrong in [json!(1), json!("host/2")] {
+        put(&admin, &port, profile(json!({ "migrating_to": wrong })))
+            .await
+            .refused(400, "HTTPBadRequest: binding:");
+    }
+    let ended = put(&admin, &port, profile(json!({"device": "tap1"})))
+        .await
+        .done(200);
+    assert_eq!(
+        ended.body["port"]["binding:profile"],
+        json!({"device": "tap1"})
+    );
+    put(&admin, &port, profile(moving)).await.done(200);
+    let there = put(&admin, &port, json!({"binding:host_id": "host2"}))
+        .await
+        .done(200);
+    assert_eq!(there.body["port"]["binding:host_id"], "host2");
+    assert_eq!(there.body["port"]["binding:profile"], json!({}));
+}
+
 /// CVE-2015-5240, CVE-2026-50266.
 #[tokio::test]
 async fn who_doesnt_own_the_network_gets_no_trust() {

@@ -228,6 +228,7 @@ fn a_nic_is_a_port_of_its_bridges_network() {
         network: network.into(),
         host: Some("kvm1".into()),
         device: DeviceMatch::Name(vif.to_owned()),
+        moving: None,
         mac: mac.parse().expect("a MAC"),
         fixed_addresses: (addresses.iter().map(|a| a.parse().expect("an address"))).collect(),
         address_pairs: BTreeSet::new(),

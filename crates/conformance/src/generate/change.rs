@@ -3,8 +3,8 @@
 use super::dice::Dice;
 use super::inventory::{self, L4_PORTS, address_pair, here, inside};
 use model::{
-    AddressGroupId, Budgets, Family, GroupId, HostId, Inventory, L4Match, L4PortRange, Narrowing,
-    Port, PortId, Rule, RuleId, SecurityGroup,
+    AddressGroupId, Budgets, Family, GroupId, HostId, Inventory, L4Match, L4PortRange, Moving,
+    Narrowing, Port, PortId, Rule, RuleId, SecurityGroup,
 };
 
 /// What was taken away and can be restored.
@@ -226,9 +226,18 @@ impl Changes {
             }
             Kind::MovePort => {
                 if let Some(port) = any_port(dice, made) {
-                    port.host = match port.host {
-                        Some(ref host) if *host == here() => Some(HostId::new("there")),
-                        Some(_) | None => Some(here()),
+                    let to = match port.host {
+                        Some(ref host) if *host == here() => HostId::new("there"),
+                        Some(_) | None => here(),
+                    };
+                    let device = port.device.clone();
+                    port.moving = match port.moving {
+                        None if dice.chance(50) => Some(Box::new(Moving { to, device })),
+                        // It is there, or goes at once.
+                        Some(_) | None => {
+                            port.host = Some(to);
+                            None
+                        }
                     };
                 }
             }

@@ -223,6 +223,7 @@ fn port(dice: &mut Dice, made: &Inventory, number: usize) -> Port {
         network: id,
         host,
         device: DeviceMatch::Name(format!("tap{number}")),
+        moving: None,
         mac: if dice.chance(2) { FOREIGN_MACS[0] } else { mac },
         fixed_addresses: fixed_addresses(dice, network),
         address_pairs: (0..dice.weighted(&[(6, 0), (2, 1), (1, 2)]))

@@ -40,7 +40,7 @@ pub(super) struct Own {
 impl Scene {
     pub(super) fn of(made: &Inventory) -> Self {
         let here = here();
-        Self::with(made, |port| port.host.as_ref() == Some(&here))
+        Self::with(made, |port| port.is_on(&here))
     }
 
     /// Its ports are those that are `judged`.

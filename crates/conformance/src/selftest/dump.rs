@@ -100,11 +100,13 @@ fn port(port: &Port, here: &HostId) -> String {
         dhcp_server,
         router,
         device: _,
+        moving,
     } = port;
-    let place = match host {
-        Some(host) if host == here => "here",
-        Some(_) => "elsewhere",
-        None => "nowhere",
+    let place = match (host, moving) {
+        (Some(host), _) if host == here => "here",
+        (_, Some(moving)) if moving.to == *here => "on its way here",
+        (Some(_), _) => "elsewhere",
+        (None, _) => "nowhere",
     };
     let mut text = format!(
         "port {id}: {place} in {network}, {mac}, {}",

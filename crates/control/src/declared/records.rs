@@ -8,7 +8,7 @@ use crate::objects::{
     Addresses, AskedPeer, Asks, Binding, Described, Device, FixedAddress, Group, GroupRule, Host,
     Network, Pair, Port, Segment, Subnet,
 };
-use crate::ports::USUAL_VNIC;
+use crate::ports::{USUAL_VNIC, moved};
 use crate::subnets::{from_number, number, usable};
 use model::{
     AddressGroup, DeviceMatch, Family, GroupId, L4Match, L4PortRange, NetworkId, Peer, PeerTrust,
@@ -152,7 +152,7 @@ impl Common<'_> {
             admin_up: before.is_none_or(|before| before.admin_up),
             device_id: before.map(|b| b.device_id.clone()).unwrap_or_default(),
             device_owner: owner(before, port),
-            binding: binding(before, port),
+            binding: binding(before, port, self.now),
         }
     }
 }
@@ -226,9 +226,11 @@ fn owner(before: Option<&Port>, port: &model::Port) -> String {
     owner.to_owned()
 }
 
-fn binding(before: Option<&Port>, port: &model::Port) -> Option<Binding> {
+/// A file doesn't say that a port is being moved; it ends that by saying that it is somewhere else.
+fn binding(before: Option<&Port>, port: &model::Port, now: &Moment) -> Option<Binding> {
     let host = port.host.as_ref()?;
     let before = before.and_then(|before| before.binding.as_ref());
+    let moving = before.and_then(|before| moved(before, host, now));
     let before = before.filter(|before| before.host == *host);
     let device = match &port.device {
         DeviceMatch::Name(name) => Some(Device::Name(name.clone())),
@@ -243,6 +245,7 @@ fn binding(before: Option<&Port>, port: &model::Port) -> Option<Binding> {
         device,
         profile: before.map(|b| b.profile.clone()).unwrap_or_default(),
         vnic_type: before.map_or_else(|| USUAL_VNIC.to_owned(), |b| b.vnic_type.clone()),
+        moving,
     })
 }
 

@@ -353,6 +353,7 @@ fn ports(random: &mut Dice, inventory: &mut Inventory, groups: &[&str]) {
             network: NetworkId::from(*pick(random, &["n1", "n1", "n2"])),
             host: inventory.hosts.keys().next().cloned(),
             device: DeviceMatch::Name(format!("tap-{id}")),
+            moving: None,
             mac,
             fixed_addresses: [fixed].into(),
             address_pairs: some(random, &[pair]).into_iter().collect(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::objects::{
-    AskedPeer, Asks, Binding, Described, FixedAddress, GroupRule, Host, Network, Pair, Segment,
-    Subnet,
+    AskedPeer, Asks, Binding, Described, Destination, FixedAddress, GroupRule, Host, Move, Network,
+    Pair, Segment, Subnet,
 };
 use crate::records::{Kept, key};
 use crate::trial::{Dice, chance, pick};
@@ -191,6 +191,20 @@ fn port(random: &mut Dice) -> Port {
             device: None,
             profile: BTreeMap::new(),
             vnic_type: String::new(),
+            moving: match random.below(3) {
+                0 => Some(Box::new(Move::To(Destination {
+                    host: HostId::from(*pick(random, &IDS)),
+                    device: None,
+                    profile: None,
+                    since: 1,
+                }))),
+                1 => Some(Box::new(Move::From {
+                    host: HostId::from(*pick(random, &IDS)),
+                    at: 1,
+                    since: 1,
+                })),
+                _ => None,
+            },
         }),
     }
 }

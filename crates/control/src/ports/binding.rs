@@ -1,13 +1,21 @@
-//! On which host a port is: admins say.
+//! On which host a port is, and on which it is about to be: admins say.
 //!
+//! ```text
+//!              moving_to: H                       host: H
+//! on a host ----------------> on its way to H ----------------> on H, from there
+//!     ^                              |
+//!     +------------------------------+  another host, or no moving_to any more
+//! ```
 //! Knows nothing of: whether there is such a host, or a device.
 
 use crate::caller::Caller;
 use crate::checks;
 use crate::checks::checked_text;
 use crate::hosts;
-use crate::objects::{Binding, Device};
+use crate::ids::Moment;
+use crate::objects::{Binding, Destination, Device, Move};
 use crate::refused::Refused;
+use model::HostId;
 use std::collections::BTreeMap;
 
 /// `None`: as it is.
@@ -19,6 +27,8 @@ pub struct AskedBinding {
     /// With what isn't said of the device there.
     pub profile: Option<BTreeMap<String, String>>,
     pub vnic_type: Option<String>,
+    /// The host that its VM is being migrated to, live. Empty, or where it is: none.
+    pub moving_to: Option<String>,
 }
 
 pub(crate) const USUAL_VNIC: &str = "normal";
@@ -33,6 +43,7 @@ impl AskedBinding {
         before: Option<&Binding>,
         who: &Caller,
         action: &str,
+        now: &Moment,
     ) -> Result<Option<Binding>, Refused> {
         self.allowed(who, action)?;
         let host = match (self.host.as_deref(), before) {
@@ -42,18 +53,21 @@ impl AskedBinding {
             (None, None) => return self.without_host(),
         };
         let moves = before.is_none_or(|before| before.host != host);
+        let moving = self.moving(before, &host, now)?;
+        let arrived = before.and_then(Binding::destination);
+        let arrived = arrived.filter(|to| to.host == host).cloned();
         let before = before.cloned();
         let device = match &self.device {
             Some(device) => Some(checked(device)?.clone()),
             // One host's device says nothing about another's.
-            None if moves => None,
+            None if moves => arrived.as_ref().and_then(|to| to.device.clone()),
             None => before.as_ref().and_then(|before| before.device.clone()),
         };
         let profile = match &self.profile {
             Some(profile) => checked_profile(profile)?.clone(),
-            None => before
-                .as_ref()
-                .map(|b| b.profile.clone())
+            None => arrived
+                .and_then(|to| to.profile)
+                .or_else(|| before.as_ref().map(|b| b.profile.clone()))
                 .unwrap_or_default(),
         };
         let vnic_type = match &self.vnic_type {
@@ -65,7 +79,38 @@ impl AskedBinding {
             device,
             profile,
             vnic_type,
+            moving,
         }))
+    }
+
+    fn moving(
+        &self,
+        before: Option<&Binding>,
+        host: &HostId,
+        now: &Moment,
+    ) -> Result<Option<Box<Move>>, Refused> {
+        let kept = before.and_then(|before| moved(before, host, now));
+        let known = kept.as_deref();
+        match self.moving_to.as_deref() {
+            None => Ok(kept),
+            Some(to) if to.is_empty() || to == host.as_str() => match known {
+                Some(Move::From { .. }) => Ok(kept),
+                Some(Move::To(_)) | None => Ok(None),
+            },
+            Some(to) => match known {
+                Some(Move::To(known)) if known.host.as_str() == to => Ok(kept),
+                Some(_) | None => {
+                    let device = before.and_then(|before| before.device.as_ref());
+                    let device = self.device.as_ref().or(device);
+                    Ok(Some(Box::new(Move::To(Destination {
+                        host: hosts::host_id(to)?,
+                        device: device.filter(|device| is_anywhere(device)).cloned(),
+                        profile: None,
+                        since: now.at,
+                    }))))
+                }
+            },
+        }
     }
 
     fn allowed(&self, who: &Caller, action: &str) -> Result<(), Refused> {
@@ -74,7 +119,7 @@ impl AskedBinding {
             |asked: bool, attribute| checks::allow(!asked || who.is_admin(), action, attribute);
         allow(self.host.is_some(), "binding:host_id")?;
         allow(
-            self.profile.is_some() || self.device.is_some(),
+            self.profile.is_some() || self.device.is_some() || self.moving_to.is_some(),
             "binding:profile",
         )?;
         allow(!usual, "binding:vnic_type")
@@ -82,13 +127,35 @@ impl AskedBinding {
 
     fn without_host(&self) -> Result<Option<Binding>, Refused> {
         let profile = self.profile.as_ref().is_some_and(|p| !p.is_empty());
-        match profile || self.device.is_some() {
+        let moving = self.moving_to.as_ref().is_some_and(|to| !to.is_empty());
+        match profile || self.device.is_some() || moving {
             true => Err(Refused::input(
                 "binding:profile",
                 "the port has no binding:host_id",
             )),
             false => Ok(None),
         }
+    }
+}
+
+/// What becomes of a move when the port is on this host.
+pub(crate) fn moved(before: &Binding, host: &HostId, now: &Moment) -> Option<Box<Move>> {
+    if before.host == *host {
+        return before.moving.clone();
+    }
+    let to = before.destination().filter(|to| to.host == *host)?;
+    Some(Box::new(Move::From {
+        host: before.host.clone(),
+        at: now.at,
+        since: to.since,
+    }))
+}
+
+/// A switch's id for a port's interface is the same on every host; names of devices aren't.
+fn is_anywhere(device: &Device) -> bool {
+    match device {
+        Device::InterfaceId(_) => true,
+        Device::Name(_) | Device::Mac | Device::Pattern(_) => false,
     }
 }
 

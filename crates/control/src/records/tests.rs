@@ -1,6 +1,7 @@
 use super::*;
 use crate::objects::{
-    AskedPeer, Asks, Binding, Described, Device, FixedAddress, Pair, Segment, Shared,
+    AskedPeer, Asks, Binding, Described, Destination, Device, FixedAddress, Move, Pair, Segment,
+    Shared,
 };
 use crate::told::{Connection, Lack, NotEnforced, Running, Told};
 use model::{Direction, Family, GroupId, HostId, MacAddr, NetworkId, PortId, RuleId, ScopeId};
@@ -237,12 +238,18 @@ fn networks_and_ports_are_written_so() {
             device: Some(Device::Name("tap1".to_owned())),
             profile: BTreeMap::new(),
             vnic_type: "normal".to_owned(),
+            moving: Some(Box::new(Move::To(Destination {
+                host: HostId::from("i"),
+                device: Some(Device::Mac),
+                profile: None,
+                since: 3,
+            }))),
         }),
     };
     check(
         &port,
         "port/o",
-        r#"{"id":"o","project":"p","network":"n","created_at":1,"updated_at":2,"mac":"02:00:00:00:00:01","fixed":[{"subnet":"u","address":"10.0.0.5"}],"pairs":[{"prefix":"10.9.0.0/24","mac":"02:00:00:00:00:01"}],"groups":["g"],"port_security":true,"admin_up":true,"device_id":"vm","device_owner":"compute:nova","binding":{"host":"h","device":{"name":"tap1"},"vnic_type":"normal"}}"#,
+        r#"{"id":"o","project":"p","network":"n","created_at":1,"updated_at":2,"mac":"02:00:00:00:00:01","fixed":[{"subnet":"u","address":"10.0.0.5"}],"pairs":[{"prefix":"10.9.0.0/24","mac":"02:00:00:00:00:01"}],"groups":["g"],"port_security":true,"admin_up":true,"device_id":"vm","device_owner":"compute:nova","binding":{"host":"h","device":{"name":"tap1"},"vnic_type":"normal","moving":{"to":{"host":"i","device":"mac","since":3}}}}"#,
     );
     let host = Host {
         id: HostId::from("h"),

@@ -311,6 +311,7 @@ fn inventory(group: SecurityGroup) -> Inventory {
         network: network.id.clone(),
         host: Some(host.id.clone()),
         device: DeviceMatch::Mac,
+        moving: None,
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         fixed_addresses: Default::default(),
         address_pairs: Default::default(),

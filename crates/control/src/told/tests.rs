@@ -22,6 +22,7 @@ async fn put_port(servers: &Servers, id: &str, host: &str) -> u64 {
     port.binding = Some(crate::objects::Binding {
         host: HostId::from(host),
         device: None,
+        moving: None,
         profile: BTreeMap::new(),
         vnic_type: "normal".to_owned(),
     });

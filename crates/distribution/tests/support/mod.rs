@@ -122,6 +122,12 @@ pub(crate) fn port(dice: &mut Dice, id: &str) -> Port {
         network: dice.pick(&NETWORKS).into(),
         host: dice.chance(90).then(|| dice.pick(&HOSTS).into()),
         device: DeviceMatch::Name(format!("tap{}", dice.below(100))),
+        moving: dice.chance(20).then(|| {
+            Box::new(Moving {
+                to: dice.pick(&HOSTS).into(),
+                device: DeviceMatch::Mac,
+            })
+        }),
         mac: MacAddr([2, 0, 0, 0, 0, dice.below(30) as u8]),
         fixed_addresses: dice.some(&ADDRESSES, 3).into_iter().map(address).collect(),
         address_pairs: pairs,
@@ -136,7 +142,7 @@ pub(crate) fn port(dice: &mut Dice, id: &str) -> Port {
 fn nudged(dice: &mut Dice, old: &Port) -> Port {
     let mut port = old.clone();
     let other = self::port(dice, old.id.as_str());
-    match dice.below(8) {
+    match dice.below(10) {
         0 => port.network = other.network,
         1 => port.host = other.host,
         2 => port.mac = other.mac,
@@ -144,6 +150,13 @@ fn nudged(dice: &mut Dice, old: &Port) -> Port {
         4 => port.address_pairs = other.address_pairs,
         5 => port.port_security = !port.port_security,
         6 => port.device = other.device,
+        7 => port.moving = other.moving,
+        8 => {
+            // It is there.
+            if let Some(moving) = port.moving.take() {
+                (port.host, port.device) = (Some(moving.to), moving.device);
+            }
+        }
         _ => port.groups = other.groups,
     }
     port

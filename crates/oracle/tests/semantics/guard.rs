@@ -530,6 +530,32 @@ fn unknown_ports_and_missing_networks_pass_nothing() {
     w.gets(into_vm(PEER).udp(1, 2), "not-ready");
 }
 
+/// O11: so its policy is there before its first packet.
+#[test]
+fn a_port_on_its_way_here_is_judged_as_an_own_one() {
+    let mut w = World::new(&["in any any"]);
+    w.edit_port(|p| p.host = Some("elsewhere".into()));
+    w.gets(into_vm(PEER).udp(1, 2), "not-ready");
+    let to = |host: &str| {
+        Some(Box::new(model::Moving {
+            to: host.into(),
+            device: model::DeviceMatch::Mac,
+        }))
+    };
+    w.edit_port(|p| p.moving = to("third"));
+    w.gets(into_vm(PEER).udp(1, 2), "not-ready");
+    w.edit_port(|p| p.moving = to("h"));
+    w.gets(into_vm(PEER).udp(1, 2), "rule g/r0");
+    w.gets(received(PEER, "10.0.0.78").udp(1, 2), "foreign-destination");
+    // It is there; and on its way again.
+    w.edit_port(|p| (p.host, p.moving) = (Some("h".into()), None));
+    w.gets(into_vm(PEER).udp(1, 2), "rule g/r0");
+    w.edit_port(|p| p.moving = to("third"));
+    w.gets(into_vm(PEER).udp(1, 2), "rule g/r0");
+    w.edit_port(|p| (p.host, p.moving) = (Some("third".into()), None));
+    w.gets(into_vm(PEER).udp(1, 2), "not-ready");
+}
+
 #[test]
 fn port_security_off_passes_everything() {
     let mut w = world();

@@ -245,6 +245,7 @@ pub(crate) fn port(id: &str, mac: MacAddr, addresses: &[&str], groups: &[&str]) 
         network: "net".into(),
         host: Some("h".into()),
         device: DeviceMatch::Name(format!("tap-{id}")),
+        moving: None,
         mac,
         fixed_addresses: addresses.iter().map(|a| address(a)).collect(),
         address_pairs: BTreeSet::new(),

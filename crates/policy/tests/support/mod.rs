@@ -90,6 +90,7 @@ fn put_port(inventory: &mut Inventory, words: [&str; 5], more: &[&str]) {
         network: network.into(),
         host: (host != "-").then(|| host.into()),
         device: DeviceMatch::Name(device.unwrap_or(format!("tap-{id}"))),
+        moving: more.iter().find_map(|word| moving(word)),
         mac: parsed(mac),
         fixed_addresses: list(addresses),
         address_pairs: pairs.iter().map(|text| pair(text)).collect(),
@@ -99,6 +100,15 @@ fn put_port(inventory: &mut Inventory, words: [&str; 5], more: &[&str]) {
         router: more.contains(&"router"),
     };
     inventory.ports.insert(id.into(), port);
+}
+
+/// `to=HOST:DEVICE`.
+fn moving(word: &str) -> Option<Box<Moving>> {
+    let (to, device) = word.strip_prefix("to=")?.split_once(':')?;
+    Some(Box::new(Moving {
+        to: to.into(),
+        device: DeviceMatch::Name(device.to_owned()),
+    }))
 }
 
 fn pair(text: &str) -> AddressPair {

@@ -125,10 +125,11 @@ fn port() -> impl Strategy<Value = String> {
         ][..],
     );
     let more = select(&["", "off", "pairs=10.0.0.0/25,::/0", "pairs=10.0.0.128/25"][..]);
-    (1..5, host, network, addresses, groups(), more).prop_map(
-        |(n, host, network, addresses, groups, more)| {
+    let moving = select(&["", "", "", "to=h1:tap9", "to=h2:tap9", "to=h3:tap9"][..]);
+    (1..5, host, network, addresses, groups(), (more, moving)).prop_map(
+        |(n, host, network, addresses, groups, (more, moving))| {
             format!(
-                "port vm{n} {network} {host} 02:00:00:00:00:0{n} {addresses} in={groups} {more}"
+                "port vm{n} {network} {host} 02:00:00:00:00:0{n} {addresses} in={groups} {more} {moving}"
             )
         },
     )

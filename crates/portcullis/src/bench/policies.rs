@@ -156,6 +156,7 @@ pub(super) fn port(name: &str, device: &str, mac: MacAddr, addresses: &[Ipv4Addr
         network: "net".into(),
         host: Some(HostId::from(HOST)),
         device: DeviceMatch::Name(device.to_owned()),
+        moving: None,
         mac,
         fixed_addresses: addresses.iter().map(|a| IpAddr::V4(*a)).collect(),
         address_pairs: BTreeSet::new(),

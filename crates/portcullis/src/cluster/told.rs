@@ -96,6 +96,7 @@ impl Observer for Telling {
                 | Changed::Network(_)
                 | Changed::Subnet(_)
                 | Changed::Host(_)
+                | Changed::Flows(_)
                 | Changed::Other => {}
             }
         }

@@ -1,7 +1,7 @@
 //! What becomes of a port that is there.
 
 use super::*;
-use crate::objects::Binding;
+use crate::objects::{Binding, Move};
 use model::HostId;
 
 #[tokio::test]
@@ -215,6 +215,7 @@ async fn an_admin_binds_a_port_to_a_device() {
             device,
             profile: BTreeMap::new(),
             vnic_type: "normal".to_owned(),
+            moving: None,
         })
     };
     type Expected = Result<Option<Binding>, &'static str>;
@@ -317,4 +318,107 @@ async fn a_revision_that_is_over_is_refused() {
         .delete_port(&red, id.as_str(), Some(first))
         .await;
     check_refused("over", gone, "RevisionConstraint");
+}
+
+/// In words: where it is, by which device, and what is said of a move.
+fn place(port: &Port) -> String {
+    let binding = port.binding.as_ref().expect("it is bound");
+    let device = |device: &Option<Device>| match device {
+        Some(Device::Name(name)) => format!(" by {name}"),
+        Some(Device::InterfaceId(id)) => format!(" by id {id}"),
+        Some(Device::Mac | Device::Pattern(_)) | None => String::new(),
+    };
+    let moving = match binding.moving.as_deref() {
+        Some(Move::To(to)) => format!(" to {}{}", to.host, device(&to.device)),
+        Some(Move::From { host, .. }) => format!(" from {host}"),
+        None => String::new(),
+    };
+    format!("{}{}{moving}", binding.host, device(&binding.device))
+}
+
+#[tokio::test]
+async fn an_admin_moves_a_port() {
+    let (site, network, _) = red().await;
+    let id = site.port(&member("red"), &network).await;
+    let name = Some(Device::Name("tap1".to_owned()));
+    let switched = Some(Device::InterfaceId("i".to_owned()));
+    let who = admin();
+    let host = |host: &str| Some(host.to_owned());
+    let to = host;
+    type Step = (Option<String>, Option<Device>, Option<String>, &'static str);
+    let steps: Vec<Step> = vec![
+        (host("h1"), name.clone(), None, "h1 by tap1"),
+        (None, None, to("h1"), "h1 by tap1"),
+        (None, None, to("h2"), "h1 by tap1 to h2"),
+        (None, None, None, "h1 by tap1 to h2"),
+        (host("h1"), None, None, "h1 by tap1 to h2"),
+        // Its end, by saying so or by going elsewhere.
+        (None, None, to(""), "h1 by tap1"),
+        (None, None, to("h3"), "h1 by tap1 to h3"),
+        (None, None, to("h2"), "h1 by tap1 to h2"),
+        (host("h3"), None, None, "h3"),
+        (None, None, to("h2"), "h3 to h2"),
+        // It is there, and goes back.
+        (host("h2"), name, None, "h2 by tap1 from h3"),
+        (None, None, to(""), "h2 by tap1 from h3"),
+        (None, None, to("h2"), "h2 by tap1 from h3"),
+        (None, switched, to("h3"), "h2 by id i to h3 by id i"),
+        (host("h3"), None, to("h3"), "h3 by id i from h2"),
+        (host("h2"), None, to("h3"), "h2 to h3 by id i"),
+    ];
+    for (host, device, moving_to, expected) in steps {
+        let binding = AskedBinding {
+            host,
+            device,
+            moving_to,
+            ..Default::default()
+        };
+        let patch = PortPatch {
+            binding,
+            ..Default::default()
+        };
+        let asked = format!("{patch:?}");
+        let updated = site.control.update_port(&who, id.as_str(), patch, None);
+        updated.await.expect("an admin may");
+        assert_eq!(place(&stored(&site, &id)), expected, "{asked}");
+        site.inventory_followed();
+    }
+    let hosts = &site.control.state().index.ports_on_host;
+    let on = |host: &str| hosts.get(host).is_some_and(|ports| ports.contains(&id));
+    assert_eq!(["h1", "h2", "h3"].map(on), [false, true, true]);
+}
+
+/// C2: nobody but an admin has a host enforce, or be told of, a port.
+#[tokio::test]
+async fn who_is_no_admin_moves_nothing() {
+    let (site, network, _) = red().await;
+    let (red, who) = (member("red"), admin());
+    let id = site.port(&red, &network).await;
+    let moving_to = |to: &str| AskedBinding {
+        moving_to: Some(to.to_owned()),
+        ..Default::default()
+    };
+    let asked = |to: &str| PortPatch {
+        binding: moving_to(to),
+        ..Default::default()
+    };
+    let unbound = site
+        .control
+        .update_port(&who, id.as_str(), asked("h2"), None);
+    check_refused("no host", unbound.await, "InvalidInput");
+    for to in ["", "h2"] {
+        let updated = site.control.update_port(&red, id.as_str(), asked(to), None);
+        check_refused(to, updated.await, "NotAuthorized");
+        let new = site.port_with(&red, &network, |new| new.binding = moving_to(to));
+        check_refused(to, new.await, "NotAuthorized");
+    }
+    let bound = PortPatch {
+        binding: AskedBinding {
+            host: Some("h1".to_owned()),
+            ..moving_to("h/2")
+        },
+        ..Default::default()
+    };
+    let bad = site.control.update_port(&who, id.as_str(), bound, None);
+    check_refused("no name of a host", bad.await, "InvalidInput");
 }
