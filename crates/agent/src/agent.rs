@@ -17,15 +17,17 @@ mod applied;
 mod edits;
 mod ids;
 mod links;
+mod moves;
 mod served;
 
 use crate::arming::Arming;
 use crate::devices::Link;
 use crate::matching::{DeviceFinding, bridges_of, match_devices};
 use crate::report::{PortState, PortStatus, Progress, Report, Snapshot, Source};
-use dataplane::{ApplyReport, Device, Drift, Target};
+use dataplane::{ApplyReport, Device, Drift, PortFlows, Target};
 use ids::InterfaceIds;
 use model::{DeviceMatch, HostId, Inventory, InventoryChange, PortId, Revision};
+use moves::Moves;
 use policy::{Compiler, HostView};
 pub use served::Encode;
 use served::{Incoming, Unsaved};
@@ -47,6 +49,8 @@ pub enum Event {
     InventoryReplaced(Inventory),
     /// By the server that sent the inventory, in order.
     InventoryChanged(InventoryChange),
+    /// Of a port that is on its way to this host, or has come, from the one where it was.
+    FlowsArrived(PortId, PortFlows),
     /// No server answers; told at the start, and as often as it is tried again.
     ServerUnreached(String),
     /// All devices, at the start and whenever single messages may have been lost.
@@ -98,6 +102,12 @@ pub enum Timer {
 pub enum Effect {
     /// Answered by `Applied` or `ApplyFailed`.
     Apply(Arc<Target>),
+    /// Of a port that goes to another host, for that one.
+    ExportFlows(PortId),
+    ImportFlows {
+        port: PortId,
+        flows: PortFlows,
+    },
     /// Answered by `Audited` or `AuditFailed`.
     Audit,
     Tend,
@@ -161,6 +171,7 @@ pub struct Agent {
     policy_errors: Vec<String>,
     incoming: Incoming,
     unsaved: Unsaved,
+    moves: Moves,
     /// `None` until they are listed.
     links: Option<BTreeMap<u32, Link>>,
     ids: InterfaceIds,
@@ -239,6 +250,7 @@ impl Agent {
             policy_errors: Vec::new(),
             incoming: Incoming::default(),
             unsaved: Unsaved::default(),
+            moves: Moves::default(),
             links: None,
             ids: InterfaceIds::new(),
             compiled: None,
@@ -270,6 +282,7 @@ impl Agent {
             Event::PolicyInvalid(errors) => self.policy_invalid(errors, &mut effects),
             Event::InventoryReplaced(inventory) => self.inventory_replaced(inventory),
             Event::InventoryChanged(change) => self.inventory_changed(change),
+            Event::FlowsArrived(port, flows) => self.flows_arrived(now, port, flows, &mut effects),
             Event::ServerUnreached(error) => self.server_unreached(error, &mut effects),
             Event::DevicesListed(links) => self.devices_listed(now, links, &mut effects),
             Event::DeviceSeen { link, at } => self.device_seen(at, link),
@@ -319,6 +332,7 @@ impl Agent {
             }
         }
         self.take_in(&mut effects);
+        self.import_flows(now, &mut effects);
         self.decide(&mut effects);
         self.ask_interface_ids(&mut effects);
         effects
@@ -465,6 +479,7 @@ impl Agent {
             closed,
             bridges,
         });
+        self.export_flows(&target.devices, effects);
         self.applying = Some(target.clone());
         effects.push(Effect::Apply(target));
     }

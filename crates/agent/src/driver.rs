@@ -18,8 +18,8 @@ use crate::guard::{Guard, GuardError};
 use crate::instance::{Instance, InstanceError};
 use crate::report::{Progress, SHOWN, Snapshot, more_than_shown};
 use crate::watch::{Poke, Watch, WatchError};
-use dataplane::{Capabilities, Counters, DataPlane};
-use model::{HostId, Inventory, Revision};
+use dataplane::{Capabilities, Counters, DataPlane, PortFlows};
+use model::{HostId, Inventory, PortId, Revision};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub enum PolicySource {
         decode: Parse,
         /// Told what has come of it, whenever the agent has nothing more to do.
         tell: Box<dyn Fn(Progress) + Send>,
+        /// Gets the flows of ports that go to other hosts.
+        departed: Box<dyn Fn(PortId, PortFlows) + Send>,
     },
 }
 
@@ -286,6 +288,8 @@ impl Driver<'_> {
                     };
                     self.results.push_back(result);
                 }
+                Effect::ExportFlows(port) => self.export_flows(port),
+                Effect::ImportFlows { port, flows } => self.import_flows(&port, &flows),
                 Effect::Audit => {
                     self.look_after_guard();
                     let result = match self.plane.audit() {
@@ -329,6 +333,39 @@ impl Driver<'_> {
             }
         }
         None
+    }
+
+    /// Without them the port's connections begin anew at its new host.
+    fn export_flows(&mut self, port: PortId) {
+        let PolicySource::Server { departed, .. } = &self.setup.policy else {
+            return;
+        };
+        match self.plane.export_flows(&port) {
+            Ok(flows) => {
+                tracing::info!(%port, flows = flows.flows.len(), "the port moves to another host, and its flows with it");
+                departed(port, flows);
+            }
+            Err(error) => {
+                tracing::warn!(%port, %error, "the port moves to another host without its flows");
+            }
+        }
+    }
+
+    fn import_flows(&mut self, port: &PortId, flows: &PortFlows) {
+        match self.plane.import_flows(port, flows) {
+            Ok(imported) => {
+                let left_out: Vec<String> = imported
+                    .left_out
+                    .iter()
+                    .map(|(why, count)| format!("{count} {why}"))
+                    .collect();
+                let taken = imported.taken;
+                tracing::info!(%port, taken, ?left_out, "flows came from the port's earlier host");
+            }
+            Err(error) => {
+                tracing::warn!(%port, %error, "flows from the port's earlier host are not taken in");
+            }
+        }
     }
 
     fn detach(&mut self) -> Result<(), String> {

@@ -89,6 +89,8 @@ pub enum Report {
         device: String,
         ifindex: u32,
     },
+    /// Of a port that isn't this host's, or they came too late.
+    FlowsDropped(PortId),
     /// Enforcement is rolled back unless someone confirms in this time.
     ConfirmWithin(Duration),
     Confirmed,
@@ -251,6 +253,9 @@ impl Report {
                 }
             }
             Report::DeviceGone { device, ifindex } => debug!(%device, ifindex, "device gone"),
+            Report::FlowsDropped(port) => {
+                warn!(%port, "flows from the port's earlier host are of no use here: its connections begin anew");
+            }
             Report::ConfirmWithin(time) => {
                 let seconds = time.as_secs();
                 warn!(

@@ -216,6 +216,7 @@ impl Bed {
             encode: Encode::new(text),
             decode: Arc::new(parse),
             tell: Box::new(move |now| drop(tell.send(now))),
+            departed: Box::new(|_, _| {}),
         };
         (self.start_by(policy, None, None, false), progress)
     }

@@ -51,6 +51,26 @@ impl PortFlows {
         self
     }
 
+    /// Each with at most so many flows, and good by itself: what is established first, half-open ones by turn.
+    pub fn parts(&self, most: usize) -> impl Iterator<Item = PortFlows> {
+        let mut flows: Vec<_> = self.flows.iter().collect();
+        flows.sort_by_key(|(_, flow)| flow.turn);
+        let hold = self.hold;
+        let alone = hold.filter(|_| flows.is_empty());
+        let alone = alone.map(|hold| PortFlows {
+            hold: Some(hold),
+            ..PortFlows::default()
+        });
+        let parts: Vec<PortFlows> = flows
+            .chunks(most)
+            .map(|part| PortFlows {
+                flows: part.iter().map(|(key, flow)| (**key, **flow)).collect(),
+                hold,
+            })
+            .collect();
+        parts.into_iter().chain(alone)
+    }
+
     /// In the order in which a plane with so many places takes them in: what counts as established, then
     /// half-open ones by turn. Their turns are different ones, as near to what they were as there is room;
     /// of too many the first, which are the next to pay anyway, have [`NO_TURN`].

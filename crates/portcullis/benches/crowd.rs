@@ -264,6 +264,7 @@ fn start_agent(runtime: &Runtime, number: usize, credentials: Credentials) -> Ar
             keepalive_answer: Duration::from_secs(30),
             ..Timing::default()
         },
+        carrier: None,
     };
     let mut agent = Agent {
         host,

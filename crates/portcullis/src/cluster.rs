@@ -7,6 +7,7 @@
 //! ```
 //! Knows nothing of: command lines.
 
+mod carry;
 mod enforced;
 mod feed;
 mod follow;
@@ -15,5 +16,6 @@ mod serve;
 pub(crate) mod store_choice;
 mod told;
 
+pub(crate) use carry::{carrier, depart};
 pub(crate) use follow::{Following, follow, report};
 pub(crate) use serve::{AgentsTls, Serving, Stop, serve};

@@ -9,6 +9,7 @@
 //! Invariants: what is kept changes by a whole part, or by the change that follows on it; its revision never goes
 //! back within an epoch, and its epoch never goes back. Whatever is doubtful ends the connection and changes nothing.
 
+use crate::carrier::Carrier;
 use crate::messages as m;
 use crate::messages::from_agent::Said as Saying;
 use crate::messages::from_server::Said;
@@ -35,6 +36,8 @@ pub struct FollowConfig {
     pub kept: Option<Inventory>,
     /// The newest is sent; `None`: nothing yet.
     pub reports: watch::Receiver<Option<Report>>,
+    /// For flows of ports that are being migrated; `None`: they are lost.
+    pub carrier: Option<Carrier>,
     /// For people.
     pub software: String,
     pub timing: Timing,
@@ -110,7 +113,8 @@ pub enum Followed {
 }
 
 /// Ends only as [`Followed`] says. Keeps a copy of the inventory, to say what it has when it connects again.
-pub async fn follow(config: FollowConfig, mut on_event: impl FnMut(Event)) -> Followed {
+pub async fn follow(mut config: FollowConfig, mut on_event: impl FnMut(Event)) -> Followed {
+    let mut carrier = config.carrier.take();
     let mut follower = Follower {
         kept: config.kept.clone(),
         config,
@@ -123,7 +127,10 @@ pub async fn follow(config: FollowConfig, mut on_event: impl FnMut(Event)) -> Fo
             return Followed::NoServers;
         };
         let started = Instant::now();
-        let why = match follower.session(&server, &mut on_event).await {
+        let why = match follower
+            .session(&server, &mut on_event, carrier.as_mut())
+            .await
+        {
             End::Fenced(why) => return Followed::Fenced { server, why },
             End::Lost(why) => {
                 failures = match started.elapsed() > STEADY {
@@ -202,7 +209,12 @@ impl Follower {
         }
     }
 
-    async fn session(&mut self, server: &str, on_event: &mut impl FnMut(Event)) -> End {
+    async fn session(
+        &mut self,
+        server: &str,
+        on_event: &mut impl FnMut(Event),
+        carrier: Option<&mut Carrier>,
+    ) -> End {
         self.connections += 1;
         let connected = tokio::time::timeout(self.config.timing.connect, self.connect(server));
         let channel = match connected.await {
@@ -210,7 +222,19 @@ impl Follower {
             Ok(Err(error)) => return End::Lost(chain(&error)),
             Err(_) => return End::Lost("no connection in time".to_owned()),
         };
-        match self.converse(server, channel, on_event).await {
+        let host = self.config.host.clone();
+        let beside = channel.clone();
+        let carrying = async {
+            match carrier {
+                Some(carrier) => carrier.carry(beside, &host).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = self.converse(server, channel, on_event) => ended,
+            never = carrying => match never {},
+        };
+        match ended {
             Ok(never) => match never {},
             Err(end) => end,
         }

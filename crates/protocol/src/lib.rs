@@ -7,6 +7,7 @@
 
 mod bytes;
 pub mod ca;
+mod carrier;
 mod certificate;
 mod client;
 mod listener;
@@ -22,11 +23,12 @@ pub mod messages {
 }
 
 pub use bytes::{DecodeError, decode, digest, encode};
+pub use carrier::{Arrived, Carrier, Departed, Departures};
 pub use client::{Credentials, Event, FollowConfig, Followed, Timing, follow};
 pub use listener::{Ended, Listener};
 pub use read::{Kind, Refused};
 pub use server::{
-    Desk, Elsewhere, Feed, HostStatus, Lag, Limits, Line, Message, MessageKind, NotTaken,
+    Desk, Elsewhere, Feed, HostStatus, Lag, Limits, Line, Message, MessageKind, Moves, NotTaken,
     PortReport, PortState, Report, ServeError, Watchers, serve,
 };
 

@@ -43,6 +43,7 @@ impl Listener {
             reports: watch::channel(None).1,
             software: String::new(),
             timing: Timing::default(),
+            carrier: None,
         };
         Self {
             follower: Follower {

@@ -231,9 +231,12 @@ impl Host {
                         process.timers.insert(timer, now.step + steps);
                     }
                     Effect::SaveCache { text, .. } => self.disk = Some(text.to_vec()),
-                    // Of a plane that nobody else touches there is nothing to find, and nothing to tend.
+                    // Of a plane that nobody else touches there is nothing to find, and nothing to tend; and no packets
+                    // are sent, so there are no flows.
                     Effect::StartTimer(Timer::Audit | Timer::Tend | Timer::Confirm, _)
                     | Effect::Audit
+                    | Effect::ExportFlows(_)
+                    | Effect::ImportFlows { .. }
                     | Effect::Tend
                     | Effect::Guard(_)
                     | Effect::RememberOurs(_)

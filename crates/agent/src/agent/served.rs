@@ -127,8 +127,13 @@ impl Agent {
                 Box::new(Compiler::new(inventory, self.config.host.clone()))
             }
         };
+        let host = &self.config.host;
+        if whole {
+            self.moves.replaced(compiler.inventory(), host);
+        }
         for change in changes {
-            compiler.change(change);
+            compiler.change(change.clone());
+            self.moves.changed(&change, compiler.inventory(), host);
         }
         let revision = compiler.inventory().revision;
         if whole {

@@ -260,6 +260,18 @@ proptest! {
     }
 
     #[test]
+    fn parts_are_all_of_it(flows in port_flows(), most in 1usize..8) {
+        let parts: Vec<PortFlows> = flows.parts(most).collect();
+        prop_assert!(parts.iter().all(|part| part.flows.len() <= most && part.hold == flows.hold));
+        let all = parts.iter().flat_map(|part| part.flows.clone()).collect();
+        prop_assert_eq!(&flows.flows, &all);
+        prop_assert_eq!(parts.iter().map(|part| part.flows.len()).sum::<usize>(), all.len());
+        let turns = parts.iter().flat_map(|part| part.in_turn(99)).map(|(_, flow)| flow.turn.is_some());
+        prop_assert!(turns.collect::<Vec<_>>().is_sorted(), "established ones first");
+        prop_assert_eq!(parts.is_empty(), flows == PortFlows::default());
+    }
+
+    #[test]
     fn a_changed_byte_is_noticed(flows in port_flows(), at: prop::sample::Index, by in 1u8..) {
         let mut bytes = flows.to_bytes();
         let at = at.index(bytes.len());

@@ -5,7 +5,9 @@
 use crate::policy_source::InspectionArgs;
 use agent::{Event, Input, Mailbox, PortState, Progress};
 use model::{HostId, Inventory, InventoryChange, Revision};
-use protocol::{Credentials, FollowConfig, Followed, Instance, PortReport, Report, Timing};
+use protocol::{
+    Carrier, Credentials, FollowConfig, Followed, Instance, PortReport, Report, Timing,
+};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -21,6 +23,7 @@ pub(crate) struct Following {
     pub(crate) kept: Option<Inventory>,
     pub(crate) reports: watch::Receiver<Option<Report>>,
     pub(crate) mailbox: Mailbox,
+    pub(crate) carrier: Carrier,
     /// Where it is kept when an agent began.
     pub(crate) begun: PathBuf,
 }
@@ -40,6 +43,7 @@ pub(crate) async fn follow(following: Following) -> String {
         credentials: following.credentials,
         kept: following.kept,
         reports: following.reports,
+        carrier: Some(following.carrier),
         software: format!("portcullis {}", env!("CARGO_PKG_VERSION")),
         timing: Timing::default(),
     };

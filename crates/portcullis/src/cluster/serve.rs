@@ -1,5 +1,6 @@
 //! A server from its parts, until it is stopped.
 
+use super::carry::{Carrying, Noticing, sweep};
 use super::enforced::Enforced;
 use super::feed::Feeding;
 use super::told::{Telling, be_present, tell};
@@ -8,8 +9,8 @@ use crate::policy_source::this_host;
 use ::control::told::Running;
 use ::control::{Control, Observer, ids};
 use api::{Api, Audit, Bounds, Identity, Limits};
-use protocol::Watchers;
 use protocol::ca::Signed;
+use protocol::{Moves, Watchers};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,13 +66,23 @@ pub(crate) async fn serve(serving: Serving, stop: Stop) -> Result<(), Failure> {
     };
     let feeding = Feeding::new(watchers.clone());
     let telling = Telling::new(watchers.clone(), running.run.clone());
-    let observers: Vec<Box<dyn Observer>> = vec![Box::new(feeding), Box::new(telling)];
+    let (noticing, news) = watch::channel(());
+    let observers: Vec<Box<dyn Observer>> = vec![
+        Box::new(feeding),
+        Box::new(telling),
+        Box::new(Noticing(noticing)),
+    ];
     let control = Control::open(serving.store.clone(), observers);
     let control = Arc::new(control.await.map_err(Failure::system)?);
     // They end with this function.
     let mut aside = JoinSet::new();
     aside.spawn(tell(control.clone(), watchers.clone(), running.run.clone()));
     aside.spawn(be_present(serving.store, running));
+    aside.spawn(sweep(control.clone()));
+    let carrying = Carrying {
+        control: control.clone(),
+        news,
+    };
     let api = Arc::new(Api {
         control,
         identity: serving.identity,
@@ -92,7 +103,10 @@ pub(crate) async fn serve(serving: Serving, stop: Stop) -> Result<(), Failure> {
     if let Some((listener, tls)) = serving.agents {
         let stopped = stop.clone().stopped();
         parts.spawn(async move {
-            let served = protocol::serve(listener, &tls.server, &tls.authority, watchers, stopped);
+            let (server, authority) = (&tls.server, &tls.authority);
+            let moves: Arc<dyn Moves> = Arc::new(carrying);
+            let served =
+                protocol::serve(listener, server, authority, watchers, Some(moves), stopped);
             served.await.map_err(Failure::system)
         });
     }

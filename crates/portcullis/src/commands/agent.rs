@@ -1,7 +1,7 @@
 //! `agent`: enforces on this host what a server says.
 
 use crate::cluster::store_choice::read;
-use crate::cluster::{Following, follow, report};
+use crate::cluster::{Following, carrier, depart, follow, report};
 use crate::commands::server::runtime;
 use crate::enforce::{EnforceArgs, Enforcing, enforce};
 use crate::failure::Failure;
@@ -95,6 +95,7 @@ pub(crate) fn enforce_from(
     let (mailbox, inputs) = Mailbox::new();
     let (told, reports) = watch::channel(None);
     let from = servers.addresses.join(",").into();
+    let (departures, carrier) = carrier(mailbox.clone());
     let following = Following {
         servers: servers.addresses,
         host: host.clone(),
@@ -103,6 +104,7 @@ pub(crate) fn enforce_from(
         kept: cached.clone(),
         reports,
         mailbox: mailbox.clone(),
+        carrier,
         begun: instance.cache_path().with_extension("begun"),
     };
     let enforcing = Enforcing {
@@ -112,6 +114,7 @@ pub(crate) fn enforce_from(
             encode: Encode::new(served_policy::encode),
             decode,
             tell: Box::new(move |progress| tell(&told, report(progress))),
+            departed: Box::new(move |port, flows| depart(&departures, &port, &flows)),
         },
         from,
         cached,

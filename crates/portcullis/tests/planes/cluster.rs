@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -147,6 +147,23 @@ impl Cluster {
         let path = format!("/v2.0/ports/{}", self.ports[name]);
         let groups = json!({ "port": { "security_groups": [self.groups[group]] } });
         self.server.ask("PUT", &path, Some(groups));
+    }
+
+    fn bind(&self, name: &str, binding: Value) {
+        let path = format!("/v2.0/ports/{}", self.ports[name]);
+        self.server
+            .ask("PUT", &path, Some(json!({ "port": binding })));
+    }
+
+    /// Its device is at another host from now on.
+    fn plug(&self, name: &str, from: usize, to: usize) {
+        let device = self.vms[name].device();
+        let there = self.labs[to].host().path();
+        let [from, to] = [from, to].map(|host| self.labs[host].host());
+        from.ip(&format!("link set {device} netns {there}"))
+            .expect("it is there");
+        to.ip(&format!("link set {device} master {BRIDGE} up"))
+            .expect("it is there");
     }
 
     fn answers(&self, from: &str, l4_port: u16, family: Family) -> bool {
@@ -503,4 +520,58 @@ fn one_host_can_be_all_of_a_cluster() {
     assert!(connects(80));
     assert!(!connects(81));
     portcullis(&["detach"]);
+}
+
+/// What nothing but its flow lets in comes in at the host that the port was moved to, and doesn't without the flow.
+#[test]
+fn o11_a_connection_goes_along_with_its_port() {
+    const L4_PORT: u16 = 82;
+    let cluster = Cluster::new();
+    cluster.create(
+        "security_group_rule",
+        json!({
+            "security_group_id": cluster.groups["servers"], "direction": "ingress",
+            "protocol": "tcp", "port_range_min": L4_PORT, "port_range_max": L4_PORT,
+        }),
+    );
+    for (name, ..) in VMS {
+        cluster.wait_until_active(name);
+    }
+    let server = &cluster.vms["server"];
+    let listen = || TcpListener::bind(("0.0.0.0", L4_PORT));
+    let listener = server.run(listen).expect("nobody else is there");
+    let at = SocketAddr::new(server.address(Family::V4).expect("it has one"), L4_PORT);
+    let mut near = cluster.vms["near"]
+        .tcp_connect(at, PATIENCE)
+        .expect("it is open");
+    let (mut served, _) = listener.accept().expect("it has connected");
+    near.set_read_timeout(Some(PATIENCE)).expect("it is set");
+    served.write_all(&[1]).expect("there is room for it");
+    assert!(hears(&mut near, 1));
+
+    // The policy goes ahead: it is there before the device is.
+    let before = cluster.agents[1].applied();
+    let device = cluster.vms["near"].device();
+    let migrating = json!({ "device": device, "migrating_to": "b" });
+    cluster.bind("near", json!({ "binding:profile": migrating }));
+    cluster.agents[1].wait_for_another(&before);
+    cluster.plug("near", 0, 1);
+    cluster.bind("near", json!({ "binding:host_id": "b" }));
+    cluster.wait_until_active("near");
+    served.write_all(&[2]).expect("there is room for it");
+    assert!(hears(&mut near, 2), "its flow is at the new host");
+
+    // Back without a word before: what comes is nobody's, until the VM says something itself.
+    let profile = json!({ "device": device });
+    let binding = json!({ "binding:host_id": "a", "binding:profile": profile });
+    cluster.bind("near", binding);
+    cluster.plug("near", 1, 0);
+    cluster.wait_until_active("near");
+    served.write_all(&[3]).expect("there is room for it");
+    near.set_read_timeout(Some(SHORT)).expect("it is set");
+    assert!(!hears(&mut near, 3), "no rule lets it in");
+    near.write_all(&[4]).expect("there is room for it");
+    near.set_read_timeout(Some(PATIENCE)).expect("it is set");
+    assert!(hears(&mut near, 3), "it is picked up in mid-stream");
+    assert!(hears(&mut served, 4));
 }

@@ -7,12 +7,14 @@
 //! who follows elsewhere -> Watchers' task -> fenced, or not
 //! ```
 
+mod carrying;
 mod desk;
 mod outbox;
 mod service;
 mod table;
 mod watchers;
 
+pub use carrying::Moves;
 pub use desk::{Desk, Line, Message, MessageKind, NotTaken};
 pub use service::{ServeError, serve};
 pub use table::{HostStatus, Lag, PortReport, PortState, Report};

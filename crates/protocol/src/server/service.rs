@@ -7,6 +7,7 @@ use crate::messages as m;
 use crate::messages::from_agent::Said as Heard;
 use crate::messages::from_server::Said;
 use crate::messages::watch_server::{Watch, WatchServer};
+use crate::server::carrying::{self, Moves};
 use crate::server::outbox::{Closing, Next, Outbox};
 use crate::server::table;
 use crate::server::watchers::{Limits, Subscriber, Unwelcome, Watchers};
@@ -16,7 +17,7 @@ use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
@@ -37,19 +38,24 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const STREAMS: u32 = 4;
 
 /// Until `stop` is there; agents are told, then. `authority` is the certificate of whoever signs hosts' certificates.
+/// `moves`: who keeps flows on their way between hosts; `None`: nobody.
 pub async fn serve(
     listener: TcpListener,
     identity: &Signed,
     authority: &str,
     watchers: Watchers,
+    moves: Option<Arc<dyn Moves>>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(&identity.certificate, &identity.key))
         .client_ca_root(Certificate::from_pem(authority))
         .timeout(GREETING);
+    let stopping = watch::Sender::new(false);
     let service = WatchServer::new(Service {
         watchers: watchers.clone(),
+        moves,
+        stopping: stopping.subscribe(),
     });
     let service = service
         .max_decoding_message_size(LARGEST_MESSAGE)
@@ -64,6 +70,7 @@ pub async fn serve(
         .add_service(service);
     let stop = async move {
         stop.await;
+        stopping.send_replace(true);
         watchers.shutdown().await;
     };
     let incoming = TcpListenerStream::new(listener);
@@ -73,6 +80,8 @@ pub async fn serve(
 
 struct Service {
     watchers: Watchers,
+    moves: Option<Arc<dyn Moves>>,
+    stopping: watch::Receiver<bool>,
 }
 
 #[tonic::async_trait]
@@ -109,10 +118,27 @@ impl Watch for Service {
         tokio::spawn(writer.run(version, revision, hello));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+
+    type CarryStream = ReceiverStream<Result<m::Arrived, Status>>;
+
+    async fn carry(
+        &self,
+        request: Request<Streaming<m::FromCarrier>>,
+    ) -> Result<Response<Self::CarryStream>, Status> {
+        let Some(moves) = self.moves.clone() else {
+            return Err(Status::unimplemented("flows aren't carried here"));
+        };
+        let names = names(&request);
+        let mut said = request.into_inner();
+        let host = carrying::host(&mut said, GREETING).await?;
+        check_host(&names, host.as_str())?;
+        let stream = carrying::carry(moves, host, said, self.stopping.clone());
+        Ok(Response::new(stream))
+    }
 }
 
 /// Without a certificate nobody gets as far as this.
-fn names(request: &Request<Streaming<m::FromAgent>>) -> Vec<String> {
+fn names<T>(request: &Request<Streaming<T>>) -> Vec<String> {
     let certificates = request.peer_certs().unwrap_or_default();
     let own = certificates.first();
     own.map(|own| certificate::names(own)).unwrap_or_default()

@@ -8,8 +8,8 @@ pub(crate) mod random;
 use model::{HostId, Inventory, Revision};
 use protocol::ca::{self, Signed, Validity};
 use protocol::{
-    Credentials, Event, FollowConfig, Followed, Instance, Limits, Report, Timing, Watchers, follow,
-    serve,
+    Credentials, Event, FollowConfig, Followed, Instance, Limits, Moves, Report, Timing, Watchers,
+    follow, serve,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -90,6 +90,15 @@ impl Node {
     }
 
     pub(crate) async fn with(pki: &Pki, identity: &Signed, limits: Limits) -> Self {
+        Self::carrying(pki, identity, limits, None).await
+    }
+
+    pub(crate) async fn carrying(
+        pki: &Pki,
+        identity: &Signed,
+        limits: Limits,
+        moves: Option<Arc<dyn Moves>>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
@@ -102,7 +111,7 @@ impl Node {
             let stopped = async {
                 let _ = stopped.await;
             };
-            let served = serve(listener, &identity, &authority, of_task, stopped).await;
+            let served = serve(listener, &identity, &authority, of_task, moves, stopped).await;
             served.expect("the certificates are in order");
         });
         Self {
@@ -172,6 +181,7 @@ impl Agent {
             credentials,
             kept: kept.clone(),
             reports: newest,
+            carrier: None,
             software: "test".to_owned(),
             timing: timing(),
         };
