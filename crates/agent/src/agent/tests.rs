@@ -5,6 +5,7 @@ use model::{DeviceMatch, Host, Network, NetworkId, Port, ScopeId, Settings};
 use proptest::prelude::*;
 
 mod interface_ids;
+mod moves;
 mod served;
 
 const MS: Duration = Duration::from_millis(1);
@@ -164,6 +165,8 @@ fn words(effect: &Effect) -> String {
             ),
             devices(&mut target.closed.iter().map(|d| d.name.clone())),
         ),
+        Effect::ExportFlows(port) => format!("export {port}"),
+        Effect::ImportFlows { port, .. } => format!("import {port}"),
         Effect::Audit => "audit".to_owned(),
         Effect::Tend => "tend".to_owned(),
         Effect::ReadInterfaceIds => "ids".to_owned(),

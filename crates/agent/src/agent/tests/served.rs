@@ -2,18 +2,18 @@
 
 use super::*;
 
-fn at(commit: u64) -> Revision {
+pub(super) fn at(commit: u64) -> Revision {
     Revision { epoch: 7, commit }
 }
 
-fn replaced(commit: u64, text: &str) -> Event {
+pub(super) fn replaced(commit: u64, text: &str) -> Event {
     let mut inventory = policy(text).inventory;
     inventory.revision = at(commit);
     Event::InventoryReplaced(inventory)
 }
 
 /// Ports that are like this now: `web:tap1`; and one that goes: `-web:`.
-fn changed(commit: u64, text: &str) -> Event {
+pub(super) fn changed(commit: u64, text: &str) -> Event {
     let (gone, come): (Vec<&str>, Vec<&str>) =
         text.split_whitespace().partition(|w| w.starts_with('-'));
     let come = policy(&come.join(" ")).inventory.ports;
