@@ -41,6 +41,15 @@ impl Watch for Scripted {
         self.open.lock().expect("no panic").push(messages);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+
+    type CarryStream = ReceiverStream<Result<m::Arrived, Status>>;
+
+    async fn carry(
+        &self,
+        _: Request<Streaming<m::FromCarrier>>,
+    ) -> Result<Response<Self::CarryStream>, Status> {
+        Err(Status::unimplemented("it isn't in the script"))
+    }
 }
 
 async fn scripted(pki: &Pki, scripts: Vec<Vec<m::FromServer>>) -> String {

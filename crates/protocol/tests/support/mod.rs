@@ -8,8 +8,8 @@ pub(crate) mod random;
 use model::{HostId, Inventory, Revision};
 use protocol::ca::{self, Signed, Validity};
 use protocol::{
-    Credentials, Event, FollowConfig, Followed, Instance, Limits, Moves, Report, Timing, Watchers,
-    follow, serve,
+    Carrier, Credentials, Event, FollowConfig, Followed, Instance, Limits, Moves, Report, Timing,
+    Watchers, follow, serve,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -169,6 +169,17 @@ impl Agent {
         started_ms: u64,
         kept: Option<Inventory>,
     ) -> Self {
+        Self::carrying(servers, host, credentials, started_ms, kept, None)
+    }
+
+    pub(crate) fn carrying(
+        servers: &[&str],
+        host: &str,
+        credentials: Credentials,
+        started_ms: u64,
+        kept: Option<Inventory>,
+        carrier: Option<Carrier>,
+    ) -> Self {
         let (reports, newest) = watch::channel(None);
         let (tell, heard) = mpsc::unbounded_channel();
         let config = FollowConfig {
@@ -181,7 +192,7 @@ impl Agent {
             credentials,
             kept: kept.clone(),
             reports: newest,
-            carrier: None,
+            carrier,
             software: "test".to_owned(),
             timing: timing(),
         };
