@@ -556,10 +556,17 @@ fn o11_a_connection_goes_along_with_its_port() {
     cluster.bind("near", json!({ "binding:profile": migrating }));
     cluster.agents[1].wait_for_another(&before);
     cluster.plug("near", 0, 1);
+    let before = cluster.agents[0].applied();
     cluster.bind("near", json!({ "binding:host_id": "b" }));
     cluster.wait_until_active("near");
+    cluster.agents[0].wait_for_another(&before);
     served.write_all(&[2]).expect("there is room for it");
     assert!(hears(&mut near, 2), "its flow is at the new host");
+    let open = cluster.vms["near"].run(listen).expect("nobody is there");
+    let closed = open.local_addr().expect("it is bound").port();
+    let near_at = cluster.vms["near"].address(Family::V4).expect("it has one");
+    let to_near = cluster.vms["far"].tcp_connect(SocketAddr::new(near_at, closed), SHORT);
+    assert!(to_near.is_err(), "nothing else is");
 
     // Back without a word before: what comes is nobody's, until the VM says something itself.
     let profile = json!({ "device": device });
