@@ -41,7 +41,14 @@ pub enum InstanceError {
 
 /// Held while the agent lives; the kernel lets go of it with the process, however that ends.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    /// By itself it would last as long as a program that is just being started has the file open, too.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Instance {
     pub const RUN_ROOT: &str = "/run/portcullis";
