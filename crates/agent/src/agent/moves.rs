@@ -13,7 +13,7 @@
 use super::{Agent, Content, Effect};
 use crate::report::Report;
 use dataplane::{Device, PortFlows};
-use model::{HostId, Inventory, InventoryChange, PortId};
+use model::{HostId, Inventory, InventoryChange, Port, PortId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -37,26 +37,25 @@ const MOST_WAITING: usize = 1_024;
 
 impl Moves {
     pub(super) fn replaced(&mut self, inventory: &Inventory, host: &HostId) {
-        for id in inventory.ports.keys() {
-            self.look_at(id, inventory, host);
+        for port in inventory.ports.values() {
+            self.look_at(port, host);
         }
     }
 
-    pub(super) fn changed(&mut self, change: &InventoryChange, after: &Inventory, host: &HostId) {
-        for id in change.ports.keys() {
-            self.look_at(id, after, host);
+    pub(super) fn changed(&mut self, change: &InventoryChange, host: &HostId) {
+        for port in change.ports.values().flatten() {
+            self.look_at(port, host);
         }
     }
 
     /// One that is here no more goes on to be one that leaves, until that is applied.
-    fn look_at(&mut self, id: &PortId, inventory: &Inventory, host: &HostId) {
-        let port = inventory.ports.get(id);
-        let Some(port) = port.filter(|port| port.host.as_ref() == Some(host)) else {
+    fn look_at(&mut self, port: &Port, host: &HostId) {
+        if port.host.as_ref() != Some(host) {
             return;
-        };
+        }
         match &port.moving {
-            Some(moving) if moving.to != *host => self.leaving.insert(id.clone()),
-            Some(_) | None => self.leaving.remove(id),
+            Some(moving) if moving.to != *host => self.leaving.insert(port.id.clone()),
+            Some(_) | None => self.leaving.remove(&port.id),
         };
     }
 }

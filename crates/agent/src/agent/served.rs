@@ -132,8 +132,8 @@ impl Agent {
             self.moves.replaced(compiler.inventory(), host);
         }
         for change in changes {
-            compiler.change(change.clone());
-            self.moves.changed(&change, compiler.inventory(), host);
+            self.moves.changed(&change, host);
+            compiler.change(change);
         }
         let revision = compiler.inventory().revision;
         if whole {

@@ -34,7 +34,7 @@ pub enum ServeError {
 /// How soon a peer has to say what is due.
 const GREETING: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// On one connection: an agent has one stream.
+/// On one connection: an agent has one for policy and one for flows.
 const STREAMS: u32 = 4;
 
 /// Until `stop` is there; agents are told, then. `authority` is the certificate of whoever signs hosts' certificates.
