@@ -39,6 +39,25 @@ impl Process {
         // Hundredths of a second, wherever Linux runs (`getconf CLK_TCK`).
         ticks.sum::<f64>() * 10.0
     }
+
+    /// A second long it needs next to nothing.
+    pub(crate) fn wait_until_idle(&self) {
+        wait_until("the server has nothing to do", || {
+            let before = self.cpu_ms();
+            sleep(Duration::from_secs(1));
+            self.cpu_ms() - before < 50.0
+        });
+    }
+
+    /// A line of what the kernel says of its memory, such as `VmRSS`.
+    pub(crate) fn memory_mb(&self, line: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let status = status.expect("it runs");
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let (_, size) = lines.find(|(name, _)| *name == line).expect("it is there");
+        let kib = size.trim().trim_end_matches(" kB");
+        kib.parse::<f64>().expect("a number") * 1024.0 / 1e6
+    }
 }
 
 impl Drop for Process {
