@@ -6,8 +6,8 @@
 use conformance::lab::{Attach, Lab, Namespace, Vm};
 use dataplane::{ApplyError, ApplyReport, Capabilities, Counters, DataPlane, Drift, Target};
 use model::{
-    DeviceMatch, Host, HostId, Inventory, InventoryChange, Network, NetworkId, PeerTrust, Port,
-    PortId, Revision, ScopeId, Settings,
+    DeviceMatch, FrozenSet, Host, HostId, Inventory, InventoryChange, Network, NetworkId,
+    PeerTrust, Port, PortId, Revision, ScopeId, Settings,
 };
 use portcullis_agent::devices::{self, LinkEvent};
 use portcullis_agent::{
@@ -129,9 +129,9 @@ fn parse(text: &[u8]) -> Result<Inventory, Vec<String>> {
                 },
                 moving: None,
                 mac: model::MacAddr([2, 0, 0, 0, 0, number as u8]),
-                fixed_addresses: BTreeSet::new(),
-                address_pairs: BTreeSet::new(),
-                groups: BTreeSet::new(),
+                fixed_addresses: FrozenSet::new(),
+                address_pairs: FrozenSet::new(),
+                groups: FrozenSet::new(),
                 port_security: true,
                 dhcp_server: false,
                 router: false,

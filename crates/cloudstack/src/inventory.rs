@@ -16,7 +16,7 @@
 use crate::rules::{Remote, RuleRecord, Service, Transport};
 use crate::{Nic, State, UserVm, Vm, VmKind, VmName};
 use model::{
-    DeviceMatch, Direction, Family, GroupId, Host, HostId, IcmpKind, Inventory, L4Match,
+    DeviceMatch, Direction, Family, FrozenSet, GroupId, Host, HostId, IcmpKind, Inventory, L4Match,
     L4PortRange, MacAddr, Network, NetworkId, Peer, Port, PortId, PortedProtocol, PortlessProtocol,
     Prefix, Rule, RuleId, ScopeId, SecurityGroup,
 };
@@ -108,7 +108,7 @@ fn port(name: &VmName, mac: MacAddr, nic: &Nic, vm: &Vm, host: &HostId) -> Port 
         moving: None,
         mac,
         fixed_addresses: nic.addresses().collect(),
-        address_pairs: BTreeSet::new(),
+        address_pairs: FrozenSet::new(),
         groups: is_user.then(|| group_id(name)).into_iter().collect(),
         port_security: is_user,
         dhcp_server: false,

@@ -275,7 +275,8 @@ fn write_ports(out: &mut String, ports: &[FilePort<'_>], groups: &BTreeMap<&VmNa
             fields.push(format!("device: {}", quoted(device)));
         }
         fields.push(format!("mac: {}", quoted(&port.mac.to_string())));
-        let own = port.fixed_addresses.difference(pairs);
+        let own = port.fixed_addresses.iter();
+        let own = own.filter(|address| !pairs.contains(address));
         for (field, addresses) in [
             ("addresses", own.collect()),
             ("pairs", pairs.iter().collect::<Vec<_>>()),

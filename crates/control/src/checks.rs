@@ -5,16 +5,17 @@
 use crate::ids::Moment;
 use crate::objects::Described;
 use crate::refused::Refused;
+use arcstr::ArcStr;
+use model::FrozenSet;
 use model::{MacAddr, ProjectId};
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// In characters.
 const MOST_TEXT: usize = 255;
 
-pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String, Refused> {
+pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<ArcStr, Refused> {
     match text.chars().count() {
-        0..=MOST_TEXT => Ok(text.to_owned()),
+        0..=MOST_TEXT => Ok(text.into()),
         _ => {
             let why = format!("'{text}' exceeds maximum length of {MOST_TEXT}");
             Err(Refused::input(field, why))
@@ -24,13 +25,13 @@ pub(crate) fn checked_text(field: &'static str, text: &str) -> Result<String, Re
 
 pub(crate) fn described(
     now: &Moment,
-    name: String,
+    name: ArcStr,
     description: &str,
 ) -> Result<Described, Refused> {
     Ok(Described {
         name,
         description: checked_text("description", description)?,
-        tags: BTreeSet::new(),
+        tags: FrozenSet::new(),
         created_at: now.at,
         updated_at: now.at,
     })

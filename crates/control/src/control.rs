@@ -90,7 +90,7 @@ impl Control {
         mut observers: Vec<Box<dyn Observer>>,
         defaults: Quota,
     ) -> Result<Self, ReadError> {
-        let mut state = State::of(store.list(&KeyPrefix::all()).await?);
+        let mut state = State::read(&*store).await?;
         state.defaults = defaults;
         tell_unreadable(&state);
         for observer in &mut observers {
@@ -251,11 +251,10 @@ impl Follower {
     }
 
     async fn list_anew(&mut self) {
-        let listing = match self.store.list(&KeyPrefix::all()).await {
-            Ok(listing) => listing,
+        let mut listed = match State::read(&*self.store).await {
+            Ok(listed) => listed,
             Err(error) => return warn!(%error, "the store can't be listed"),
         };
-        let mut listed = State::of(listing);
         let revision = listed.revision;
         info!(%revision, "the store was listed anew: changes were missed");
         tell_unreadable(&listed);

@@ -20,6 +20,7 @@ use crate::state::{State, Stored};
 use crate::sweep;
 use crate::template;
 use crate::wire_tags;
+use arcstr::ArcStr;
 use model::{GroupId, ProjectId};
 use std::collections::BTreeMap;
 use store::{Condition, Transaction};
@@ -142,7 +143,7 @@ pub(crate) fn default(
     let group = Group {
         id: GroupId::new(id()),
         project: project.clone(),
-        said: described(now, DEFAULT.to_owned(), "Default security group")?,
+        said: described(now, DEFAULT.into(), "Default security group")?,
         stateful: true,
         default: true,
         wire_tag: None,
@@ -294,7 +295,7 @@ pub(crate) fn rely(
     sharing::rely(transaction, state, who, &group.project, &shared)
 }
 
-fn checked_name(name: &str) -> Result<String, Refused> {
+fn checked_name(name: &str) -> Result<ArcStr, Refused> {
     if name.to_lowercase() == DEFAULT {
         return Err(Refused::DefaultAlreadyExists);
     }

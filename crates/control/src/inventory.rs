@@ -219,7 +219,7 @@ fn group(state: &State, id: &GroupId) -> Option<SecurityGroup> {
     Some(SecurityGroup {
         id: id.clone(),
         project: Some(group.project.clone()),
-        name: group.said.name.clone(),
+        name: group.said.name.to_string(),
         stateful: group.stateful,
         tag: group.wire_tag,
         rules: BTreeMap::new(),

@@ -7,9 +7,11 @@
 
 use crate::settings::optional;
 use crate::{ids, text};
+use arcstr::ArcStr;
 use model::{
-    AddressGroupId, AddressPair, DeviceMatch, Direction, Family, GroupId, HostId, L4Match, MacAddr,
-    Moving, NetworkId, Peer, PeerTrust, PortId, Prefix, ProjectId, Rule, RuleId, ScopeId, Settings,
+    AddressGroupId, AddressPair, DeviceMatch, Direction, Family, FrozenSet, GroupId, HostId,
+    L4Match, MacAddr, Moving, NetworkId, Peer, PeerTrust, PortId, Prefix, ProjectId, Rule, RuleId,
+    ScopeId, Settings,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +23,12 @@ pub type Seconds = u64;
 /// What every object has that people see. Its revision number is the commit that wrote it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Described {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub tags: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
+    pub name: ArcStr,
+    #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
+    pub description: ArcStr,
+    #[serde(default, with = "text::set", skip_serializing_if = "no_tags")]
+    pub tags: FrozenSet<ArcStr>,
     pub created_at: Seconds,
     pub updated_at: Seconds,
 }
@@ -165,7 +167,7 @@ pub struct Segment {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
-    pub id: String,
+    pub id: ArcStr,
     #[serde(with = "text")]
     pub project: ProjectId,
     #[serde(with = "text")]
@@ -200,13 +202,13 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<Pair>,
     #[serde(with = "text::set")]
-    pub groups: BTreeSet<GroupId>,
+    pub groups: FrozenSet<GroupId>,
     pub port_security: bool,
     pub admin_up: bool,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub device_id: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub device_owner: String,
+    #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
+    pub device_id: ArcStr,
+    #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
+    pub device_owner: ArcStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
 }
@@ -214,8 +216,8 @@ pub struct Port {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FixedAddress {
     /// Empty: the address is in none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub subnet: String,
+    #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
+    pub subnet: ArcStr,
     pub address: IpAddr,
 }
 
@@ -238,7 +240,7 @@ pub struct Binding {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub profile: BTreeMap<String, String>,
     #[serde(default)]
-    pub vnic_type: String,
+    pub vnic_type: ArcStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Box<Move>>,
 }
@@ -307,8 +309,8 @@ pub struct Host {
     /// It learns the groups of other hosts' packets from the tunnel's header.
     #[serde(default)]
     pub tagged: bool,
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub tags: BTreeSet<String>,
+    #[serde(default, with = "text::set", skip_serializing_if = "no_tags")]
+    pub tags: FrozenSet<ArcStr>,
     /// `None`: the usual ones.
     #[serde(default, with = "optional", skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
@@ -359,6 +361,10 @@ pub struct Project {
     pub id: ProjectId,
     #[serde(with = "text")]
     pub default_group: GroupId,
+}
+
+fn no_tags(tags: &FrozenSet<ArcStr>) -> bool {
+    tags.is_empty()
 }
 
 fn is_false(value: &bool) -> bool {

@@ -30,7 +30,7 @@ use crate::objects::{Network, Pair, Port, Shared};
 use crate::refused::{Failed, Refused};
 use crate::state::{State, Stored};
 use addressing::{Addressing, pairs};
-use model::{GroupId, NetworkId, PortId, ProjectId};
+use model::{FrozenSet, GroupId, NetworkId, PortId, ProjectId};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::Trust;
 
@@ -248,11 +248,11 @@ fn port(
     addressing.take(mac, &fixed);
     let pairs = pairs(&new.pairs, mac)?;
     let groups = match &new.groups {
-        Some(asked) => joined(draft, state, who, asked, &BTreeSet::new())?,
+        Some(asked) => joined(draft, state, who, asked, &FrozenSet::new())?,
         None if port_security && !is_service(&new.device_owner) => {
             default_group(draft, state, &project, defaults)?
         }
-        None => BTreeSet::new(),
+        None => FrozenSet::new(),
     };
     if !port_security && !groups.is_empty() {
         return Err(Refused::PortSecurityAndIpRequired);
@@ -287,7 +287,7 @@ fn default_group(
     state: &State,
     project: &ProjectId,
     defaults: &BTreeMap<ProjectId, GroupId>,
-) -> Result<BTreeSet<GroupId>, Refused> {
+) -> Result<FrozenSet<GroupId>, Refused> {
     let id = defaults.get(project);
     let id = id.expect("each project that may need it was asked for");
     let group = state.groups.get(id);
@@ -302,8 +302,8 @@ fn joined(
     state: &State,
     who: &Caller,
     asked: &[String],
-    before: &BTreeSet<GroupId>,
-) -> Result<BTreeSet<GroupId>, Refused> {
+    before: &FrozenSet<GroupId>,
+) -> Result<FrozenSet<GroupId>, Refused> {
     if asked.len() > MOST_GROUPS {
         return Err(Refused::TooMany(format!(
             "{} groups of a port, at most {MOST_GROUPS} are possible",
@@ -312,7 +312,7 @@ fn joined(
     }
     let mut groups = BTreeSet::new();
     for id in asked {
-        if let Some(id) = before.get(id.as_str()) {
+        if let Some(id) = before.iter().find(|known| known.as_str() == id) {
             groups.insert(id.clone());
             continue;
         }
@@ -323,7 +323,7 @@ fn joined(
         draft.rely(who, &group.project, &Shared::Group(group.id.clone()));
         groups.insert(group.id.clone());
     }
-    Ok(groups)
+    Ok(groups.into())
 }
 
 fn secured_pairs(port_security: bool, pairs: &[Pair]) -> Result<(), Refused> {

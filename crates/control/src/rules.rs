@@ -23,6 +23,7 @@ use crate::records::{self, Kept};
 use crate::refused::{Failed, Refused};
 use crate::sharing;
 use crate::state::{State, Stored};
+use arcstr::ArcStr;
 use model::{Direction, Family, GroupId, L4Match, Prefix, ProjectId, RuleId};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -90,7 +91,7 @@ pub(crate) fn create(
             id: RuleId::new(id()),
             group: group.id.clone(),
             project: project.clone(),
-            said: checks::described(now, String::new(), &new.description)?,
+            said: checks::described(now, ArcStr::new(), &new.description)?,
             asks,
         };
         let lock = Condition::Absent(lock(&rule.group, &rule.asks));

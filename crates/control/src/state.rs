@@ -13,13 +13,15 @@ use crate::quotas::Counted;
 use crate::records::{self, Kept, QuotaOf, Unreadable};
 use crate::taken::Taken;
 use crate::told::{Running, Told};
+use arcstr::ArcStr;
 use model::{
-    AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, RuleRef,
+    AddressGroupId, FrozenSet, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId,
+    RuleRef,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
-use store::{Change, Key, Listing, Record};
+use store::{Change, Key, KeyPrefix, ReadError, Reader, Record, Store};
 
 /// An object as a commit left it. Cheap to clone.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub struct State {
     pub template: Table<RuleId, TemplateRule>,
     pub addresses: Table<AddressGroupId, Addresses>,
     pub networks: Table<NetworkId, Network>,
-    pub subnets: Table<String, Subnet>,
+    pub subnets: Table<ArcStr, Subnet>,
     pub ports: Table<PortId, Port>,
     pub hosts: Table<HostId, Host>,
     pub projects: Table<ProjectId, Project>,
@@ -74,7 +76,7 @@ pub struct Index {
     pub ports_in_network: HashMap<NetworkId, BTreeSet<PortId>>,
     /// Those that are on their way there, too.
     pub ports_on_host: HashMap<HostId, BTreeSet<PortId>>,
-    pub subnets_of_network: HashMap<NetworkId, BTreeSet<String>>,
+    pub subnets_of_network: HashMap<NetworkId, BTreeSet<ArcStr>>,
     /// Ports of DHCP servers, routers and so on.
     pub services_in_network: HashMap<NetworkId, BTreeSet<PortId>>,
     pub groups_of_project: HashMap<ProjectId, BTreeSet<GroupId>>,
@@ -116,21 +118,20 @@ pub struct Differs<T> {
 }
 
 impl State {
-    pub fn of(listing: Listing) -> Self {
+    pub(crate) async fn read(store: &dyn Store) -> Result<Self, ReadError> {
         let mut state = Self::default();
-        for record in listing.records {
-            state.take(Change::Put(record));
-        }
-        state.revision = listing.revision;
-        state.policy_revision = listing.revision;
-        state
+        store.read_all(&KeyPrefix::all(), &mut state).await?;
+        // In order one after the other, they have left the trees half empty.
+        state.ports = std::mem::take(&mut state.ports).into_iter().collect();
+        state.index.close_up();
+        Ok(state)
     }
 
     /// All of a commit, as a watch tells it.
     pub fn commit(&mut self, revision: Revision, changes: Vec<Change>) -> Vec<Changed> {
         self.revision = revision;
         let changes = changes.into_iter();
-        let changed: Vec<Changed> = changes.map(|change| self.take(change)).collect();
+        let changed: Vec<Changed> = changes.map(|change| self.change(change)).collect();
         if changed.iter().any(Changed::is_policy) {
             self.policy_revision = revision;
         }
@@ -209,7 +210,7 @@ impl State {
             }
     }
 
-    fn take(&mut self, change: Change) -> Changed {
+    fn change(&mut self, change: Change) -> Changed {
         let key = change.key().clone();
         self.unreadable.remove(&key);
         match self.put_or_remove(&key, change) {
@@ -262,14 +263,17 @@ impl State {
                 Changed::Network(differs)
             }
             Subnet::KIND => {
-                let differs = exchange(&mut self.subnets, path.to_owned(), record)?;
+                let differs = exchange(&mut self.subnets, path.into(), record)?;
                 self.index.subnet(&differs);
                 Changed::Subnet(differs)
             }
             Port::KIND => {
-                let index = &self.index;
+                let known = Known {
+                    index: &self.index,
+                    subnets: &self.subnets,
+                };
                 let id = PortId::from(path);
-                let share = |id: &PortId, port: &mut Port| index.share_ids(id, port);
+                let share = |id: &_, ports: &_, port: &mut _| known.share(id, ports, port);
                 let differs = exchange_with(&mut self.ports, id, record, share)?;
                 self.index.port(&differs);
                 Changed::Port(differs)
@@ -344,7 +348,7 @@ fn exchange<K: Ord, T: Kept>(
     id: K,
     record: Option<&Record>,
 ) -> Result<Differs<T>, Unreadable> {
-    exchange_with(table, id, record, |_, _| {})
+    exchange_with(table, id, record, |_, _, _| {})
 }
 
 /// `prepare`: what is done with a new one before others see it.
@@ -352,7 +356,7 @@ fn exchange_with<K: Ord, T: Kept>(
     table: &mut Table<K, T>,
     id: K,
     record: Option<&Record>,
-    prepare: impl FnOnce(&K, &mut T),
+    prepare: impl FnOnce(&K, &Table<K, T>, &mut T),
 ) -> Result<Differs<T>, Unreadable> {
     let Some(record) = record else {
         let before = table.remove(&id).map(|stored| stored.object);
@@ -362,12 +366,25 @@ fn exchange_with<K: Ord, T: Kept>(
         });
     };
     let mut object = records::read::<T>(record)?;
-    let known = table.get_key_value(&id).map(|(id, _)| id);
-    prepare(known.unwrap_or(&id), &mut object);
+    prepare(&id, table, &mut object);
     let stored = Stored::new(object, record);
     let after = Some(stored.object.clone());
     let before = table.insert(id, stored).map(|stored| stored.object);
     Ok(Differs { before, after })
+}
+
+impl Reader for State {
+    fn begin(&mut self, revision: Revision) {
+        *self = Self {
+            revision,
+            policy_revision: revision,
+            ..Self::default()
+        };
+    }
+
+    fn take(&mut self, record: Record) {
+        self.change(Change::Put(record));
+    }
 }
 
 impl Changed {
@@ -481,26 +498,13 @@ impl Index {
         }
     }
 
-    /// Ports are many, and what they name is little: each id is in memory once.
-    fn share_ids(&self, id: &PortId, port: &mut Port) {
-        port.id = id.clone();
-        share(&self.counts, &mut port.project);
-        share(&self.ports_in_network, &mut port.network);
-        if let Some(binding) = &mut port.binding {
-            share(&self.ports_on_host, &mut binding.host);
-            if let Some(Move::To(to)) = binding.moving.as_deref_mut() {
-                share(&self.ports_on_host, &mut to.host);
-            }
+    /// The lists of ports take no more room than they need.
+    fn close_up(&mut self) {
+        let lists = self.ports_in_group.values_mut();
+        let lists = lists.chain(self.ports_in_network.values_mut());
+        for ports in lists.chain(self.ports_on_host.values_mut()) {
+            *ports = std::mem::take(ports).into_iter().collect();
         }
-        let groups = std::mem::take(&mut port.groups).into_iter();
-        port.groups = groups
-            .map(|mut group| {
-                share(&self.ports_in_group, &mut group);
-                group
-            })
-            .collect();
-        port.fixed.shrink_to_fit();
-        port.pairs.shrink_to_fit();
     }
 
     fn port(&mut self, port: &Differs<Port>) {
@@ -520,6 +524,82 @@ impl Index {
                 }
             }
         }
+    }
+}
+
+/// Ports are many, and what they name is little: it is in memory once.
+struct Known<'a> {
+    index: &'a Index,
+    subnets: &'a Table<ArcStr, Subnet>,
+}
+
+impl Known<'_> {
+    fn share(&self, id: &PortId, ports: &Table<PortId, Port>, port: &mut Port) {
+        let index = self.index;
+        let known = ports.get_key_value(id).map(|(id, _)| id);
+        port.id = known.unwrap_or(id).clone();
+        share(&index.counts, &mut port.project);
+        share(&index.ports_in_network, &mut port.network);
+        self.share_subnets(ports, port);
+        if let Some(binding) = &mut port.binding {
+            share(&index.ports_on_host, &mut binding.host);
+            if let Some(Move::To(to)) = binding.moving.as_deref_mut() {
+                share(&index.ports_on_host, &mut to.host);
+            }
+        }
+        port.groups = self.groups(port, ports);
+        if let Some(like) = self.alike(port, ports) {
+            share_text(&like.device_owner, &mut port.device_owner);
+            if let (Some(binding), Some(like)) = (&mut port.binding, &like.binding) {
+                share_text(&like.vnic_type, &mut binding.vnic_type);
+            }
+        }
+        port.fixed.shrink_to_fit();
+        port.pairs.shrink_to_fit();
+    }
+
+    /// When ports are read, subnets aren't yet; then those in one network have them from each other.
+    fn share_subnets(&self, ports: &Table<PortId, Port>, port: &mut Port) {
+        let others = self.index.ports_in_network.get(&port.network);
+        let other = others.and_then(|others| ports.get(others.first()?));
+        for fixed in &mut port.fixed {
+            if let Some((id, _)) = self.subnets.get_key_value(&fixed.subnet) {
+                fixed.subnet = id.clone();
+            } else {
+                let others = other.iter().flat_map(|other| &other.fixed);
+                others.for_each(|other| share_text(&other.subnet, &mut fixed.subnet));
+            }
+        }
+    }
+
+    /// Who is in a group is often in the same others as well.
+    fn groups(&self, port: &Port, ports: &Table<PortId, Port>) -> FrozenSet<GroupId> {
+        let others = port.groups.iter().filter_map(|group| {
+            let members = self.index.ports_in_group.get(group)?;
+            ports.get(members.first()?)
+        });
+        let mut like = others.filter(|other| other.groups == port.groups);
+        if let Some(like) = like.next() {
+            return like.groups.clone();
+        }
+        let mut groups = Vec::from_iter(port.groups.iter().cloned());
+        for group in &mut groups {
+            share(&self.index.ports_in_group, group);
+        }
+        groups.into_iter().collect()
+    }
+
+    /// Another one on its host: who owns the one often owns the other.
+    fn alike<'p>(&self, port: &Port, ports: &'p Table<PortId, Port>) -> Option<&'p Port> {
+        let binding = port.binding.as_ref()?;
+        let neighbours = self.index.ports_on_host.get(&binding.host)?;
+        ports.get(neighbours.first()?).map(|port| &**port)
+    }
+}
+
+fn share_text(known: &ArcStr, text: &mut ArcStr) {
+    if known == text {
+        *text = known.clone();
     }
 }
 

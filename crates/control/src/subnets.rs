@@ -193,7 +193,7 @@ fn subnet(
     };
     outside_pools(gateway, &pools)?;
     Ok(Subnet {
-        id: id.to_owned(),
+        id: id.into(),
         project: who.project_for(new.project.as_ref())?,
         network: network.clone(),
         said: described(now, checked_text("name", &new.name)?, &new.description)?,

@@ -13,7 +13,8 @@ use crate::quotas::Counted;
 use crate::records::Kept;
 use crate::refused::{Failed, Refused};
 use crate::state::{State, Stored};
-use std::collections::BTreeSet;
+use arcstr::ArcStr;
+use model::FrozenSet;
 use store::Transaction;
 
 /// What has tags.
@@ -105,9 +106,9 @@ fn write<T: Said>(
     Ok(depend::unchanged(Transaction::new(), stored).put(object.key(), object.value()))
 }
 
-fn retagged(tags: &BTreeSet<String>, retag: &Retag<'_>) -> Result<BTreeSet<String>, Refused> {
+fn retagged(tags: &FrozenSet<ArcStr>, retag: &Retag<'_>) -> Result<FrozenSet<ArcStr>, Refused> {
     let mut tags = match retag {
-        Retag::Set(_) | Retag::Clear => BTreeSet::new(),
+        Retag::Set(_) | Retag::Clear => FrozenSet::new(),
         Retag::Add(_) | Retag::Remove(_) => tags.clone(),
     };
     match retag {
@@ -137,7 +138,7 @@ fn retagged(tags: &BTreeSet<String>, retag: &Retag<'_>) -> Result<BTreeSet<Strin
     Ok(tags)
 }
 
-fn checked(tag: &str) -> Result<String, Refused> {
+fn checked(tag: &str) -> Result<ArcStr, Refused> {
     match tag.is_empty() {
         true => Err(Refused::input("tags", "a tag is not empty")),
         false => checked_text("tags", tag),

@@ -15,6 +15,7 @@ use crate::records::{self, Kept};
 use crate::refused::{Failed, Refused};
 use crate::rules::{self, Asked, AskedNumber};
 use crate::state::State;
+use arcstr::ArcStr;
 use model::{Direction, Family, RuleId};
 use store::Transaction;
 
@@ -207,7 +208,7 @@ fn checked(now: &Moment, new: &NewTemplateRule, id: String) -> Result<TemplateRu
     }
     Ok(TemplateRule {
         id: RuleId::new(id),
-        said: checks::described(now, String::new(), &new.description)?,
+        said: checks::described(now, ArcStr::new(), &new.description)?,
         asks,
         remote_is_own_group: new.remote_group.is_some(),
         in_default_groups: new.in_default_groups,

@@ -11,7 +11,7 @@ use crate::state::State;
 use model::{Direction, GroupId, MacAddr, NetworkId, PortId, ProjectId};
 use std::sync::Arc;
 use store::memory::Memory;
-use store::{KeyPrefix, Store, Transaction};
+use store::{Store, Transaction};
 
 /// Two servers on one store: what one does the other sees later.
 pub(crate) struct Servers {
@@ -36,8 +36,8 @@ impl Servers {
 
     /// A copy that nobody has kept up to date.
     pub(crate) async fn listed(&self) -> State {
-        let listing = self.store.list(&KeyPrefix::all()).await;
-        let mut state = State::of(listing.expect("memory answers"));
+        let state = State::read(&*self.store).await;
+        let mut state = state.expect("memory answers");
         state.defaults = self.one.state().defaults.clone();
         state
     }
@@ -138,8 +138,8 @@ pub(crate) fn port(id: &str, project: &ProjectId, groups: &[GroupId]) -> Port {
         groups: groups.iter().cloned().collect(),
         port_security: true,
         admin_up: true,
-        device_id: String::new(),
-        device_owner: String::new(),
+        device_id: Default::default(),
+        device_owner: Default::default(),
         binding: None,
     }
 }

@@ -1,5 +1,6 @@
 //! For records: nouns of `model`, which don't serialize themselves, as the text that people write for them.
 
+use arcstr::ArcStr;
 use model::{
     AddressGroupId, Direction, Family, GroupId, HostId, MacAddr, NetworkId, PortId, Prefix,
     ProjectId, RuleId, ScopeId,
@@ -29,6 +30,12 @@ ids!(
     RuleId,
     ScopeId
 );
+
+impl Text for ArcStr {
+    fn read(text: &str) -> Option<Self> {
+        Some(text.into())
+    }
+}
 
 impl Text for Prefix {
     fn read(text: &str) -> Option<Self> {
@@ -70,18 +77,20 @@ fn read<T: Text, E: Error>(text: &str) -> Result<T, E> {
 pub(crate) mod set {
     use super::{Text, read};
     use serde::{Deserialize, Deserializer, Serializer};
-    use std::collections::BTreeSet;
 
-    pub(crate) fn serialize<T: Text, S: Serializer>(
-        values: &BTreeSet<T>,
+    pub(crate) fn serialize<'a, T: Text + 'a, S: Serializer, Values>(
+        values: &'a Values,
         to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_seq(values.iter().map(ToString::to_string))
+    ) -> Result<S::Ok, S::Error>
+    where
+        &'a Values: IntoIterator<Item = &'a T>,
+    {
+        to.collect_seq(values.into_iter().map(ToString::to_string))
     }
 
-    pub(crate) fn deserialize<'de, T: Text + Ord, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: Text, D: Deserializer<'de>, Values: FromIterator<T>>(
         from: D,
-    ) -> Result<BTreeSet<T>, D::Error> {
+    ) -> Result<Values, D::Error> {
         let texts = Vec::<String>::deserialize(from)?;
         texts.iter().map(|text| read(text)).collect()
     }

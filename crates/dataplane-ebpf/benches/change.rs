@@ -8,8 +8,9 @@
 use agent::{Agent, Config, Effect, Event, Link};
 use dataplane::DataPlane;
 use model::{
-    DeviceMatch, Direction, Family, Host, HostId, Inventory, InventoryChange, L4Match, L4PortRange,
-    MacAddr, Network, Peer, PeerTrust, Port, PortedProtocol, Revision, Rule, RuleId, SecurityGroup,
+    DeviceMatch, Direction, Family, FrozenSet, Host, HostId, Inventory, InventoryChange, L4Match,
+    L4PortRange, MacAddr, Network, Peer, PeerTrust, Port, PortedProtocol, Revision, Rule, RuleId,
+    SecurityGroup,
 };
 use policy::Compiler;
 use portcullis_dataplane_ebpf::{EbpfConfig, EbpfPlane};
@@ -188,8 +189,8 @@ fn port(id: &str, n: u32, kind: u8) -> Port {
         moving: None,
         mac: MacAddr([2, 0, kind, a, b, c]),
         fixed_addresses: [IpAddr::V4(Ipv4Addr::new(10, kind, a * 16 + b, c))].into(),
-        address_pairs: BTreeSet::new(),
-        groups: BTreeSet::new(),
+        address_pairs: FrozenSet::new(),
+        groups: FrozenSet::new(),
         port_security: true,
         dhcp_server: false,
         router: false,

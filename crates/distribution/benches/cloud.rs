@@ -148,7 +148,7 @@ fn port(number: usize, groups: &[GroupId]) -> Port {
             number as u8,
         ]),
         fixed_addresses: [Ipv4Addr::from(0x0a00_0000 + number as u32).into()].into(),
-        address_pairs: BTreeSet::new(),
+        address_pairs: FrozenSet::new(),
         groups: groups.iter().cloned().collect(),
         port_security: true,
         dhcp_server: false,

@@ -4,6 +4,7 @@
 
 use crate::undo::Undo;
 use model::{GroupId, HostId, Inventory, NetworkId, Port, PortId, Prefix, ScopeId};
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub(crate) struct Index {
     hosts: HashMap<HostId, BTreeSet<PortId>>,
     networks: HashMap<NetworkId, OfNetwork>,
     groups: HashMap<GroupId, OfGroup>,
-    addresses: HashMap<ScopeId, HashMap<Prefix, Vec<PortId>>>,
+    addresses: HashMap<ScopeId, BTreeMap<Prefix, Holders>>,
     crowds: HashMap<ScopeId, Crowd>,
 }
 
@@ -32,6 +33,12 @@ pub(crate) struct OfNetwork {
 pub(crate) struct OfGroup {
     pub(crate) members: BTreeSet<PortId>,
     pub(crate) networks: BTreeMap<NetworkId, usize>,
+}
+
+/// The ports that have an address; mostly it is one, of a million.
+enum Holders {
+    One(PortId),
+    More(Box<Vec<PortId>>),
 }
 
 /// Addresses in many groups, and the ports that have them.
@@ -64,16 +71,31 @@ pub(crate) struct Turned {
 impl Index {
     pub(crate) fn of(inventory: &Inventory) -> Self {
         let mut index = Self::default();
-        let mut turned = Turned::default();
+        let mut crowded = BTreeSet::new();
         for port in inventory.ports.values() {
             let scope = scope_of(inventory, port);
+            let mut turned = Turned::default();
             for entry in entries(port, scope) {
                 index.insert(entry, &port.id, &mut turned);
             }
+            let addresses = turned.addresses.into_iter();
+            crowded.extend(addresses.filter(|(s, p)| index.is_crowded(inventory, s, p)));
         }
-        let addresses = std::mem::take(&mut turned.addresses);
-        index.recount(inventory, addresses.iter(), &mut turned);
+        index.recount(inventory, crowded.iter(), &mut Turned::default());
+        index.close_up();
         index
+    }
+
+    /// Filled in order, trees are half empty.
+    fn close_up(&mut self) {
+        let of_networks = self.networks.values_mut().map(|of| &mut of.ports);
+        let of_groups = self.groups.values_mut().map(|of| &mut of.members);
+        for ports in self.hosts.values_mut().chain(of_networks).chain(of_groups) {
+            *ports = std::mem::take(ports).into_iter().collect();
+        }
+        for of_scope in self.addresses.values_mut() {
+            *of_scope = std::mem::take(of_scope).into_iter().collect();
+        }
     }
 
     /// After the inventory.
@@ -146,7 +168,10 @@ impl Index {
             }
             Entry::Address(scope, prefix) => {
                 let of = self.addresses.entry(scope.clone()).or_default();
-                of.entry(prefix).or_default().push(port.clone());
+                match of.entry(prefix) {
+                    Vacant(entry) => drop(entry.insert(Holders::One(port.clone()))),
+                    Occupied(mut entry) => entry.get_mut().add(port.clone()),
+                }
                 turned.addresses.insert((scope, prefix));
             }
         }
@@ -195,11 +220,9 @@ impl Index {
             Entry::Address(scope, prefix) => {
                 if let Some(of) = self.addresses.get_mut(scope)
                     && let Some(ports) = of.get_mut(prefix)
+                    && ports.remove(port)
                 {
-                    ports.retain(|other| other != port);
-                    if ports.is_empty() {
-                        of.remove(prefix);
-                    }
+                    of.remove(prefix);
                 }
                 turned.addresses.insert((scope.clone(), *prefix));
             }
@@ -243,7 +266,7 @@ impl Index {
                 continue;
             };
             let ports = crowd.addresses.iter().filter_map(|prefix| of?.get(prefix));
-            crowd.ports = Arc::new(ports.flatten().cloned().collect());
+            crowd.ports = Arc::new(ports.flat_map(Holders::ports).cloned().collect());
             if crowd.addresses.is_empty() {
                 self.crowds.remove(scope);
             }
@@ -289,13 +312,40 @@ impl Index {
 
     pub(crate) fn ports_at(&self, scope: &ScopeId, prefix: &Prefix) -> &[PortId] {
         let of = self.addresses.get(scope);
-        of.and_then(|of| of.get(prefix)).map_or(&[], Vec::as_slice)
+        of.and_then(|of| of.get(prefix)).map_or(&[], Holders::ports)
     }
 
     /// The ports of the scope that have an address in many groups.
     pub(crate) fn crowd(&self, scope: &ScopeId) -> Arc<BTreeSet<PortId>> {
         let crowd = self.crowds.get(scope);
         crowd.map_or_else(Arc::default, |crowd| Arc::clone(&crowd.ports))
+    }
+}
+
+impl Holders {
+    fn ports(&self) -> &[PortId] {
+        match self {
+            Self::One(port) => std::slice::from_ref(port),
+            Self::More(ports) => ports,
+        }
+    }
+
+    fn add(&mut self, port: PortId) {
+        match self {
+            Self::One(known) => *self = Self::More(Box::new(vec![known.clone(), port])),
+            Self::More(ports) => ports.push(port),
+        }
+    }
+
+    /// Whether none is left.
+    fn remove(&mut self, port: &PortId) -> bool {
+        match self {
+            Self::One(known) => known == port,
+            Self::More(ports) => {
+                ports.retain(|known| known != port);
+                ports.is_empty()
+            }
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use crate::index::{is_link_local, joined};
 use crate::interest::{Interest, LocalNetwork};
 use crate::undo::{World, head};
 use model::{
-    AddressGroup, AddressGroupId, AddressPair, DeviceMatch, GroupId, Host, HostId, MacAddr,
-    Network, NetworkId, PeerTrust, Port, PortId, Prefix, ScopeId, SecurityGroup, Settings,
+    AddressGroup, AddressGroupId, AddressPair, DeviceMatch, FrozenSet, GroupId, Host, HostId,
+    MacAddr, Network, NetworkId, PeerTrust, Port, PortId, Prefix, ScopeId, SecurityGroup, Settings,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ pub(crate) enum GroupPart {
 /// Why a port of another host is in the part.
 struct Uses {
     /// Its addresses are members of these groups.
-    groups: BTreeSet<GroupId>,
+    groups: FrozenSet<GroupId>,
     is_member: bool,
     /// Its link-local addresses are its own.
     reserves: bool,
@@ -148,7 +148,7 @@ impl Part<'_> {
         is_of_use.then_some(uses)
     }
 
-    fn groups(self, port: &Port, scope: &ScopeId, all: bool) -> BTreeSet<GroupId> {
+    fn groups(self, port: &Port, scope: &ScopeId, all: bool) -> FrozenSet<GroupId> {
         let groups = joined(port).filter(|group| all || self.interest.is_named_in(group, scope));
         groups.cloned().collect()
     }
@@ -182,7 +182,7 @@ fn reduced(port: &Port, uses: Uses) -> Port {
 }
 
 /// With a MAC where frames are sent to it.
-fn pairs(port: &Port, uses: &Uses) -> BTreeSet<AddressPair> {
+fn pairs(port: &Port, uses: &Uses) -> FrozenSet<AddressPair> {
     let pairs = port.address_pairs.iter().filter(|pair| {
         let is_link_local = is_link_local(&pair.prefix);
         let is_reserved = is_link_local && pair.prefix.as_host().is_some_and(is_v6);

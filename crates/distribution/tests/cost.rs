@@ -100,7 +100,7 @@ fn port(host: usize, number: usize, groups: &[&str]) -> Port {
         moving: None,
         mac: MacAddr([2, 0, 0, (host >> 8) as u8, host as u8, number as u8]),
         fixed_addresses: [address.into()].into(),
-        address_pairs: BTreeSet::new(),
+        address_pairs: FrozenSet::new(),
         groups: groups.iter().map(|group| GroupId::from(*group)).collect(),
         port_security: true,
         dhcp_server: false,

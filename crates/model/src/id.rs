@@ -1,18 +1,18 @@
 //! Identifiers and the revision. Ids are opaque text: a name from a policy file or a UUID of an API.
 
+use arcstr::ArcStr;
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
 
 macro_rules! text_ids {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
-        /// Cheap to clone; ordered as text.
+        /// Cheap to clone, and one pointer in size; ordered as text.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(ArcStr);
 
         impl $name {
-            pub fn new(text: impl Into<Arc<str>>) -> Self { Self(text.into()) }
+            pub fn new(text: impl Into<ArcStr>) -> Self { Self(text.into()) }
             pub fn as_str(&self) -> &str { &self.0 }
         }
         impl fmt::Display for $name {

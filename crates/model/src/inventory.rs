@@ -1,8 +1,8 @@
 //! The objects of a policy, and the inventory that holds them.
 
 use crate::{
-    AddressGroupId, Family, GroupId, HostId, MacAddr, NetworkId, PortId, Prefix, ProjectId,
-    Revision, Rule, RuleId, ScopeId, Settings,
+    AddressGroupId, Family, FrozenSet, GroupId, HostId, MacAddr, NetworkId, PortId, Prefix,
+    ProjectId, Revision, Rule, RuleId, ScopeId, Settings,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -68,9 +68,9 @@ pub struct Port {
     /// The VM is about to run on another host, in a live migration.
     pub moving: Option<Box<Moving>>,
     pub mac: MacAddr,
-    pub fixed_addresses: BTreeSet<IpAddr>,
-    pub address_pairs: BTreeSet<AddressPair>,
-    pub groups: BTreeSet<GroupId>,
+    pub fixed_addresses: FrozenSet<IpAddr>,
+    pub address_pairs: FrozenSet<AddressPair>,
+    pub groups: FrozenSet<GroupId>,
     /// Off: everything passes, untracked, and the port is no member of its groups.
     pub port_security: bool,
     /// May send what DHCP servers send.

@@ -8,6 +8,7 @@ mod address;
 mod capabilities;
 mod change;
 mod flow;
+mod frozen_set;
 mod id;
 mod inventory;
 mod rule;
@@ -18,6 +19,7 @@ pub use address::{Family, MacAddr, Prefix, PrefixError};
 pub use capabilities::{Capabilities, Flows, NdOptions};
 pub use change::InventoryChange;
 pub use flow::{FlowKey, FlowState, IcmpRequest};
+pub use frozen_set::FrozenSet;
 pub use id::{
     AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, ScopeId,
 };

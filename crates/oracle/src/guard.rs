@@ -5,7 +5,8 @@
 use crate::rules::is_link_local;
 use crate::{Notes, Open, unlike};
 use model::{
-    Capabilities, Direction, DropReason, Inventory, MacAddr, NdOptions, Network, Port, Prefix,
+    Capabilities, Direction, DropReason, FrozenSet, Inventory, MacAddr, NdOptions, Network, Port,
+    Prefix,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,7 +19,7 @@ use wire::{
 #[derive(Clone, Debug)]
 pub(crate) struct Guard {
     mac: MacAddr,
-    fixed_addresses: BTreeSet<IpAddr>,
+    fixed_addresses: FrozenSet<IpAddr>,
     /// With the MAC that they come with.
     pairs: Vec<(Prefix, MacAddr)>,
     dhcp_server: bool,

@@ -296,7 +296,7 @@ fn port(port: m::Port) -> Read<Port> {
             [] => MacAddr::ZERO,
             bytes => mac(bytes)?,
         },
-        fixed_addresses: set(&port.fixed_addresses, address)?,
+        fixed_addresses: set(&port.fixed_addresses, address)?.into(),
         address_pairs: port.address_pairs.iter().map(pair).collect::<Read<_>>()?,
         groups: port
             .groups

@@ -8,14 +8,13 @@ use crate::ledger::Ledger;
 use crate::world::{World, naming, new_group, port, rule, user};
 use control::objects::Host;
 use control::{AskedBinding, Control, Failed, NewRule, PortPatch};
-use model::{AddressGroupId, GroupId, HostId, NetworkId, PortId, RuleId, Settings};
-use std::collections::BTreeSet;
+use model::{AddressGroupId, FrozenSet, GroupId, HostId, NetworkId, PortId, RuleId, Settings};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Groups {
         port: PortId,
-        groups: BTreeSet<GroupId>,
+        groups: FrozenSet<GroupId>,
         class: Class,
     },
     AddRule(Box<NewRule>),
@@ -82,7 +81,7 @@ impl Change {
                     id: dice.one_of(&world.hosts)?.clone(),
                     tunnel_address: None,
                     tagged: false,
-                    tags: BTreeSet::new(),
+                    tags: Default::default(),
                     settings: Some(settings),
                 })))
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use store::memory::Memory;
 use store::{
-    CommitError, Event, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store, Transaction,
+    CommitError, Event, Key, KeyPrefix, Presence, ReadError, Reader, Record, Store, Transaction,
     Value, Watch, WatchEnd,
 };
 
@@ -66,8 +66,8 @@ fn locked(orders: &Mutex<Orders>) -> MutexGuard<'_, Orders> {
 
 #[async_trait]
 impl Store for Faulty {
-    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError> {
-        self.inner.list(prefix).await
+    async fn read_all(&self, prefix: &KeyPrefix, reader: &mut dyn Reader) -> Result<(), ReadError> {
+        self.inner.read_all(prefix, reader).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {

@@ -197,7 +197,12 @@ impl At<'_> {
         }
         let local = |port: &Port| host_of(port) == Some(host);
         self.add_ports(&mut part, self.ledger.on_host.get(host), local);
-        let own: BTreeSet<GroupId> = part.ports.values().flat_map(|p| p.groups.clone()).collect();
+        let own: BTreeSet<GroupId> = part
+            .ports
+            .values()
+            .flat_map(|p| &*p.groups)
+            .cloned()
+            .collect();
         let mut named = BTreeSet::new();
         for id in &own {
             let Some(group) = object(&self.past.groups, &rest.groups, id) else {

@@ -40,7 +40,7 @@ use model::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::{
-    CommitError, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store, Transaction, Value,
+    CommitError, Key, KeyPrefix, Presence, ReadError, Reader, Record, Store, Transaction, Value,
     Watch,
 };
 
@@ -178,8 +178,8 @@ impl Etcd {
 
 #[async_trait]
 impl Store for Etcd {
-    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError> {
-        listing::list(&self.client, &self.layout, self.calls, prefix).await
+    async fn read_all(&self, prefix: &KeyPrefix, reader: &mut dyn Reader) -> Result<(), ReadError> {
+        listing::read_all(&self.client, &self.layout, self.calls, prefix, reader).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {

@@ -7,7 +7,7 @@ use crate::epoch::{Epoch, found, newest};
 use crate::layout::Layout;
 use etcd_client::{Client, GetOptions, GetResponse, KvClient, Txn, TxnOp, TxnOpResponse};
 use model::Revision;
-use store::{KeyPrefix, Listing, MOST_VALUE_BYTES, ReadError, Record};
+use store::{KeyPrefix, MOST_VALUE_BYTES, ReadError, Reader};
 
 /// Records in a message, so that the largest ones fit.
 const PAGE: usize = 500;
@@ -16,22 +16,23 @@ const MOST_MESSAGE_BYTES: usize = PAGE * (MOST_VALUE_BYTES + 4096);
 /// If the revision is compacted between two pages, it is begun anew, so many times.
 const ATTEMPTS: usize = 3;
 
-pub(crate) async fn list(
+pub(crate) async fn read_all(
     client: &Client,
     layout: &Layout,
     calls: Calls,
     prefix: &KeyPrefix,
-) -> Result<Listing, ReadError> {
+    reader: &mut dyn Reader,
+) -> Result<(), ReadError> {
     let kv = client
         .kv_client()
         .max_decoding_message_size(MOST_MESSAGE_BYTES);
     for _ in 1..ATTEMPTS {
-        match attempt(&kv, layout, calls, prefix).await {
+        match attempt(&kv, layout, calls, prefix, reader).await {
             Err(Failure::Call(error)) if is_compacted(&error) => {}
             done => return done.map_err(Failure::into_read_error),
         }
     }
-    let last = attempt(&kv, layout, calls, prefix).await;
+    let last = attempt(&kv, layout, calls, prefix, reader).await;
     last.map_err(Failure::into_read_error)
 }
 
@@ -54,24 +55,28 @@ async fn attempt(
     layout: &Layout,
     calls: Calls,
     prefix: &KeyPrefix,
-) -> Result<Listing, Failure> {
+    reader: &mut dyn Reader,
+) -> Result<(), Failure> {
     let (begin, end) = layout.records(prefix);
     let (epoch, mut page) = first_page(kv, layout, calls, &begin, &end).await?;
     let revision = Revision {
         epoch: epoch.0,
         commit: newest(&page),
     };
-    let mut records: Vec<Record> = Vec::new();
+    reader.begin(revision);
     loop {
+        let mut last = None;
         let is_last = !page.more();
         for found in page.take_kvs() {
-            records.push(layout.read_record(found).map_err(Failure::Read)?);
+            let record = layout.read_record(found).map_err(Failure::Read)?;
+            last = Some(record.key.clone());
+            reader.take(record);
         }
-        let Some(last) = records.last().filter(|_| !is_last) else {
-            return Ok(Listing { revision, records });
+        let Some(last) = last.filter(|_| !is_last) else {
+            return Ok(());
         };
         // The next key there can be.
-        let next = format!("{}\0", layout.record(&last.key));
+        let next = format!("{}\0", layout.record(&last));
         let options = options(&end).with_revision(revision.commit as i64);
         let got = calls.get(kv, next, Some(options));
         page = got.await.map_err(Failure::Call)?;

@@ -28,7 +28,7 @@ pub use file::OpenError;
 
 use crate::follow::{Commit, Follower, History, Page};
 use crate::{
-    CommitError, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store, Transaction, Value,
+    CommitError, Key, KeyPrefix, Presence, ReadError, Reader, Record, Store, Transaction, Value,
     Watch, WatchEnd,
 };
 use async_trait::async_trait;
@@ -75,6 +75,8 @@ impl Default for Bounds {
     }
 }
 
+/// Of records that were read, and are not taken yet.
+const PAGES_AHEAD: usize = 2;
 /// So many transactions wait in the queue; more wait before it.
 const MOST_WAITING: usize = 1024;
 
@@ -137,10 +139,29 @@ impl Drop for Embedded {
 
 #[async_trait]
 impl Store for Embedded {
-    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError> {
+    async fn read_all(&self, prefix: &KeyPrefix, reader: &mut dyn Reader) -> Result<(), ReadError> {
         let prefix = prefix.clone();
-        let read = move |snapshot: &ReadTransaction| tables::list(snapshot, &prefix);
-        self.shared.read(read).await
+        let (pages, mut read) = mpsc::channel(PAGES_AHEAD);
+        let shared = self.shared.clone();
+        let reading = async move {
+            let take = move |snapshot: &ReadTransaction| {
+                let take = |page| pages.blocking_send(page).is_ok();
+                tables::read_all(snapshot, &prefix, take)
+            };
+            shared.read(take).await
+        };
+        let taking = async {
+            while let Some(page) = read.recv().await {
+                match page {
+                    tables::Page::Begin(revision) => reader.begin(revision),
+                    tables::Page::Records(records) => {
+                        records.into_iter().for_each(|record| reader.take(record));
+                    }
+                }
+            }
+        };
+        let (read, ()) = tokio::join!(reading, taking);
+        read
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {

@@ -26,7 +26,7 @@ mod transaction;
 
 pub use error::{CommitError, ReadError, TooLarge, WatchEnd};
 pub use key::{Key, KeyError, KeyPrefix};
-pub use seam::{Change, Event, Listing, Presence, Record, Store, Watch};
+pub use seam::{Change, Event, Listing, Presence, Reader, Record, Store, Watch};
 pub use transaction::{
     Condition, MOST_CONDITIONS, MOST_TRANSACTION_BYTES, MOST_VALUE_BYTES, MOST_WRITES, Transaction,
     Value, Write,

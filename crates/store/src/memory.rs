@@ -5,7 +5,7 @@
 
 use crate::follow::{Commit, Follower, History, Page};
 use crate::{
-    Change, CommitError, Condition, Key, KeyPrefix, Listing, Presence, ReadError, Record, Store,
+    Change, CommitError, Condition, Key, KeyPrefix, Presence, ReadError, Reader, Record, Store,
     Transaction, Value, Watch, WatchEnd, Write,
 };
 use async_trait::async_trait;
@@ -78,16 +78,14 @@ impl Default for Memory {
 
 #[async_trait]
 impl Store for Memory {
-    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError> {
+    async fn read_all(&self, prefix: &KeyPrefix, reader: &mut dyn Reader) -> Result<(), ReadError> {
         let state = self.shared.lock();
+        reader.begin(state.revision);
         let records = state.records.values();
-        Ok(Listing {
-            revision: state.revision,
-            records: records
-                .filter(|record| prefix.contains(&record.key))
-                .cloned()
-                .collect(),
-        })
+        for record in records.filter(|record| prefix.contains(&record.key)) {
+            reader.take(record.clone());
+        }
+        Ok(())
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {

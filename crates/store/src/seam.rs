@@ -14,8 +14,16 @@ use std::time::Duration;
 /// Futures must run inside a tokio runtime. One that is dropped half-way leaves a commit whole or absent.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// All records under the prefix, as they are at one revision.
-    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError>;
+    /// All records under the prefix, as they are at one revision, page by page: there may be more of them than one
+    /// wants in memory twice. After an error the reader has a part of them, or none.
+    async fn read_all(&self, prefix: &KeyPrefix, reader: &mut dyn Reader) -> Result<(), ReadError>;
+
+    /// The same, in one piece.
+    async fn list(&self, prefix: &KeyPrefix) -> Result<Listing, ReadError> {
+        let mut listing = Listing::default();
+        self.read_all(prefix, &mut listing).await?;
+        Ok(listing)
+    }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError>;
 
@@ -67,8 +75,17 @@ pub struct Record {
     pub modified: u64,
 }
 
+/// Who is told what a store has.
+pub trait Reader: Send {
+    /// What was told before, if anything was, isn't so any more: the store begins anew.
+    fn begin(&mut self, revision: Revision);
+
+    /// In the order of the keys.
+    fn take(&mut self, record: Record);
+}
+
 /// Shape: in the order of the keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     pub revision: Revision,
     pub records: Vec<Record>,
@@ -98,5 +115,16 @@ impl Change {
             Self::Put(record) => &record.key,
             Self::Delete(key) => key,
         }
+    }
+}
+
+impl Reader for Listing {
+    fn begin(&mut self, revision: Revision) {
+        self.revision = revision;
+        self.records.clear();
+    }
+
+    fn take(&mut self, record: Record) {
+        self.records.push(record);
     }
 }

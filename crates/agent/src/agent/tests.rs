@@ -1,7 +1,7 @@
 //! The core by tables: what happens, and what it wants done, each in a few words.
 
 use super::*;
-use model::{DeviceMatch, Host, Network, NetworkId, Port, ScopeId, Settings};
+use model::{DeviceMatch, FrozenSet, Host, Network, NetworkId, Port, ScopeId, Settings};
 use proptest::prelude::*;
 
 mod interface_ids;
@@ -55,9 +55,9 @@ fn policy(text: &str) -> PolicyText {
                 },
                 moving: None,
                 mac: model::MacAddr([2, 0, 0, 0, 0, index as u8]),
-                fixed_addresses: BTreeSet::new(),
-                address_pairs: BTreeSet::new(),
-                groups: BTreeSet::new(),
+                fixed_addresses: FrozenSet::new(),
+                address_pairs: FrozenSet::new(),
+                groups: FrozenSet::new(),
                 port_security: true,
                 dhcp_server: false,
                 router: false,

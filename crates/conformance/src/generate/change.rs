@@ -195,10 +195,11 @@ impl Changes {
             Kind::Pair => {
                 let networks: Vec<_> = made.networks.values().cloned().collect();
                 let network = dice.pick_if_any(&networks).cloned();
-                if let (Some(network), Some(port)) = (network, any_port(dice, made))
-                    && port.address_pairs.pop_last().is_none()
-                {
-                    port.address_pairs.insert(address_pair(dice, &network));
+                if let (Some(network), Some(port)) = (network, any_port(dice, made)) {
+                    match port.address_pairs.last().copied() {
+                        Some(last) => port.address_pairs.remove(&last),
+                        None => port.address_pairs.insert(address_pair(dice, &network)),
+                    };
                 }
             }
             Kind::PortFlags => {
@@ -272,11 +273,15 @@ impl Changes {
         let (Some(one), Some(other)) = (dice.pick_if_any(&ids), dice.pick_if_any(&ids)) else {
             return;
         };
-        let taken = made.ports.get_mut(one).map(|port| match dice.below(3) {
-            0 => port.fixed_addresses.pop_first(),
-            _ => port.fixed_addresses.pop_last(),
+        let taken = made.ports.get_mut(one).and_then(|port| {
+            let address = match dice.below(3) {
+                0 => port.fixed_addresses.first().copied(),
+                _ => port.fixed_addresses.last().copied(),
+            }?;
+            port.fixed_addresses.remove(&address);
+            Some(address)
         });
-        if let (Some(Some(address)), Some(port)) = (taken, made.ports.get_mut(other)) {
+        if let (Some(address), Some(port)) = (taken, made.ports.get_mut(other)) {
             port.fixed_addresses.insert(address);
             let family = Family::of(address);
             let subnets = made.networks.get(&port.network).map(|n| &n.subnets);

@@ -225,11 +225,11 @@ fn port(dice: &mut Dice, made: &Inventory, number: usize) -> Port {
         device: DeviceMatch::Name(format!("tap{number}")),
         moving: None,
         mac: if dice.chance(2) { FOREIGN_MACS[0] } else { mac },
-        fixed_addresses: fixed_addresses(dice, network),
+        fixed_addresses: fixed_addresses(dice, network).into(),
         address_pairs: (0..dice.weighted(&[(6, 0), (2, 1), (1, 2)]))
             .map(|_| address_pair(dice, network))
             .collect(),
-        groups,
+        groups: groups.into(),
         port_security: dice.chance(97),
         dhcp_server: dice.chance(12),
         router: dice.chance(12),

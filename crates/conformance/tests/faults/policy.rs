@@ -172,7 +172,7 @@ pub(crate) fn pairs_stay_out(port: &mut Port) {
         },
     };
     let pairs = std::mem::take(&mut port.address_pairs);
-    port.address_pairs = pairs.into_iter().map(shortened).collect();
+    port.address_pairs = pairs.iter().copied().map(shortened).collect();
 }
 
 /// Every rule that ever was.

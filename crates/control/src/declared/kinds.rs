@@ -4,12 +4,13 @@ use super::Kind;
 use crate::objects::{Addresses, Group, GroupRule, Host, Network, Port, Resource, Seconds, Subnet};
 use crate::quotas::Counted;
 use crate::records::Kept;
+use arcstr::ArcStr;
+use model::FrozenSet;
 use model::ProjectId;
-use std::collections::BTreeSet;
 
 pub(super) trait Declarable: Kept + Clone + PartialEq {
     const KIND_OF_IT: Kind;
-    fn tags(&self) -> &BTreeSet<String>;
+    fn tags(&self) -> &FrozenSet<ArcStr>;
     fn changed(&mut self, at: Seconds);
     /// Whose it is, and as what it counts there.
     fn counted(&self) -> Option<(&ProjectId, Resource)>;
@@ -20,7 +21,7 @@ macro_rules! declarable {
         impl Declarable for $of {
             const KIND_OF_IT: Kind = declarable!(@ $of);
 
-            fn tags(&self) -> &BTreeSet<String> {
+            fn tags(&self) -> &FrozenSet<ArcStr> {
                 &self.said.tags
             }
 
@@ -45,7 +46,7 @@ declarable! { Addresses Group GroupRule Network Subnet Port }
 impl Declarable for Host {
     const KIND_OF_IT: Kind = Kind::Host;
 
-    fn tags(&self) -> &BTreeSet<String> {
+    fn tags(&self) -> &FrozenSet<ArcStr> {
         &self.tags
     }
 

@@ -11,6 +11,7 @@ use crate::objects::{Addresses, Group, GroupRule, Host, Network, Port, Subnet};
 use crate::refused::Refused;
 use crate::rules::content;
 use crate::state::{State, Stored, Table};
+use arcstr::ArcStr;
 use model::{GroupId, NetworkId, PortId, Prefix, RuleId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{Key, MOST_VALUE_BYTES, MOST_WRITES};
@@ -147,7 +148,7 @@ impl<'a> Making<'a, '_> {
     }
 
     fn is_ours<T: Declarable>(&self, object: &T) -> bool {
-        object.tags().contains(&self.common.tag)
+        object.tags().contains(self.common.tag.as_str())
     }
 
     fn outcome(&mut self, kind: Kind, id: &str, what: What) {
@@ -277,7 +278,7 @@ impl<'a> Making<'a, '_> {
         let mut subnets = Vec::new();
         for prefix in &network.subnets {
             let id = subnet_id(&network.id, *prefix);
-            let before = state.subnets.get(&id);
+            let before = state.subnets.get(id.as_str());
             let after = self.common.subnet(before.map(|b| &**b), network, *prefix);
             if let Some(item) = self.item(&id, before, after) {
                 let items = self.plan.subnets.entry(network.id.clone());
@@ -291,7 +292,7 @@ impl<'a> Making<'a, '_> {
             }
             match self.is_ours(&**subnet) {
                 true => self.subnet_goes(subnet),
-                false => subnets.push((subnet.id.clone(), subnet.prefix)),
+                false => subnets.push((subnet.id.to_string(), subnet.prefix)),
             }
         }
         let differing = self.plan.subnets.get(&network.id).map_or(0, Vec::len);
@@ -483,7 +484,7 @@ impl<'a> Making<'a, '_> {
         for (network, subnets) in &self.plan.subnets {
             let gone = subnets.iter().filter(|item| item.after.is_none());
             let gone = gone.filter_map(|item| item.before.map(|before| &before.id));
-            let gone: BTreeSet<&String> = gone.collect();
+            let gone: BTreeSet<&ArcStr> = gone.collect();
             let ports = state.ports_in(network);
             for port in ports.filter(|port| !self.follows(&port.id)) {
                 let fixed = port.fixed.iter().filter(|f| gone.contains(&f.subnet));

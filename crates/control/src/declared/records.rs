@@ -10,6 +10,7 @@ use crate::objects::{
 };
 use crate::ports::{USUAL_VNIC, moved};
 use crate::subnets::{from_number, number, usable};
+use arcstr::ArcStr;
 use model::{
     AddressGroup, DeviceMatch, Family, GroupId, L4Match, L4PortRange, NetworkId, Peer, PeerTrust,
     Prefix, ProjectId, Rule, RuleId, SecurityGroup, Settings,
@@ -31,14 +32,14 @@ impl Common<'_> {
             updated_at: self.now.at,
             ..Default::default()
         });
-        said.name = name.to_owned();
-        said.tags.insert(self.tag.clone());
+        said.name = name.into();
+        said.tags.insert(self.tag.as_str().into());
         said
     }
 
     pub(super) fn host(&self, before: Option<&Host>, host: &model::Host) -> Host {
         let mut tags = before.map(|before| before.tags.clone()).unwrap_or_default();
-        tags.insert(self.tag.clone());
+        tags.insert(self.tag.as_str().into());
         Host {
             id: host.id.clone(),
             tunnel_address: host.tunnel_address,
@@ -83,7 +84,7 @@ impl Common<'_> {
         let taken = || network.routers.iter().chain(&network.dhcp_servers);
         let name = before.map_or("", |before| &before.said.name);
         Subnet {
-            id: subnet_id(&network.id, prefix),
+            id: subnet_id(&network.id, prefix).into(),
             project: self.project.clone(),
             network: network.id.clone(),
             said: self.said(before.map(|before| &before.said), name),
@@ -132,7 +133,7 @@ impl Common<'_> {
         subnets: &[(String, Prefix)],
     ) -> Port {
         let fixed = port.fixed_addresses.iter().map(|address| FixedAddress {
-            subnet: subnet_of(*address, subnets),
+            subnet: subnet_of(*address, subnets).into(),
             address: *address,
         });
         let pairs = port.address_pairs.iter().map(|pair| Pair {
@@ -212,7 +213,7 @@ fn pools(prefix: Prefix, taken: &BTreeSet<IpAddr>) -> Vec<(IpAddr, IpAddr)> {
 }
 
 /// Who a port is to DHCP and to routing; another owner stays.
-fn owner(before: Option<&Port>, port: &model::Port) -> String {
+fn owner(before: Option<&Port>, port: &model::Port) -> ArcStr {
     if let Some(before) = before
         && (before.is_dhcp_server(), before.is_router()) == (port.dhcp_server, port.router)
     {
@@ -223,7 +224,7 @@ fn owner(before: Option<&Port>, port: &model::Port) -> String {
         (false, true) => "network:router_interface",
         (false, false) => "",
     };
-    owner.to_owned()
+    owner.into()
 }
 
 /// A file doesn't say that a port is being moved; it ends that by saying that it is somewhere else.
@@ -244,7 +245,7 @@ fn binding(before: Option<&Port>, port: &model::Port, now: &Moment) -> Option<Bi
         host: host.clone(),
         device,
         profile: before.map(|b| b.profile.clone()).unwrap_or_default(),
-        vnic_type: before.map_or_else(|| USUAL_VNIC.to_owned(), |b| b.vnic_type.clone()),
+        vnic_type: before.map_or_else(|| USUAL_VNIC, |b| b.vnic_type.clone()),
         moving,
     })
 }

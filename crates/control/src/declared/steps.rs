@@ -24,6 +24,7 @@ use crate::refused::Refused;
 use crate::rules::{content, lock};
 use crate::sharing;
 use crate::state::Stored;
+use arcstr::ArcStr;
 use model::{GroupId, NetworkId, RuleId};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Key, Transaction};
@@ -411,7 +412,7 @@ impl<'p, 'a> Steps<'p, 'a> {
         let mut narrow = Port::clone(before);
         let flags = |port: &Port| (port.is_dhcp_server(), port.is_router());
         if after.is_none_or(|after| flags(after) != flags(before)) {
-            narrow.device_owner.clear();
+            narrow.device_owner = ArcStr::new();
         }
         let fixed = |port: &Port| BTreeSet::from_iter(port.fixed.iter().map(|f| f.address));
         let after = after.filter(|after| after.network == before.network);
@@ -424,7 +425,7 @@ impl<'p, 'a> Steps<'p, 'a> {
         });
         match same {
             Some(same) => {
-                narrow.groups = &before.groups & &same.groups;
+                narrow.groups.retain(|group| same.groups.contains(group));
                 narrow.pairs.retain(|pair| same.pairs.contains(pair));
             }
             None => {

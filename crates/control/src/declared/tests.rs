@@ -13,7 +13,7 @@ use model::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use store::memory::Memory;
-use store::{CommitError, KeyPrefix, Store};
+use store::{CommitError, Store};
 
 fn declared(inventory: Inventory) -> Declared {
     Declared {
@@ -155,8 +155,7 @@ async fn step(store: &Memory, declared: &Declared, room: usize) -> Option<store:
 }
 
 async fn state(store: &Memory) -> State {
-    let listing = store.list(&KeyPrefix::all()).await;
-    State::of(listing.expect("memory answers"))
+    State::read(store).await.expect("memory answers")
 }
 
 /// At a port with this MAC in this network: own address, remote address and destination port.

@@ -68,7 +68,7 @@ fn record<T: Kept>(object: &T) -> (store::Key, store::Value) {
 
 fn said(random: &mut Dice) -> Described {
     Described {
-        name: pick(random, &IDS).to_string(),
+        name: (*pick(random, &IDS)).into(),
         ..Default::default()
     }
 }
@@ -149,7 +149,7 @@ fn address(random: &mut Dice) -> IpAddr {
 fn subnet(random: &mut Dice) -> Subnet {
     let prefix = pick(random, &["10.0.0.0/24", "10.0.1.0/24"]).parse();
     Subnet {
-        id: pick(random, &IDS).to_string(),
+        id: (*pick(random, &IDS)).into(),
         project: project(),
         network: NetworkId::from(*pick(random, &IDS)),
         said: said(random),
@@ -177,20 +177,20 @@ fn port(random: &mut Dice) -> Port {
         said: said(random),
         mac: own,
         fixed: vec![FixedAddress {
-            subnet: pick(random, &IDS).to_string(),
+            subnet: (*pick(random, &IDS)).into(),
             address: address(random),
         }],
         pairs: Vec::from_iter(chance(random, 2).then_some(pair)),
         groups: [GroupId::from(*pick(random, &IDS))].into(),
         port_security: !chance(random, 4),
         admin_up: true,
-        device_id: String::new(),
-        device_owner: pick(random, &owners).to_string(),
+        device_id: Default::default(),
+        device_owner: (*pick(random, &owners)).into(),
         binding: chance(random, 2).then(|| Binding {
             host: HostId::from(*pick(random, &IDS)),
             device: None,
             profile: BTreeMap::new(),
-            vnic_type: String::new(),
+            vnic_type: Default::default(),
             moving: match random.below(3) {
                 0 => Some(Box::new(Move::To(Destination {
                     host: HostId::from(*pick(random, &IDS)),
@@ -241,7 +241,7 @@ fn services_and_gateways_are_known_by_their_addresses() {
     let service = |id: &str, owner: &str, address: u8| Port {
         id: PortId::from(id),
         network: network.id.clone(),
-        device_owner: owner.to_owned(),
+        device_owner: owner.into(),
         fixed: vec![FixedAddress {
             subnet: subnet.id.clone(),
             address: [10, 0, 0, address].into(),

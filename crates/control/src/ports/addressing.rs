@@ -124,7 +124,7 @@ impl Addressing<'_, '_> {
         if !subnet.prefix.contains(address) || address < first || last < address {
             return Err(Refused::InvalidIpForSubnet {
                 address: text.to_owned(),
-                subnet: subnet.id.clone(),
+                subnet: subnet.id.to_string(),
             });
         }
         let fixed = FixedAddress {
@@ -135,7 +135,7 @@ impl Addressing<'_, '_> {
         if held && !before.contains(&fixed) {
             return Err(Refused::IpAddressAlreadyAllocated {
                 address: address.to_string(),
-                subnet: subnet.id.clone(),
+                subnet: subnet.id.to_string(),
             });
         }
         Ok(fixed)

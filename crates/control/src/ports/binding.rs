@@ -15,6 +15,7 @@ use crate::hosts;
 use crate::ids::Moment;
 use crate::objects::{Binding, Destination, Device, Move};
 use crate::refused::Refused;
+use arcstr::ArcStr;
 use model::HostId;
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ pub struct AskedBinding {
     pub moving_to: Option<String>,
 }
 
-pub(crate) const USUAL_VNIC: &str = "normal";
+pub(crate) const USUAL_VNIC: ArcStr = arcstr::literal!("normal");
 /// As the kernel's, with room for a pattern.
 const MOST_DEVICE_NAME: usize = 15;
 const MOST_PROFILE: usize = 32;
@@ -72,7 +73,7 @@ impl AskedBinding {
         };
         let vnic_type = match &self.vnic_type {
             Some(vnic) => checked_text("binding:vnic_type", vnic)?,
-            None => before.map_or_else(|| USUAL_VNIC.to_owned(), |before| before.vnic_type),
+            None => before.map_or_else(|| USUAL_VNIC, |before| before.vnic_type),
         };
         Ok(Some(Binding {
             host,

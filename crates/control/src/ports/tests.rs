@@ -4,7 +4,7 @@ use crate::objects::{Device, Resource, Shared};
 use crate::sharing::NewShare;
 use crate::testing::new_group;
 use crate::trial::{Site, admin, at, check_refused, member, new_port, one, reader, refusal};
-use model::MacAddr;
+use model::{FrozenSet, MacAddr};
 use std::net::IpAddr;
 
 mod changes;
@@ -71,7 +71,7 @@ async fn no_default_group_where_groups_are_not() {
     ];
     for (what, with) in cases {
         let id = site.port_with(&red, &network, with).await.expect(what);
-        assert_eq!(stored(&site, &id).groups, BTreeSet::new(), "{what}");
+        assert_eq!(stored(&site, &id).groups, FrozenSet::new(), "{what}");
     }
 }
 

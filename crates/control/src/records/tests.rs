@@ -4,7 +4,9 @@ use crate::objects::{
     Shared,
 };
 use crate::told::{Connection, Lack, NotEnforced, Running, Told};
-use model::{Direction, Family, GroupId, HostId, MacAddr, NetworkId, PortId, RuleId, ScopeId};
+use model::{
+    Direction, Family, FrozenSet, GroupId, HostId, MacAddr, NetworkId, PortId, RuleId, ScopeId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The bytes are a promise to newer programs: what changes here needs a default or a migration.
@@ -28,9 +30,9 @@ fn record(key: &str, value: &[u8]) -> Record {
 
 fn said() -> Described {
     Described {
-        name: "web".to_owned(),
-        description: String::new(),
-        tags: BTreeSet::from(["blue".to_owned()]),
+        name: "web".into(),
+        description: Default::default(),
+        tags: ["blue".into()].into(),
         created_at: 1,
         updated_at: 2,
     }
@@ -197,7 +199,7 @@ fn networks_and_ports_are_written_so() {
     );
     let address = |text: &str| text.parse().expect("an address");
     let subnet = Subnet {
-        id: "u".to_owned(),
+        id: "u".into(),
         project: ProjectId::from("p"),
         network: NetworkId::from("n"),
         said: bare(),
@@ -221,23 +223,23 @@ fn networks_and_ports_are_written_so() {
         said: bare(),
         mac,
         fixed: vec![FixedAddress {
-            subnet: "u".to_owned(),
+            subnet: "u".into(),
             address: address("10.0.0.5"),
         }],
         pairs: vec![Pair {
             prefix: "10.9.0.0/24".parse().expect("a prefix"),
             mac,
         }],
-        groups: BTreeSet::from([GroupId::from("g")]),
+        groups: FrozenSet::from([GroupId::from("g")]),
         port_security: true,
         admin_up: true,
-        device_id: "vm".to_owned(),
-        device_owner: "compute:nova".to_owned(),
+        device_id: "vm".into(),
+        device_owner: "compute:nova".into(),
         binding: Some(Binding {
             host: HostId::from("h"),
             device: Some(Device::Name("tap1".to_owned())),
             profile: BTreeMap::new(),
-            vnic_type: "normal".to_owned(),
+            vnic_type: "normal".into(),
             moving: Some(Box::new(Move::To(Destination {
                 host: HostId::from("i"),
                 device: Some(Device::Mac),

@@ -315,7 +315,7 @@ fn inventory(group: SecurityGroup) -> Inventory {
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         fixed_addresses: Default::default(),
         address_pairs: Default::default(),
-        groups: BTreeSet::from([group.id.clone()]),
+        groups: [group.id.clone()].into(),
         port_security: true,
         dhcp_server: false,
         router: false,

@@ -42,7 +42,7 @@ async fn what_a_subnet_has_that_says_no_more() {
         let id = site.subnet(&red, &of, prefix).await;
         let state = site.control.state();
         let expected = (network.to_owned(), gateway.to_owned(), pools.to_owned());
-        assert_eq!(shown(&state.subnets[&id]), expected, "{prefix}");
+        assert_eq!(shown(&state.subnets[id.as_str()]), expected, "{prefix}");
     }
 }
 
@@ -73,7 +73,7 @@ async fn pools_go_around_the_gateway() {
             .create_subnets(&red, vec![new])
             .await
             .expect("a subnet"));
-        assert_eq!(shown(&site.control.state().subnets[&id]).2, pools);
+        assert_eq!(shown(&site.control.state().subnets[id.as_str()]).2, pools);
     }
 }
 
@@ -260,7 +260,7 @@ async fn a_subnet_changes() {
         let updated = site.control.update_subnet(who, &id, patch, None).await;
         check_refused(what, updated, expected);
     }
-    let subnet = shown(&site.control.state().subnets[&id]);
+    let subnet = shown(&site.control.state().subnets[id.as_str()]);
     assert_eq!(
         (subnet.1.as_str(), subnet.2.as_str()),
         ("none", "10.0.0.10-10.0.0.20")

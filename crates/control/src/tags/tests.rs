@@ -22,7 +22,7 @@ async fn tags_are_set_added_removed_and_cleared() {
             Tagged::Port(id) => state.ports[id].said.clone(),
             other => panic!("{other:?}"),
         };
-        said.tags.into_iter().collect::<Vec<_>>()
+        Vec::from_iter(said.tags.iter().map(ToString::to_string))
     };
     let all = [
         Tagged::Group(group.as_str()),

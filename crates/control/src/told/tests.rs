@@ -24,7 +24,7 @@ async fn put_port(servers: &Servers, id: &str, host: &str) -> u64 {
         device: None,
         moving: None,
         profile: BTreeMap::new(),
-        vnic_type: "normal".to_owned(),
+        vnic_type: "normal".into(),
     });
     servers.put(&port).await;
     servers.one.state().ports[id].modified

@@ -130,7 +130,7 @@ pub(crate) fn port(dice: &mut Dice, id: &str) -> Port {
         }),
         mac: MacAddr([2, 0, 0, 0, 0, dice.below(30) as u8]),
         fixed_addresses: dice.some(&ADDRESSES, 3).into_iter().map(address).collect(),
-        address_pairs: pairs,
+        address_pairs: pairs.into(),
         groups: groups.into_iter().map(GroupId::from).collect(),
         port_security: dice.chance(90),
         dhcp_server: dice.chance(10),

@@ -5,9 +5,9 @@
 
 use model::{
     AddressGroup, AddressGroupId, Capabilities, DeviceMatch, Direction, Elision, Family, Flows,
-    GroupId, Host, HostId, IcmpKind, Inventory, L4Match, L4PortRange, MacAddr, NdOptions, Network,
-    NetworkId, PassReason, Peer, PeerTrust, Port, PortId, PortedProtocol, PortlessProtocol, Rule,
-    RuleId, ScopeId, SecurityGroup, Settings, Verdict,
+    FrozenSet, GroupId, Host, HostId, IcmpKind, Inventory, L4Match, L4PortRange, MacAddr,
+    NdOptions, Network, NetworkId, PassReason, Peer, PeerTrust, Port, PortId, PortedProtocol,
+    PortlessProtocol, Rule, RuleId, ScopeId, SecurityGroup, Settings, Verdict,
 };
 use portcullis_oracle::{Decision, Oracle};
 use std::collections::BTreeSet;
@@ -248,7 +248,7 @@ pub(crate) fn port(id: &str, mac: MacAddr, addresses: &[&str], groups: &[&str]) 
         moving: None,
         mac,
         fixed_addresses: addresses.iter().map(|a| address(a)).collect(),
-        address_pairs: BTreeSet::new(),
+        address_pairs: FrozenSet::new(),
         groups: groups.iter().map(|g| GroupId::new(*g)).collect(),
         port_security: true,
         dhcp_server: false,

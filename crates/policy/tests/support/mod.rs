@@ -92,7 +92,7 @@ fn put_port(inventory: &mut Inventory, words: [&str; 5], more: &[&str]) {
         device: DeviceMatch::Name(device.unwrap_or(format!("tap-{id}"))),
         moving: more.iter().find_map(|word| moving(word)),
         mac: parsed(mac),
-        fixed_addresses: list(addresses),
+        fixed_addresses: list(addresses).into(),
         address_pairs: pairs.iter().map(|text| pair(text)).collect(),
         groups: groups.iter().map(|g| g.as_str().into()).collect(),
         port_security: !more.contains(&"off"),

@@ -12,8 +12,8 @@ use anyhow::ensure;
 use conformance::lab::Lab;
 use dataplane::Target;
 use model::{
-    Direction, Family, HostId, IcmpKind, Inventory, L4Match, L4PortRange, MacAddr, Peer, Port,
-    PortId, PortedProtocol, Prefix, Rule,
+    Direction, Family, FrozenSet, HostId, IcmpKind, Inventory, L4Match, L4PortRange, MacAddr, Peer,
+    Port, PortId, PortedProtocol, Prefix, Rule,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -137,7 +137,7 @@ pub(super) fn inventory(size: u32) -> Inventory {
     }
     let elsewhere = Port {
         host: None,
-        groups: BTreeSet::new(),
+        groups: FrozenSet::new(),
         ..vm(ELSEWHERE)
     };
     inventory.ports.insert(elsewhere.id.clone(), elsewhere);

@@ -1,9 +1,9 @@
 //! The policies that are measured: two ports of one host, `a` that sends and `b` that receives.
 
 use model::{
-    AddressPair, DeviceMatch, Direction, Family, GroupId, Host, HostId, Inventory, L4Match,
-    L4PortRange, MacAddr, Network, Peer, PeerTrust, Port, PortId, PortedProtocol, Prefix, Rule,
-    RuleId, SecurityGroup, Settings,
+    AddressPair, DeviceMatch, Direction, Family, FrozenSet, GroupId, Host, HostId, Inventory,
+    L4Match, L4PortRange, MacAddr, Network, Peer, PeerTrust, Port, PortId, PortedProtocol, Prefix,
+    Rule, RuleId, SecurityGroup, Settings,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -159,8 +159,8 @@ pub(super) fn port(name: &str, device: &str, mac: MacAddr, addresses: &[Ipv4Addr
         moving: None,
         mac,
         fixed_addresses: addresses.iter().map(|a| IpAddr::V4(*a)).collect(),
-        address_pairs: BTreeSet::new(),
-        groups: BTreeSet::from([GroupId::from(name)]),
+        address_pairs: FrozenSet::new(),
+        groups: FrozenSet::from([GroupId::from(name)]),
         port_security: true,
         dhcp_server: false,
         router: false,

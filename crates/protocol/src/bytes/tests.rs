@@ -3,7 +3,6 @@
 use super::*;
 use crate::read::Kind;
 use model::*;
-use std::collections::BTreeSet;
 
 #[path = "../../../distribution/tests/support/mod.rs"]
 mod support;
@@ -164,7 +163,7 @@ fn port() -> Port {
         moving: None,
         mac: MacAddr([2, 0, 0, 0, 0, 1]),
         fixed_addresses: [support::address("10.0.0.1")].into(),
-        address_pairs: BTreeSet::new(),
+        address_pairs: FrozenSet::new(),
         groups: ["group".into()].into(),
         port_security: true,
         dhcp_server: false,

@@ -35,7 +35,7 @@ pub(super) struct Opened {
 struct Fence(RwLock<bool>);
 
 /// What redb keeps of the file in memory.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 impl Handle {
     pub(super) fn new(file: Arc<LockedFile>, opened: Opened) -> Self {

@@ -11,7 +11,7 @@
 //!
 //! Knows nothing of: what may be written when.
 
-use crate::{Change, Key, KeyPrefix, Listing, Record};
+use crate::{Change, Key, KeyPrefix, Record};
 use model::Revision;
 use redb::{Error, ReadTransaction, ReadableTable, TableDefinition};
 use std::ops::Bound;
@@ -52,6 +52,7 @@ pub(super) struct Stamp {
 
 /// A watcher takes so much at once, and one commit more.
 const PAGE_COMMITS: u64 = 256;
+const PAGE_RECORDS: usize = 1000;
 const PAGE_BYTES: usize = 1024 * 1024;
 
 pub(super) fn get(snapshot: &ReadTransaction, key: &Key) -> Result<Option<Record>, Error> {
@@ -60,17 +61,33 @@ pub(super) fn get(snapshot: &ReadTransaction, key: &Key) -> Result<Option<Record
     record.transpose()
 }
 
-pub(super) fn list(snapshot: &ReadTransaction, prefix: &KeyPrefix) -> Result<Listing, Error> {
+/// `take`: whether there is still somebody who wants them.
+pub(super) fn read_all(
+    snapshot: &ReadTransaction,
+    prefix: &KeyPrefix,
+    mut take: impl FnMut(Page) -> bool,
+) -> Result<(), Error> {
     let meta = Meta::load(&snapshot.open_table(META)?)?;
+    let mut wanted = take(Page::Begin(meta.revision()));
     let mut records = Vec::new();
     for entry in range(&snapshot.open_table(RECORDS)?, prefix)? {
         let (key, bytes) = entry?;
         records.push(record(stored_key(key.value())?, bytes.value())?);
+        if records.len() == PAGE_RECORDS {
+            wanted = wanted && take(Page::Records(std::mem::take(&mut records)));
+        }
+        if !wanted {
+            return Ok(());
+        }
     }
-    Ok(Listing {
-        revision: meta.revision(),
-        records,
-    })
+    take(Page::Records(records));
+    Ok(())
+}
+
+/// Of all that there is.
+pub(super) enum Page {
+    Begin(Revision),
+    Records(Vec<Record>),
 }
 
 /// `None`: not all of it is kept any more, or this commit has never been.

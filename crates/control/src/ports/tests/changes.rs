@@ -214,7 +214,7 @@ async fn an_admin_binds_a_port_to_a_device() {
             host: HostId::from(host),
             device,
             profile: BTreeMap::new(),
-            vnic_type: "normal".to_owned(),
+            vnic_type: "normal".into(),
             moving: None,
         })
     };

@@ -239,7 +239,7 @@ fn add_subnet(
             .control
             .state()
             .subnets
-            .contains_key(&scene.subnet)
+            .contains_key(scene.subnet.as_str())
     );
     subnets::create(state, &NOW, &admin(), &[(new_id(), new)])
 }
