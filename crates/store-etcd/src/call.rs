@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 use store::{CommitError, ReadError};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 #[derive(Clone, Copy)]
@@ -45,6 +46,17 @@ impl Calls {
     pub(crate) fn new(timeout: Duration, members: usize) -> Self {
         let attempts = ATTEMPTS_EACH * members;
         Self { timeout, attempts }
+    }
+
+    pub(crate) fn timeout(self) -> Duration {
+        self.timeout
+    }
+
+    /// No longer than until then; `None` if that is over.
+    pub(crate) fn until(self, end: Instant) -> Option<Self> {
+        let timeout = end.checked_duration_since(Instant::now())?;
+        let timeout = timeout.min(self.timeout);
+        Some(Self { timeout, ..self })
     }
 
     pub(crate) async fn get(

@@ -10,6 +10,8 @@
 //! etcd does consensus, durability and history. Ours is to say no more than it has said: a write is sent
 //! once, and if no answer comes, the outcome isn't known. No call waits longer than the timeout.
 //!
+//! Transactions that wait at the same time are one commit where that makes no difference to them (`join.rs`).
+//!
 //! Commit numbers are shared with whoever else uses that etcd, so they have gaps.
 //!
 //! Deliberately not here: snapshots. etcd's own are taken and restored with its tools; after a restore
@@ -22,7 +24,9 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod commits;
 mod epoch;
+mod join;
 mod layout;
 mod listing;
 mod presence;
@@ -33,11 +37,11 @@ pub use call::ConnectError;
 
 use async_trait::async_trait;
 use call::{Calls, read_error};
-use epoch::Epoch;
+use commits::Commits;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use layout::Layout;
 use model::Revision;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 use store::{
     CommitError, Key, KeyPrefix, Presence, ReadError, Reader, Record, Store, Transaction, Value,
@@ -48,8 +52,7 @@ pub struct Etcd {
     client: Client,
     layout: Layout,
     calls: Calls,
-    /// The last one that was read. A transaction that finds another one does nothing.
-    epoch: AtomicU64,
+    commits: Arc<Commits>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,11 +129,12 @@ impl Etcd {
         let client = connected.await?;
         let layout = Layout::new(&config.root);
         let epoch = epoch::read_or_make(&client, &layout, calls).await?;
+        let commits = Commits::new(client.clone(), layout.clone(), calls, epoch);
         Ok(Self {
             client,
             layout,
             calls,
-            epoch: AtomicU64::new(epoch.0),
+            commits: Arc::new(commits),
         })
     }
 
@@ -138,40 +142,10 @@ impl Etcd {
     /// lost and their numbers will be given a second time, so whoever has seen them must list again.
     pub async fn renew_epoch(&self) -> Result<Revision, CommitError> {
         let (old, new, commit) = epoch::renew(&self.client, &self.layout, self.calls).await?;
-        // Unless another one has been read meanwhile.
-        let _ = self
-            .epoch
-            .compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::SeqCst);
+        self.commits.renewed(old, new);
         Ok(Revision {
             epoch: new.0,
             commit,
-        })
-    }
-
-    fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::SeqCst))
-    }
-
-    /// `lease`: the records written live as long as it does.
-    async fn commit_with(
-        &self,
-        transaction: &Transaction,
-        lease: Option<i64>,
-    ) -> Result<Revision, CommitError> {
-        let committed = transaction::commit(
-            &self.client,
-            &self.layout,
-            self.calls,
-            self.epoch(),
-            transaction,
-            lease,
-        );
-        committed.await.map_err(|refused| match refused {
-            transaction::Refused::OtherEpoch(epoch) => {
-                self.epoch.store(epoch.0, Ordering::SeqCst);
-                CommitError::Conflict(None)
-            }
-            transaction::Refused::Error(error) => error,
         })
     }
 }
@@ -192,7 +166,7 @@ impl Store for Etcd {
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
         transaction.check_size()?;
-        self.commit_with(&transaction, None).await
+        self.commits.commit(transaction).await
     }
 
     async fn watch(
@@ -213,7 +187,7 @@ impl Store for Etcd {
         let put = Transaction::new().put(key.clone(), value);
         put.check_size()?;
         let lease = presence::grant(&self.client, self.calls, ttl).await?;
-        let revision = self.commit_with(&put, Some(lease.id)).await?;
+        let revision = self.commits.commit_leased(&put, lease.id).await?;
         let kept = presence::keep(self.client.clone(), self.calls, lease, revision);
         Ok(Box::new(kept))
     }

@@ -8,7 +8,7 @@ use crate::transaction::{
 };
 
 /// Why there is no revision for a transaction. But for `Unknown`, nothing of it has happened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// Read again, decide again. The condition is the first that doesn't hold, where the back end can
     /// tell.

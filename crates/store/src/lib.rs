@@ -3,7 +3,7 @@
 //! Place on the line: use case -> **store commit -> watch** -> inventory.
 //!
 //! ```text
-//! Transaction --commit--> one Revision --watch--> every watcher: whole, in order, once
+//! Transaction --commit--> its Revision --watch--> every watcher: whole, in order, once
 //!                              |
 //!              list, get: one consistent state, with the Revision it is of
 //! ```

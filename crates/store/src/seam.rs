@@ -8,8 +8,11 @@ use async_trait::async_trait;
 use model::Revision;
 use std::time::Duration;
 
-/// Records that change in transactions. One transaction is one commit, and has one revision; commits are
-/// in one order, which is the same for everybody. A reader sees whole commits only.
+/// Records that change in transactions. Each is in one commit, and has its revision; commits are in one order,
+/// which is the same for everybody. A reader sees whole commits only.
+///
+/// A commit may be of several transactions that came together, if it makes no difference in which order they are
+/// done: none asks about what another one writes, and what they write both, they write alike.
 ///
 /// Futures must run inside a tokio runtime. One that is dropped half-way leaves a commit whole or absent.
 #[async_trait]
@@ -27,7 +30,8 @@ pub trait Store: Send + Sync {
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ReadError>;
 
-    /// Durable when it is answered. Never tried twice.
+    /// Durable when it is answered. Never tried twice. The revision may be others' as well, who came together
+    /// with it.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError>;
 
     /// Everything under the prefix that is committed after `after`, which is the revision of a listing, or
@@ -93,7 +97,8 @@ pub struct Listing {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// What one commit did under the prefix, all of it; in the order of the keys, and never empty.
+    /// What one commit did under the prefix, all of it, of all its transactions; in the order of the keys, and
+    /// never empty.
     Commit {
         revision: Revision,
         changes: Vec<Change>,

@@ -10,12 +10,14 @@ mod commits;
 mod presence;
 mod races;
 pub mod random;
+mod together;
 mod tools;
 mod watches;
 
 pub use commits::*;
 pub use presence::*;
 pub use races::*;
+pub use together::*;
 pub use watches::*;
 
 /// Makes a test of each check. `$fresh` is an async function that gives a store and what must outlive it:
@@ -47,6 +49,10 @@ macro_rules! conformance {
             of_conflicting_commits_exactly_one_wins,
             concurrent_counters_lose_nothing,
             a_listing_and_a_watch_from_it_miss_nothing,
+            those_that_come_together_are_each_whole,
+            of_those_that_come_together_only_the_late_are_refused,
+            what_excludes_each_other_is_not_done_together,
+            what_is_written_otherwise_has_another_revision,
             a_random_history_is_as_in_memory,
         );
     };

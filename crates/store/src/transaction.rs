@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// All of it is done, as one commit, if all conditions hold at that moment; else nothing is.
+/// All of it is done, in one commit, if all conditions hold at that moment; else nothing is.
 ///
 /// Shape: one write per key. What changes nothing (no writes, or only deletions of what isn't there) makes
 /// no commit, and is answered with the newest revision.

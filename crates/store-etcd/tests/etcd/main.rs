@@ -7,6 +7,7 @@ mod outages;
 mod presence;
 mod server;
 mod tls;
+mod together;
 mod words;
 
 use server::Server;
