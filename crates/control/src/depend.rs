@@ -1,10 +1,11 @@
 //! What stands in for locks: conditions on what a decision has seen, and marks for those who decide otherwise.
 //!
 //! ```text
-//! rule ---depends on--> group:  when the group is this one;  writes mark/group/G
+//! port ---depends on--> group:  when the group is this one;  writes mark/group/G
 //! who deletes the group:        when mark/group/G is as it was seen;  the mark goes with the group
 //! ```
-//! So those who depend don't hinder each other, and either the deletion or the dependence is decided anew.
+//! So those who depend don't hinder each other, and either the deletion or the dependence is decided anew. A group's
+//! own rules do the same with the one mark that they write anyway, mark/rules/G.
 //!
 //! ```text
 //! a port takes an address:      when held/N/ADDRESS is absent;  writes mark/network/N

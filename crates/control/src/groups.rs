@@ -225,10 +225,7 @@ pub(crate) fn delete(
     }
     let mut transaction = depend::delete(Transaction::new(), state, group);
     let rules = records::rules_mark(id);
-    if if_revision.is_some() {
-        transaction = depend::unmarked(transaction, state, rules.clone());
-    }
-    transaction = transaction.delete(rules);
+    transaction = depend::unmarked(transaction, state, rules.clone()).delete(rules);
     if let Some(tag) = group.wire_tag {
         transaction = wire_tags::release(transaction, now, tag);
     }

@@ -1,7 +1,8 @@
 //! How much a project may have, and has.
 //!
 //! Quotas are exact near the limit: while fewer than [`EXACT_BELOW`] are left, a creation asks that nobody has
-//! created another one since. Farther away creations don't hinder each other.
+//! created another one since, and says that it has. Farther away creations don't hinder each other, and say nothing:
+//! so many are not decided on while somebody else's copy comes from there to the limit.
 //! Knows nothing of: what a creation writes beside its count.
 
 use crate::caller::Caller;
@@ -90,7 +91,7 @@ impl State {
     }
 }
 
-/// For a creation of so many: refused if they are too many, and counted.
+/// For a creation of so many: refused if they are too many, and counted near the limit.
 pub(crate) fn admit(
     transaction: Transaction,
     state: &State,
@@ -98,18 +99,19 @@ pub(crate) fn admit(
     project: &ProjectId,
     (resource, more): (Resource, usize),
 ) -> Result<Transaction, Refused> {
-    let counted = count(transaction, now, project, resource);
     let Ok(limit) = u64::try_from(state.limit(project, resource)) else {
-        return Ok(counted);
+        return Ok(transaction);
     };
     let used = state.count(project, resource);
     if used + more as u64 > limit {
         return Err(Refused::over(resource));
     }
-    Ok(match limit - used < EXACT_BELOW {
-        true => depend::unmarked(counted, state, records::count_mark(resource, project)),
-        false => counted,
-    })
+    if limit - used >= EXACT_BELOW {
+        return Ok(transaction);
+    }
+    let counted = count(transaction, now, project, resource);
+    let mark = records::count_mark(resource, project);
+    Ok(depend::unmarked(counted, state, mark))
 }
 
 /// For what is created whatever the quota: others near the limit decide anew.

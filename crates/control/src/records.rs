@@ -106,12 +106,13 @@ pub(crate) fn mark(kind: &str, id: &str) -> Key {
     key("mark", &format!("{kind}/{id}"))
 }
 
-/// Written with each change of a group's rules: the group's revision number shows it.
+/// Written with each change of a group's rules: the group's revision number shows it, and who wants to delete the
+/// group learns of it.
 pub(crate) fn rules_mark(group: &str) -> Key {
     mark("rules", group)
 }
 
-/// Written with each creation.
+/// Written with each creation near the limit.
 pub(crate) fn count_mark(resource: Resource, project: &ProjectId) -> Key {
     mark("count", &format!("{}/{project}", resource.name()))
 }

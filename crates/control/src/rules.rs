@@ -81,9 +81,8 @@ pub(crate) fn create(
         .map(|new| asks(state, who, new))
         .collect::<Result<_, _>>()?;
     let group = state.group_to_change(who, group, ACTION)?;
-    let mut transaction = depend::on(Transaction::new(), group, now);
-    transaction = depend::write_mark(transaction, records::rules_mark(group.id.as_str()), now);
-    transaction = rely_on_remotes(transaction, state, now, who, &asked);
+    let transaction = of_group(Transaction::new(), now, group);
+    let mut transaction = rely_on_remotes(transaction, state, now, who, &asked);
     refuse_repeats(state, group, &asked)?;
     let mut rules = Vec::with_capacity(new.len());
     for (new, asks) in new.iter().zip(asked) {
@@ -201,7 +200,7 @@ pub(crate) fn delete(
     })
 }
 
-/// The group is there, so that its mark is left behind by nobody.
+/// The group is there, and who wants to delete it learns of us.
 fn of_group(transaction: Transaction, now: &Moment, group: &Stored<Group>) -> Transaction {
     let mark = records::rules_mark(group.id.as_str());
     depend::write_mark(depend::same(transaction, group), mark, now)

@@ -148,8 +148,8 @@ async fn more_groups_than_a_transaction_holds_are_refused_whole() {
     let twelve = Vec::from_iter((1..=12).map(in_new_groups));
     let longer = servers.one.create_template_rules(&admin(), twelve).await;
     longer.expect("an admin may");
-    // Each group with its number, 14 rules with their locks; and three marks.
-    let most = "3003 writes, at most 1536 are possible".to_owned();
+    // Each group with its number, 14 rules with their locks; and the mark of the numbers.
+    let most = "3001 writes, at most 1536 are possible".to_owned();
     assert_eq!(refusal(many(100).await), Refused::TooMany(most));
     assert_eq!(many(40).await.expect("they fit").len(), 40);
 }
