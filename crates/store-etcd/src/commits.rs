@@ -1,17 +1,17 @@
-//! Commits: one at a time is under way to etcd, and those who wait meanwhile go together.
+//! Commits: one at a time is under way to etcd, if it isn't slow, and those who wait meanwhile go together.
 //!
 //! Place on the line: **store commit**.
 //!
 //! ```text
-//! nobody is at work:  commit ------------------------------> etcd
-//! somebody is:        wait -> joined with whom they may be -> etcd -+-> done: all of them, with one revision
-//!                                                                  +-> nothing is done: each by itself
-//!                                                                  +-> not known: of none of them
+//! nobody is under way:  commit ----------------------------> etcd
+//! somebody is:          wait -> joined with whom they may be -> etcd -+-> done: all of them, with one revision
+//!                                                                    +-> nothing is done: each by itself
+//!                                                                    +-> not known: of none of them
 //! ```
 //! So a round trip and an fsync are for as many as wait, and nobody waits for others to come.
 //!
-//! Invariants: what may have been done is never sent again. Who waits, waits no longer than the timeout, and then
-//! nothing of it was done. What was decided in one epoch isn't committed in another.
+//! Invariants: what may have been done is never sent again. No commit takes longer than the timeout. What was
+//! decided in one epoch isn't committed in another.
 //! Knows nothing of: which transactions may be joined, how one is said to etcd.
 
 use crate::call::Calls;
@@ -23,10 +23,11 @@ use etcd_client::Client;
 use model::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use store::{CommitError, Transaction};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::sync::oneshot::{self, error::RecvError};
+use tokio::time::{Instant, timeout};
 
 pub(crate) struct Commits {
     client: Client,
@@ -39,9 +40,11 @@ pub(crate) struct Commits {
 
 #[derive(Default)]
 struct Queue {
-    /// There is a [`Turn`]; when it ends, those who wait are next.
-    busy: bool,
+    /// When one ends, those who wait are next.
+    turns: usize,
     waiting: Vec<Waiting>,
+    /// How often those who waited were taken.
+    taken: u64,
 }
 
 struct Waiting {
@@ -52,6 +55,16 @@ struct Waiting {
 }
 
 type Answer = Result<Revision, CommitError>;
+
+enum Entered {
+    /// Nobody is under way.
+    First(Transaction),
+    Waits {
+        answered: oneshot::Receiver<Answer>,
+        /// As it was then.
+        taken: u64,
+    },
+}
 
 /// Theirs who are under way. However it ends, also by whoever committed being gone, the next one begins.
 struct Turn {
@@ -64,6 +77,9 @@ struct Group {
     join: Join,
     members: Vec<Waiting>,
 }
+
+/// So long those who wait do so for others: a member of etcd that is silent holds up who asked it, and nobody else.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Commits {
     pub(crate) fn new(client: Client, layout: Layout, calls: Calls, epoch: Epoch) -> Self {
@@ -85,33 +101,44 @@ impl Commits {
 
     pub(crate) async fn commit(self: &Arc<Self>, transaction: Transaction) -> Answer {
         let epoch = self.epoch();
-        let begin = || {
-            let mut queue = self.queue();
-            if !std::mem::replace(&mut queue.busy, true) {
-                return Err(transaction);
-            }
-            let (answer, answered) = oneshot::channel();
-            queue.waiting.push(Waiting {
-                transaction,
-                epoch,
-                until: Instant::now() + self.calls.timeout(),
-                answer,
-            });
-            Ok(answered)
-        };
-        match begin() {
-            Err(transaction) => {
-                let _turn = Turn {
-                    commits: self.clone(),
-                    runtime: Handle::current(),
-                };
+        let until = Instant::now() + self.calls.timeout();
+        let entered = self.queue().enter(transaction, epoch, until);
+        match entered {
+            Entered::First(transaction) => {
+                let _turn = self.turn();
                 let sent = self.send(&transaction, epoch, None, self.calls);
                 sent.await.map_err(|refused| self.error(refused))
             }
-            Ok(answered) => answered.await.unwrap_or_else(|_| {
-                let why = "the runtime has ended".to_owned();
-                Err(CommitError::Unknown(why))
-            }),
+            Entered::Waits { answered, taken } => {
+                let answer = self.wait(answered, taken).await;
+                answer.unwrap_or_else(|_| {
+                    let why = "the runtime has ended".to_owned();
+                    Err(CommitError::Unknown(why))
+                })
+            }
+        }
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        mut answered: oneshot::Receiver<Answer>,
+        taken: u64,
+    ) -> Result<Answer, RecvError> {
+        if let Ok(answer) = timeout(PATIENCE, &mut answered).await {
+            return answer;
+        }
+        let waiting = self.queue().take_beside(taken);
+        if let Some(waiting) = waiting {
+            begin(waiting, self.turn());
+        }
+        answered.await
+    }
+
+    /// One of those that the queue has counted.
+    fn turn(self: &Arc<Self>) -> Turn {
+        Turn {
+            commits: self.clone(),
+            runtime: Handle::current(),
         }
     }
 
@@ -149,27 +176,65 @@ impl Commits {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("nothing panics while it is held")
     }
+}
 
-    /// `None`: nobody waits, and the next one who comes doesn't.
-    fn next(&self) -> Option<Vec<Waiting>> {
-        let mut queue = self.queue();
-        queue.busy = !queue.waiting.is_empty();
-        queue.busy.then(|| std::mem::take(&mut queue.waiting))
+impl Queue {
+    fn enter(&mut self, transaction: Transaction, epoch: Epoch, until: Instant) -> Entered {
+        if self.turns == 0 {
+            self.turns = 1;
+            return Entered::First(transaction);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.waiting.push(Waiting {
+            transaction,
+            epoch,
+            until,
+            answer,
+        });
+        let taken = self.taken;
+        Entered::Waits { answered, taken }
+    }
+
+    /// For the turn after one that has ended; `None` if nobody waits.
+    fn take_after(&mut self) -> Option<Vec<Waiting>> {
+        if self.waiting.is_empty() {
+            self.turns -= 1;
+            return None;
+        }
+        Some(self.take())
+    }
+
+    /// For one more turn; `None` if who waited then does so no longer.
+    fn take_beside(&mut self, taken: u64) -> Option<Vec<Waiting>> {
+        (self.taken == taken).then(|| {
+            self.turns += 1;
+            self.take()
+        })
+    }
+
+    fn take(&mut self) -> Vec<Waiting> {
+        self.taken += 1;
+        std::mem::take(&mut self.waiting)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(waiting) = self.commits.next() else {
-            return;
-        };
-        let turn = Arc::new(Turn {
-            commits: self.commits.clone(),
-            runtime: self.runtime.clone(),
-        });
-        for group in gather(waiting) {
-            start(group, turn.clone());
+        let waiting = self.commits.queue().take_after();
+        if let Some(waiting) = waiting {
+            let next = Turn {
+                commits: self.commits.clone(),
+                runtime: self.runtime.clone(),
+            };
+            begin(waiting, next);
         }
+    }
+}
+
+fn begin(waiting: Vec<Waiting>, turn: Turn) {
+    let turn = Arc::new(turn);
+    for group in gather(waiting) {
+        start(group, turn.clone());
     }
 }
 

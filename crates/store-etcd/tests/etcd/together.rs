@@ -7,7 +7,7 @@ use model::Revision;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-use store::{CommitError, Condition, Event, KeyPrefix, Store, Transaction};
+use store::{CommitError, Condition, Event, Store, Transaction};
 use store_etcd::Etcd;
 use tokio::task::JoinHandle;
 
@@ -215,11 +215,11 @@ async fn a_kill_at_any_moment_leaves_all_of_them_or_none() {
     }
 }
 
+/// They are sent while nothing is heard of the first one: that may be the silence of one member.
 #[tokio::test]
-async fn who_waited_too_long_has_done_nothing() {
+async fn nobody_waits_for_who_is_not_answered() {
     let server = Server::start();
     let store = Arc::new(server.connect().await);
-    let before = commit(&*store, put("before", "x")).await;
     server.pause();
     let asked = Instant::now();
     let begun = begin(&store, vec![put("first", "x"), own(0), own(1)]).await;
@@ -227,26 +227,14 @@ async fn who_waited_too_long_has_done_nothing() {
     let took = asked.elapsed();
     server.go_on();
     assert!(took < 2 * TIMEOUT, "{took:?}: not one after the other");
-    let [first, waited @ ..] = &outcomes[..] else {
-        panic!("three were asked");
-    };
-    assert!(matches!(first, Err(CommitError::Unknown(_))), "{first:?}");
-    for outcome in waited {
+    for outcome in &outcomes {
         assert!(
-            matches!(outcome, Err(CommitError::Unavailable(_))),
+            matches!(outcome, Err(CommitError::Unknown(_))),
             "{outcome:?}"
         );
     }
     until_it_serves(&*store).await;
-    let last = commit(&*store, put("last", "x")).await;
-    let written = commits_after(&store, before, last).await;
-    assert!(
-        written.iter().all(|(_, changes)| *changes == 1),
-        "{written:?}"
-    );
-    let under_a = KeyPrefix::new("a/").expect("a prefix");
-    let there = store.list(&under_a).await.expect("it serves").records;
-    assert_eq!(there, []);
+    assert!(store.commit(put("next", "x")).await.is_ok());
 }
 
 /// What was decided before isn't done afterwards: numbers of commits mean something else then.
