@@ -3,10 +3,10 @@
 //! Place on the line: **store commit**.
 //!
 //! ```text
-//! nobody is under way:  commit ----------------------------> etcd
+//! nobody is under way:  commit -------------------------------> etcd
 //! somebody is:          wait -> joined with whom they may be -> etcd -+-> done: all of them, with one revision
-//!                                                                    +-> nothing is done: each by itself
-//!                                                                    +-> not known: of none of them
+//!                                                                     +-> nothing is done: each by itself
+//!                                                                     +-> not known: of none of them
 //! ```
 //! So a round trip and an fsync are for as many as wait, and nobody waits for others to come.
 //!
@@ -243,8 +243,9 @@ fn gather(waiting: Vec<Waiting>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     // Who has gone isn't waited for.
     for one in waiting.into_iter().filter(|one| !one.answer.is_closed()) {
-        let mut groups_there = groups.iter_mut();
-        match groups_there.find_map(|group| group.take(&one).then_some(group)) {
+        let mut others = groups.iter_mut();
+        let joined = others.find_map(|group| group.take(&one).then_some(group));
+        match joined {
             Some(group) => group.members.push(one),
             None => groups.push(Group::of(one)),
         }
@@ -270,6 +271,7 @@ impl Group {
         self.members[0].epoch == one.epoch && self.join.take(&one.transaction)
     }
 
+    /// Nothing was done of what was refused together, so each may be tried by itself.
     async fn commit(self, turn: Arc<Turn>) {
         let Self { join, members } = self;
         let commits = &turn.commits;
