@@ -1,6 +1,6 @@
 //! An etcd of the test's own, on loopback, gone with the test.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -84,8 +84,11 @@ impl Server {
         process.wait().expect("it is ours");
     }
 
+    /// All its threads: on a busy machine some go on for a while after the signal was sent.
     pub(crate) fn pause(&self) {
-        self.signal(Signal::STOP);
+        let id = self.signal(Signal::STOP);
+        let stopped = waitpid(Some(id), WaitOptions::UNTRACED).expect("it is ours");
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()));
     }
 
     pub(crate) fn go_on(&self) {
@@ -169,10 +172,11 @@ impl Server {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) -> Pid {
         let process = self.process.as_ref().expect("it runs");
         let id = Pid::from_raw(process.id() as i32).expect("a process");
         kill_process(id, signal).expect("it is ours");
+        id
     }
 }
 
