@@ -13,8 +13,8 @@ RUN_PACKAGES   := iproute2 nftables iptables ipset conntrack openvswitch-switch
 TEST_PACKAGES  := procps firewalld dbus-daemon etcd-server python3-venv
 VM_PACKAGES    := qemu-system-x86 busybox-static
 
-# The clients that drive the API in its tests, from PyPI.
-CLIENTS := openstacksdk==4.22.0 python-openstackclient==10.5.0
+# What the API meets in its tests, from PyPI: clients, and the service that knows their tokens.
+OPENSTACK := openstacksdk==4.22.0 python-openstackclient==10.5.0 keystone==30.0.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test setup-vm build demo test lint bench install test-vm soak fuzz clean root
@@ -27,7 +27,7 @@ setup: ## Install the Debian packages that are missing
 
 setup-test:
 	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
-	@tools/venv target/venv $(CLIENTS)
+	@tools/venv target/venv $(OPENSTACK)
 
 setup-vm:
 	@tools/setup $(BUILD_PACKAGES) $(RUN_PACKAGES) $(VM_PACKAGES)

@@ -6,7 +6,6 @@
 //! ```
 //! Invariants: a token is taken for at most `REMEMBERED` after Keystone said yes, and not after it ends; that is how
 //! long a revoked one goes on. What isn't known is not remembered, so nobody fills the memory with guesses.
-//! Tried against a server of our own that speaks these two; no real Keystone was at hand.
 
 use super::highest;
 use crate::fault::Fault;

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 /// Of `make setup-test`.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let venv = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/venv/bin/");
     let program = PathBuf::from(format!("{venv}{name}"));
     assert!(
@@ -32,7 +32,7 @@ async fn bed() -> Bed {
     plan.start().await
 }
 
-async fn run(mut command: Command) -> Result<String, String> {
+pub(crate) async fn run(mut command: Command) -> Result<String, String> {
     // Nothing of the developer's own cloud.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OS_")) {
         command.env_remove(name);

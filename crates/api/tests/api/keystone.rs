@@ -1,222 +1,136 @@
-//! Tokens of Keystone, against a server of our own that speaks the two endpoints we use. No real one was at hand.
+//! Tokens of a real Keystone (the Makefile names its version), of users with passwords, projects and roles.
 
-use crate::bed::{Bed, Certificate, Plan};
-use crate::client::Client;
-use api::{Identity, Keystone, KeystoneSettings};
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use http::{Method, Request, Response};
-use serde_json::{Value, json};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+pub(crate) mod service;
 
-/// What it was asked: methods and tokens.
-#[derive(Default)]
-struct Seen {
-    logins: usize,
-    validations: Vec<String>,
-    /// Tokens of ours that it takes no more.
-    revoked: bool,
-    broken: bool,
+use crate::bed::{Bed, Certificate};
+use crate::client::{Answer, Client};
+use crate::clients::{program, run};
+use serde_json::json;
+use service::{ACCOUNT, Account, Service, driver};
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+
+async fn lists(bed: &Bed, token: &str) -> Answer {
+    let client = Client::new(bed.address).with("x-auth-token", token);
+    client.get("security-groups").await
 }
 
-struct Double {
-    address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
-    server: JoinHandle<()>,
-    /// If it is asked by TLS.
-    certificate: Option<Certificate>,
+#[track_caller]
+fn is_nobodys(answer: Answer) {
+    answer.refused(401, "HTTPUnauthorized");
 }
 
-impl Double {
-    async fn new() -> Self {
-        Self::with(None).await
-    }
-
-    async fn with(certificate: Option<Certificate>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("the loopback is there");
-        let address = listener.local_addr().expect("it is bound");
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let state = seen.clone();
-        let router = Router::new().fallback(move |request| speak(state.clone(), request));
-        let bounds = api::Bounds::default();
-        let server = tokio::spawn(api::serve(
-            listener,
-            certificate.as_ref().map(Certificate::tls),
-            router,
-            bounds,
-            std::future::pending(),
-        ));
-        Self {
-            address,
-            seen,
-            server,
-            certificate,
-        }
-    }
-
-    async fn bed(&self) -> Bed {
-        let scheme = match &self.certificate {
-            Some(_) => "https",
-            None => "http",
-        };
-        let settings = KeystoneSettings {
-            auth_url: format!("{scheme}://localhost:{}/v3", self.address.port()),
-            user: "portcullis".into(),
-            user_domain: "Default".into(),
-            password: "secret".into(),
-            project: "service".into(),
-            project_domain: "Default".into(),
-            ca_file: self.certificate.as_ref().map(|own| own.file.clone()),
-        };
-        let keystone = Keystone::new(settings).expect("it is an address");
-        let plan = Plan {
-            identity: Identity::Keystone(Box::new(keystone)),
-            ..Plan::default()
-        };
-        plan.start().await
-    }
-
-    fn tell<T>(&self, with: impl FnOnce(&mut Seen) -> T) -> T {
-        with(&mut self.seen.lock().expect("nothing panics while it is held"))
-    }
+#[track_caller]
+fn cannot_be_told(answer: Answer) {
+    answer.refused(503, "HTTPServiceUnavailable");
 }
 
-impl Drop for Double {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_come_by_their_passwords_and_may_what_their_roles_say() {
+    let keystone = Service::start().await;
+    let bed = keystone.bed().await;
+    let mut sdk = Command::new(program("python"));
+    sdk.arg("-Wignore").arg(driver()).arg(keystone.url());
+    let said = run(sdk).await.unwrap_or_else(|said| panic!("{said}"));
+    assert!(said.ends_with("done\n"), "{said}");
+    // Not of a project, or without a role that says something to us; and what is no token.
+    is_nobodys(lists(&bed, &keystone.unscoped_token("alice").await).await);
+    is_nobodys(lists(&bed, &keystone.token("guest", "red").await).await);
+    is_nobodys(lists(&bed, "no-token").await);
+    is_nobodys(lists(&bed, &"x".repeat(5000)).await);
+    is_nobodys(Client::new(bed.address).get("security-groups").await);
 }
 
-async fn speak(seen: Arc<Mutex<Seen>>, request: Request<Body>) -> Response<Body> {
-    assert_eq!(request.uri().path(), "/v3/auth/tokens");
-    let (head, body) = request.into_parts();
-    let body = to_bytes(body, 10_000).await.expect("it is short");
-    let mut seen = seen.lock().expect("nothing panics while it is held");
-    let answer = |status: u16, body: Value| {
-        let answer = Response::builder().status(status);
-        let answer = answer.header("x-subject-token", "ours");
-        answer
-            .body(Body::from(body.to_string()))
-            .expect("it is an answer")
-    };
-    if seen.broken {
-        return answer(500, json!({}));
-    }
-    if head.method == Method::POST {
-        let login: Value = serde_json::from_slice(&body).expect("it is JSON");
-        let user = &login["auth"]["identity"]["password"]["user"];
-        assert_eq!(
-            (&user["name"], &user["password"]),
-            (&json!("portcullis"), &json!("secret"))
-        );
-        assert_eq!(login["auth"]["scope"]["project"]["name"], "service");
-        seen.logins += 1;
-        seen.revoked = false;
-        return answer(201, json!({"token": {}}));
-    }
-    assert_eq!(head.headers["x-auth-token"], "ours");
-    if seen.revoked {
-        return answer(401, json!({}));
-    }
-    let token = head.headers["x-subject-token"]
-        .to_str()
-        .expect("it is text")
-        .to_owned();
-    seen.validations.push(token.clone());
-    let role = match token.as_str() {
-        "alice" => "member",
-        "root" => "admin",
-        "guest" => "stranger",
-        _ => return answer(404, json!({"error": {}})),
-    };
-    let token = json!({
-        "user": {"id": token}, "project": {"id": "p"}, "roles": [{"name": role}],
-        "expires_at": "2999-01-01T00:00:00.000000Z",
-    });
-    answer(200, json!({ "token": token }))
-}
-
-#[tokio::test]
-async fn keystone_says_who_has_a_token() {
-    let double = Double::new().await;
-    let bed = double.bed().await;
-    let with = |token: &str| Client::new(bed.address).with("x-auth-token", token);
-    let made = with("alice")
-        .post("security-groups", json!({"security_group": {}}))
-        .await
-        .done(201);
-    assert_eq!(made.body["security_group"]["project_id"], "p");
-    let host = json!({"agent": {}});
-    with("alice")
-        .put("agents/h", host.clone())
-        .await
-        .refused(403, "PolicyNotAuthorized");
-    with("root").put("agents/h", host).await.done(200);
-    for stranger in ["nobody", "guest"] {
-        with(stranger)
-            .get("security-groups")
-            .await
-            .refused(401, "HTTPUnauthorized");
-    }
-    Client::new(bed.address)
-        .get("security-groups")
-        .await
-        .refused(401, "HTTPUnauthorized");
-    // Yes is remembered, no is not.
-    with("nobody")
-        .get("security-groups")
-        .await
-        .refused(401, "HTTPUnauthorized");
-    let (logins, validations) = double.tell(|seen| (seen.logins, seen.validations.clone()));
-    assert_eq!(logins, 1);
-    assert_eq!(validations, ["alice", "root", "nobody", "guest", "nobody"]);
-}
-
-#[tokio::test]
-async fn keystone_is_asked_by_tls_and_has_to_be_itself() {
-    let own = Certificate::of_localhost();
-    let double = Double::with(Some(own)).await;
-    let bed = double.bed().await;
-    let alice = |bed: &Bed| Client::new(bed.address).with("x-auth-token", "alice");
-    alice(&bed).get("security-groups").await.done(200);
-    let mut other = Double::with(Some(Certificate::of_localhost())).await;
-    other.certificate = Some(Certificate::of_localhost());
-    let bed = other.bed().await;
-    let refused = alice(&bed).get("security-groups").await;
-    refused.refused(503, "HTTPServiceUnavailable");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_goes_on_only_where_it_was_just_known() {
+    let keystone = Service::start().await;
+    let bed = keystone.bed().await;
+    let token = keystone.token("alice", "red").await;
+    lists(&bed, &token).await.done(200);
+    keystone.revoke(&token, "alice", "red").await;
+    let asked = keystone.asked();
+    lists(&bed, &token).await.done(200);
     assert_eq!(
-        other.tell(|seen| seen.logins),
-        0,
-        "our password went nowhere"
+        keystone.asked(),
+        asked,
+        "what it has just said is remembered"
     );
-}
-
-#[tokio::test]
-async fn our_own_token_is_had_anew() {
-    let double = Double::new().await;
-    let bed = double.bed().await;
-    let with = |token: &str| Client::new(bed.address).with("x-auth-token", token);
-    with("alice").get("security-groups").await.done(200);
-    double.tell(|seen| seen.revoked = true);
-    with("root").get("security-groups").await.done(200);
-    assert_eq!(double.tell(|seen| seen.logins), 2);
-}
-
-#[tokio::test]
-async fn without_keystone_nobody_new_is_let_in() {
-    let double = Double::new().await;
-    let bed = double.bed().await;
-    let with = |token: &str| Client::new(bed.address).with("x-auth-token", token);
-    with("alice").get("security-groups").await.done(200);
-    double.tell(|seen| seen.broken = true);
-    with("root")
-        .get("security-groups")
+    let other = keystone.bed_as(ACCOUNT).await;
+    is_nobodys(lists(&other, &token).await);
+    // By our password, and about the token.
+    assert_eq!(keystone.asked(), asked + 2);
+    is_nobodys(lists(&other, &token).await);
+    assert_eq!(
+        keystone.asked(),
+        asked + 3,
+        "what is no token isn't remembered"
+    );
+    lists(&other, &keystone.token("alice", "red").await)
         .await
-        .refused(503, "HTTPServiceUnavailable");
-    with("alice").get("security-groups").await.done(200);
+        .done(200);
+}
+
+/// Theirs, though it was remembered, and ours, which is had anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_end() {
+    let live = Duration::from_secs(15);
+    let keystone = Service::start_with(live, None).await;
+    let bed = keystone.bed().await;
+    let first = keystone.token("alice", "red").await;
+    let issued = Instant::now();
+    lists(&bed, &first).await.done(200);
+    // Counted in whole seconds.
+    tokio::time::sleep_until((issued + live + Duration::from_secs(1)).into()).await;
+    is_nobodys(lists(&bed, &first).await);
+    let second = keystone.token("alice", "red").await;
+    lists(&bed, &second).await.done(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_keystone_those_it_has_just_named_go_on_and_nobody_else() {
+    let mut keystone = Service::start().await;
+    let bed = keystone.bed().await;
+    let alice = keystone.token("alice", "red").await;
+    let root = keystone.token("root", "red").await;
+    lists(&bed, &alice).await.done(200);
+    keystone.kill().await;
+    lists(&bed, &alice).await.done(200);
+    let member = Client::new(bed.address).with("x-auth-token", &alice);
+    let group = json!({"security_group": {"name": "made without"}});
+    member.post("security-groups", group).await.done(201);
+    cannot_be_told(lists(&bed, &root).await);
+    cannot_be_told(lists(&bed, "no-token").await);
+    keystone.restart().await;
+    lists(&bed, &root).await.done(200);
+    is_nobodys(lists(&bed, "no-token").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_keystone_does_not_know_lets_nobody_in() {
+    let own = Certificate::of_localhost();
+    let keystone = Service::start_with(Duration::from_secs(3600), Some(own)).await;
+    let bed = keystone.bed().await;
+    let alice = keystone.token("alice", "red").await;
+    lists(&bed, &alice).await.done(200);
+    let wrong_password = Account {
+        password: "guessed",
+        ..ACCOUNT
+    };
+    let bed = keystone.bed_as(wrong_password).await;
+    cannot_be_told(lists(&bed, &alice).await);
+    cannot_be_told(lists(&bed, "no-token").await);
+    // It may come, and not ask whose a token is.
+    let without_role = Account {
+        user: "outsider",
+        password: "outsider's",
+    };
+    let bed = keystone.bed_as(without_role).await;
+    cannot_be_told(lists(&bed, &alice).await);
+    // Nor has it any faith in a Keystone that others have signed.
+    let others = Certificate::of_localhost();
+    let bed = keystone.bed_that_trusts(ACCOUNT, Some(&others)).await;
+    let asked = keystone.asked();
+    assert!(asked > 0, "it says what it is asked");
+    cannot_be_told(lists(&bed, &alice).await);
+    assert_eq!(keystone.asked(), asked, "our password went nowhere");
 }

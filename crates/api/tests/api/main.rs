@@ -15,6 +15,7 @@ mod groups;
 mod hundreds;
 mod identities;
 mod keystone;
+mod keystone_faults;
 mod lists;
 mod networks;
 mod policy_files;
