@@ -85,6 +85,7 @@ async fn serve(store: Arc<dyn Store>, directory: &Path) -> SocketAddr {
     let control = Control::open_with(store, Vec::new(), unbounded).await;
     let audit = std::fs::File::create(directory.join("audit")).expect("the directory is ours");
     let api = Api {
+        copies: None,
         control: Arc::new(control.expect("the store is ours")),
         identity: Identity::Nobody {
             project: "default".into(),

@@ -16,7 +16,7 @@ use crate::serve::{Answer, Served};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use control::{Caller, Control};
+use control::{Caller, Control, Copies};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
@@ -32,6 +32,8 @@ pub struct Api {
     pub limits: Limits,
     pub audit: Audit,
     pub enforcement: Arc<dyn Enforcement>,
+    /// Of the store, where it is a file of this server's own.
+    pub copies: Option<Copies>,
     /// How clients see this server, where that isn't how it is asked: `https://network.example`.
     pub public_url: Option<String>,
     /// For links, without one: whether clients come by TLS.
@@ -45,6 +47,10 @@ pub struct Limits {
     pub body_time: Duration,
     /// For an answer, then.
     pub answer_time: Duration,
+    /// For a copy of the store instead.
+    pub copy_time: Duration,
+    /// For a client to take some of it.
+    pub taking_time: Duration,
     /// The longest page of a list: who wants more follows its link.
     pub page: usize,
 }
@@ -55,6 +61,8 @@ impl Default for Limits {
             body_bytes: 16 * 1024 * 1024,
             body_time: Duration::from_secs(30),
             answer_time: Duration::from_secs(60),
+            copy_time: Duration::from_secs(600),
+            taking_time: Duration::from_secs(30),
             page: 10_000,
         }
     }
@@ -124,7 +132,10 @@ async fn take(api: Arc<Api>, id: String, request: Request<Body>) -> Result<Answe
         headers: parts.headers,
         body: read(body, &api.limits).await?,
     };
-    let patience = api.limits.answer_time;
+    let patience = match whole.route {
+        Route::Backup => api.limits.copy_time,
+        _ => api.limits.answer_time,
+    };
     let carried_out = tokio::spawn(carry_out(api, whole).in_current_span());
     match timeout(patience, carried_out).await {
         Ok(Ok(answer)) => answer,
@@ -189,9 +200,9 @@ impl Api {
 }
 
 fn written(answer: Answer) -> Response<Body> {
-    let mut response = Response::new(match (&answer.body, answer.bytes) {
+    let mut response = Response::new(match (&answer.body, answer.content) {
         (Some(body), _) => Body::from(body.to_string()),
-        (None, Some(bytes)) => Body::from(bytes),
+        (None, Some(content)) => content,
         (None, None) => Body::empty(),
     });
     *response.status_mut() = answer.status;
@@ -216,7 +227,7 @@ fn refusal(fault: &Fault) -> Response<Body> {
     written(Answer {
         status: fault.status,
         body,
-        bytes: None,
+        content: None,
         headers,
     })
 }

@@ -18,6 +18,7 @@
 
 mod attribute;
 mod audit;
+mod backup;
 mod body;
 mod extensions;
 mod fault;

@@ -91,6 +91,7 @@ fn summary(route: &Route, method: &Method) -> String {
         Route::Inventory => "All that hosts are told, as the watch protocol encodes it".into(),
         Route::Hosts => "Hosts, and what they enforce".into(),
         Route::Status => "Where the server is, and how much there is".into(),
+        Route::Backup => "A copy of the server's store, for `portcullis restore`".into(),
         Route::Quotas => "Quotas of all projects that have their own".into(),
         Route::Quota(_) => format!("{verb}: the quota of a project"),
         Route::QuotaDefault(_) => "The quota of projects that have no own".into(),
@@ -129,7 +130,7 @@ fn responses(route: &Route, method: &Method) -> Value {
         (Route::QuotaDetails(_), _) => (200, Some(rooted("quota", named("quota_details")))),
         (Route::Quotas, _) => (200, Some(rooted("quotas", array(named("quota_of"))))),
         (Route::Apply | Route::Hosts | Route::Status, _) => (200, Some(json!({"type": "object"}))),
-        (Route::Inventory, _) => (200, None),
+        (Route::Inventory | Route::Backup, _) => (200, None),
         (Route::Extensions, _) => (200, Some(rooted("extensions", array(named("extension"))))),
         (Route::Extension(_), _) => (200, Some(rooted("extension", named("extension")))),
         (Route::Versions, _) => (
@@ -146,8 +147,10 @@ fn responses(route: &Route, method: &Method) -> Value {
     if let Some(body) = body {
         response["content"] = content(body);
     }
-    if *route == Route::Inventory {
-        response["content"] = json!({"application/x-protobuf": {}});
+    match route {
+        Route::Inventory => response["content"] = json!({"application/x-protobuf": {}}),
+        Route::Backup => response["content"] = json!({"application/octet-stream": {}}),
+        _ => {}
     }
     let refusal = json!({"description": "Refused", "content": content(named("refusal"))});
     json!({ status.to_string(): response, "default": refusal })

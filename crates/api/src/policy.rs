@@ -223,7 +223,7 @@ pub(crate) fn status(api: &Api, who: &Caller) -> Result<Answer, Fault> {
     })))
 }
 
-fn admin(who: &Caller, action: &str) -> Result<(), Fault> {
+pub(crate) fn admin(who: &Caller, action: &str) -> Result<(), Fault> {
     match who.is_admin() {
         true => Ok(()),
         false => Err(Fault::from(Refused::NotAuthorized {

@@ -32,6 +32,8 @@ pub(crate) enum Route {
     /// Hosts, and what is enforced on them.
     Hosts,
     Status,
+    /// The server's store, in a file.
+    Backup,
 }
 
 pub(crate) const VERSION: &str = "v2.0";
@@ -69,6 +71,7 @@ impl Route {
             "inventory" => Self::Inventory,
             "hosts" => Self::Hosts,
             "status" => Self::Status,
+            "backup" => Self::Backup,
             _ => return None,
         })
     }
@@ -116,7 +119,8 @@ impl Route {
             | Self::QuotaDetails(_)
             | Self::Inventory
             | Self::Hosts
-            | Self::Status => vec![get],
+            | Self::Status
+            | Self::Backup => vec![get],
             Self::Apply => vec![post, delete],
             Self::All(kind) => of(&[(true, get), (kind.table().create, post)]),
             Self::One(kind, _) => {
@@ -168,6 +172,7 @@ impl Route {
             ("inventory", Self::Inventory),
             ("hosts", Self::Hosts),
             ("status", Self::Status),
+            ("backup", Self::Backup),
         ];
         routes.extend(own.map(|(name, route)| (format!("/portcullis/v1/{name}"), route)));
         routes

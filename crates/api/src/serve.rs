@@ -3,6 +3,7 @@
 //! Knows nothing of: connections, who the caller is and how that is known.
 
 use crate::audit::Touched;
+use crate::backup;
 use crate::body::Posted;
 use crate::extensions;
 use crate::fault::Fault;
@@ -13,6 +14,7 @@ use crate::policy;
 use crate::query::{self, Wanted};
 use crate::resources::{addresses, quotas, tags};
 use crate::routes::{Route, VERSION};
+use axum::body::Body;
 use control::{Caller, Refused, State};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -24,7 +26,7 @@ pub(crate) struct Answer {
     /// None is none at all, not even JSON's null.
     pub(crate) body: Option<Value>,
     /// Where the answer is no JSON.
-    pub(crate) bytes: Option<Vec<u8>>,
+    pub(crate) content: Option<Body>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -39,7 +41,7 @@ impl Answer {
         Self {
             status,
             body: Some(body),
-            bytes: None,
+            content: None,
             headers: Vec::new(),
         }
     }
@@ -47,11 +49,15 @@ impl Answer {
     /// A message in the encoding of the watch protocol.
     pub(crate) fn protobuf(bytes: Vec<u8>) -> Self {
         let kind = HeaderValue::from_static("application/x-protobuf");
+        Self::content(Body::from(bytes), vec![(header::CONTENT_TYPE, kind)])
+    }
+
+    pub(crate) fn content(content: Body, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         Self {
             status: StatusCode::OK,
             body: None,
-            bytes: Some(bytes),
-            headers: vec![(header::CONTENT_TYPE, kind)],
+            content: Some(content),
+            headers,
         }
     }
 
@@ -63,7 +69,7 @@ impl Answer {
         Self {
             status,
             body: None,
-            bytes: None,
+            content: None,
             headers: Vec::new(),
         }
     }
@@ -146,6 +152,7 @@ impl Api {
             Route::Inventory => policy::inventory(self, who),
             Route::Hosts => policy::hosts(self, who),
             Route::Status => policy::status(self, who),
+            Route::Backup => backup::backup(self, who).await,
             Route::Quotas => self.quotas(who),
             Route::Quota(project) => self.quota(whole, who, project, touched).await,
             Route::QuotaDefault(project) => {

@@ -54,6 +54,7 @@ const SERVER: &str = "PORTCULLIS_SERVER";
 const TOKEN: &str = "PORTCULLIS_TOKEN";
 /// A large policy takes a while.
 const PATIENCE: Duration = Duration::from_secs(300);
+const CONNECTS: Duration = Duration::from_secs(30);
 const MOST_ANSWER_BYTES: u64 = 1 << 30;
 
 pub(crate) struct Client {
@@ -134,6 +135,25 @@ impl Client {
                 self.server,
                 refused.len()
             ))),
+        }
+    }
+
+    /// As it comes; in this time it has to begin.
+    pub(crate) fn download(&self, path: &str, begins: Duration) -> Result<Response<Body>, Failure> {
+        let mut request = self.agent.get(self.url(path));
+        if let Some(token) = &self.token {
+            request = request.header("x-auth-token", token);
+        }
+        let request = request.config();
+        let request = request.timeout_global(None).timeout_connect(Some(CONNECTS));
+        let request = request.timeout_recv_response(Some(begins)).build();
+        let mut answer = request.call().map_err(|error| self.unreachable(&error))?;
+        match answer.status().as_u16() {
+            200 => Ok(answer),
+            status => {
+                let body = answer.body_mut().read_to_vec();
+                Err(self.refusal(status, &body.unwrap_or_default()))
+            }
         }
     }
 

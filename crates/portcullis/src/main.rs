@@ -4,6 +4,7 @@
 //! `output`, how it ends is a `Failure`.
 //! Knows nothing of: how verdicts are made; it asks the crates that do.
 
+mod backup_file;
 mod bench;
 mod client;
 mod cloudstack;

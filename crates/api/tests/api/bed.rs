@@ -2,8 +2,8 @@
 
 use crate::client::Client;
 use api::{Api, Audit, Bounds, Enforcement, Identity, Limits, PortStatus};
-use control::Control;
 use control::objects::{Quota, Resource};
+use control::{Control, Copies};
 use model::{HostId, PortId, Revision};
 use serde_json::Value;
 use std::io::{self, Write};
@@ -28,6 +28,7 @@ pub(crate) struct Bed {
 /// What tests vary.
 pub(crate) struct Plan {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) copies: Option<Copies>,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
@@ -65,6 +66,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             store: Arc::new(Memory::new()),
+            copies: None,
             identity: Identity::Headers,
             limits: Limits::default(),
             bounds: Bounds::default(),
@@ -77,8 +79,10 @@ impl Default for Plan {
 impl Plan {
     pub(crate) fn embedded(path: &Path) -> Self {
         let store = Embedded::open(path).expect("the directory is ours");
+        let store = Arc::new(store);
         Self {
-            store: Arc::new(store),
+            copies: Some(Copies::new(store.clone(), path)),
+            store,
             ..Self::default()
         }
     }
@@ -92,6 +96,7 @@ impl Plan {
             limits: self.limits,
             audit: Audit::new(audit.clone()),
             enforcement: Arc::new(ByName),
+            copies: self.copies,
             public_url: None,
             secure: self.tls.is_some(),
         });

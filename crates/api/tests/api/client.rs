@@ -94,8 +94,9 @@ impl Client {
             .await
             .expect("the answer is whole")
             .to_bytes();
-        let protobuf = |kind: &HeaderValue| kind == "application/x-protobuf";
-        let other = head.headers.get("content-type").is_some_and(protobuf);
+        let kinds = ["application/x-protobuf", "application/octet-stream"];
+        let is_other = |kind: &HeaderValue| kinds.iter().any(|other| kind == other);
+        let other = head.headers.get("content-type").is_some_and(is_other);
         let body = match bytes.is_empty() || other {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{asked}: {e}")),

@@ -8,6 +8,7 @@ mod etcd;
 mod schema;
 
 mod address_groups;
+mod backups;
 mod clients;
 mod connections;
 mod fuzz;

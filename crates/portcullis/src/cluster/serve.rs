@@ -7,7 +7,7 @@ use super::told::{Telling, be_present, tell};
 use crate::failure::Failure;
 use crate::policy_source::this_host;
 use ::control::told::Running;
-use ::control::{Control, Observer, ids};
+use ::control::{Control, Copies, Observer, ids};
 use api::{Api, Audit, Bounds, Identity, Limits};
 use protocol::ca::Signed;
 use protocol::{Moves, Watchers};
@@ -22,6 +22,7 @@ use tracing::info;
 
 pub(crate) struct Serving {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) copies: Option<Copies>,
     pub(crate) identity: Identity,
     pub(crate) audit: Audit,
     /// For clients of the API.
@@ -89,6 +90,7 @@ pub(crate) async fn serve(serving: Serving, stop: Stop) -> Result<(), Failure> {
         limits: Limits::default(),
         audit: serving.audit,
         enforcement: Arc::new(Enforced(watchers.clone())),
+        copies: serving.copies,
         public_url: serving.public_url,
         secure: serving.api_tls.is_some(),
     });

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use clap::Args;
+use control::Copies;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -86,10 +87,15 @@ fn etcd(urls: &str) -> Option<StoreChoice> {
 }
 
 impl StoreArgs {
-    pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, Failure> {
+    /// The store, and who copies it, where that is ours to do.
+    pub(crate) async fn open(&self) -> Result<(Arc<dyn Store>, Option<Copies>), Failure> {
         match &self.store {
-            StoreChoice::File(path) => Ok(open_file(path)?),
-            StoreChoice::Etcd { .. } => Ok(Arc::new(self.connect().await?)),
+            StoreChoice::File(path) => {
+                let store = open_file(path)?;
+                let copies = Copies::new(store.clone(), path);
+                Ok((store, Some(copies)))
+            }
+            StoreChoice::Etcd { .. } => Ok((Arc::new(self.connect().await?), None)),
         }
     }
 

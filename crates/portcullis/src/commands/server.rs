@@ -183,9 +183,10 @@ async fn serving(
         }
         _ => None,
     };
-    let store = args.store.open().await?;
+    let (store, copies) = args.store.open().await?;
     Ok(Serving {
         store,
+        copies,
         identity,
         audit: audit(args.audit.as_deref())?,
         api: listen(args.listen).await?,

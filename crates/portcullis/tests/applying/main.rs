@@ -1,6 +1,8 @@
 //! Policy files on a cluster: a real server with a store of its own, driven by the commands. Nothing here needs a
 //! privilege, and nothing is enforced.
 
+mod backups;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -231,50 +233,5 @@ fn who_isn_t_known_or_isn_t_admin_is_told_so() {
     ] {
         fs::write(site.dir.path().join("token"), token).expect("it can be written");
         site.check(&apply, code, &[says]);
-    }
-}
-
-#[test]
-fn a_store_is_restored_from_a_backup() {
-    let mut site = Site::new();
-    site.file(POLICY);
-    site.check(&apply(&[]), 0, &["group/web created"]);
-    let of_store = |site: &Site, words: &[&str], store: &str| {
-        let mut command = Command::new(BIN);
-        command.args(words).args(["--store", store]);
-        command.current_dir(site.dir.path());
-        command.output().expect("the binary runs")
-    };
-    let backup = of_store(&site, &["backup", "policy.backup"], "file:store");
-    check(&backup, 4, &["in use by another process"]);
-    site.stop();
-    let backup = of_store(&site, &["backup", "policy.backup"], "file:store");
-    check(&backup, 0, &["policy.backup: all up to revision"]);
-    let again = of_store(&site, &["backup", "policy.backup"], "file:store");
-    check(&again, 4, &["policy.backup"]);
-    let none = of_store(&site, &["backup", "other.backup"], "file:elsewhere");
-    check(&none, 4, &["there is no store"]);
-
-    let over = of_store(&site, &["restore", "policy.backup"], "file:store");
-    check(
-        &over,
-        4,
-        &["is there already, and nothing is written over it"],
-    );
-    let restored = of_store(&site, &["restore", "policy.backup"], "file:other");
-    check(&restored, 0, &["hosts take all their policy anew"]);
-    site.go_on_with("file:other");
-    site.check(&apply(&[]), 0, &["10 unchanged"]);
-    for (words, says) in [
-        (vec!["restore"], "which backup"),
-        (vec!["restore", "policy.backup"], "etcd's own tools"),
-        (vec!["backup", "policy.backup"], "etcdctl snapshot save"),
-    ] {
-        let store = if says == "which backup" {
-            "file:other"
-        } else {
-            "etcd:http://127.0.0.1:1"
-        };
-        check(&of_store(&site, &words, store), 2, &[says]);
     }
 }
