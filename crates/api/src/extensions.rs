@@ -10,6 +10,7 @@ pub(crate) const ALL: &[(&str, &str)] = &[
     ("agent", "Hosts with their agents"),
     ("allowed-address-pairs", "Allowed Address Pairs"),
     ("binding", "Port Binding"),
+    ("binding-extended", "Port Bindings Extended"),
     ("filter-validation", "Unknown filters are refused"),
     ("ip-substring-filtering", "Ports by a part of an address"),
     ("net-mtu", "Network MTU"),

@@ -19,6 +19,7 @@
 mod attribute;
 mod audit;
 mod backup;
+mod bindings;
 mod body;
 mod extensions;
 mod fault;

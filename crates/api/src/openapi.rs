@@ -4,6 +4,7 @@
 
 use crate::attribute::{Attribute, Post, described};
 use crate::kinds::{Kind, Table};
+use crate::resources::bindings::EXPECTED as BINDING;
 use crate::resources::quotas;
 use crate::resources::tags::TAGS;
 use crate::routes::Route;
@@ -40,7 +41,7 @@ pub fn document() -> Value {
 }
 
 fn in_path(path: &str) -> Value {
-    let names = ["id", "tag"]
+    let names = ["id", "tag", "host"]
         .into_iter()
         .filter(|name| path.contains(&format!("{{{name}}}")));
     let parameter =
@@ -83,6 +84,10 @@ fn summary(route: &Route, method: &Method) -> String {
         Route::Extensions | Route::Extension(_) => "What is served beside the core".into(),
         Route::All(kind) | Route::One(kind, _) => format!("{verb}: {}", kind.table().says),
         Route::Addresses(_, action) => format!("Address groups: {}", action.path()),
+        Route::Bindings(_) | Route::Binding(..) => {
+            format!("{verb}: a port's bindings, by host")
+        }
+        Route::Activate(..) => "The port is on that host from now on".into(),
         Route::Tags(kind, _) | Route::Tag(kind, ..) => {
             format!("{verb}: tags of {}", kind.table().many)
         }
@@ -109,8 +114,21 @@ fn responses(route: &Route, method: &Method) -> Value {
             let many = rooted(table.many, array(named(table.one)));
             (201, Some(json!({"anyOf": [one, many]})))
         }
-        (Route::One(..) | Route::Quota(_) | Route::Tags(..) | Route::Tag(..), &Method::DELETE) => {
-            (204, None)
+        (
+            Route::One(..)
+            | Route::Binding(..)
+            | Route::Quota(_)
+            | Route::Tags(..)
+            | Route::Tag(..),
+            &Method::DELETE,
+        ) => (204, None),
+        (Route::Bindings(_), &Method::GET) => {
+            let many = array(named(&format!("{}_fields", BINDING.one)));
+            (200, Some(rooted(BINDING.many, many)))
+        }
+        (Route::Bindings(_), _) => (201, Some(rooted(BINDING.one, named(BINDING.one)))),
+        (Route::Binding(..) | Route::Activate(..), _) => {
+            (200, Some(rooted(BINDING.one, named(BINDING.one))))
         }
         (Route::One(kind, _), &Method::GET) => {
             let table = kind.table();
@@ -168,6 +186,14 @@ fn request(route: &Route, method: &Method) -> Option<Value> {
             let one = kind.table().one;
             Some(rooted(one, named(&format!("{one}_change"))))
         }
+        (Route::Bindings(_), &Method::POST) => {
+            let new = named(&format!("{}_new", BINDING.one));
+            Some(rooted(BINDING.one, new))
+        }
+        (Route::Binding(..), &Method::PUT) => {
+            let change = named(&format!("{}_change", BINDING.one));
+            Some(rooted(BINDING.one, change))
+        }
         (Route::Quota(_), &Method::PUT) => Some(rooted("quota", named("quota_change"))),
         (Route::Tags(..), &Method::PUT) => Some(rooted("tags", TAGS.shape.schema())),
         (Route::Addresses(..), _) => {
@@ -208,6 +234,11 @@ fn parameters(route: &Route, method: &Method) -> Vec<Value> {
             };
             names.iter().map(|name| query(name, text())).collect()
         }
+        (Route::Bindings(_), &Method::GET) => {
+            let filters = BINDING.attributes.iter().filter(|a| a.filter);
+            let filters = filters.map(|a| query(a.name, texts()));
+            filters.chain([query("fields", texts())]).collect()
+        }
         (Route::One(..), &Method::GET) => vec![query("fields", texts())],
         (Route::One(..), _) => {
             let says = "revision_number=N: only if the object is as it was then";
@@ -238,6 +269,15 @@ fn schemas() -> Value {
             add(format!("{}_change", table.one), change);
         }
     }
+    let (one, attributes) = (BINDING.one, BINDING.attributes);
+    let whole = object(attributes, |_| true, |_| true);
+    schemas.insert(one.into(), whole);
+    let some = object(attributes, |_| true, |_| false);
+    schemas.insert(format!("{one}_fields"), some);
+    let new = object(attributes, |a| a.post != Post::No, |a| a.post == Post::Must);
+    schemas.insert(format!("{one}_new"), new);
+    let change = object(attributes, |a| a.put, |_| false);
+    schemas.insert(format!("{one}_change"), change);
     let limits = quotas::EXPECTED.attributes;
     schemas.insert("quota".into(), object(limits, |_| true, |_| true));
     schemas.insert("quota_change".into(), object(limits, |_| true, |_| false));

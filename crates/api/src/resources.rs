@@ -3,6 +3,7 @@
 //! Knows nothing of: requests and answers; what is refused.
 
 pub(crate) mod addresses;
+pub(crate) mod bindings;
 pub(crate) mod groups;
 pub(crate) mod hosts;
 pub(crate) mod networks;

@@ -19,6 +19,10 @@ pub(crate) enum Route {
     All(Kind),
     One(Kind, String),
     Addresses(String, Action),
+    /// Of a port: all, that on a host, and that the port goes there.
+    Bindings(String),
+    Binding(String, String),
+    Activate(String, String),
     Tags(Kind, String),
     Tag(Kind, String, String),
     Quotas,
@@ -94,6 +98,13 @@ impl Route {
             [id] => Self::One(kind, id.into()),
             [id, "tags"] if tags => Self::Tags(kind, id.into()),
             [id, "tags", tag] if tags && !tag.is_empty() => Self::Tag(kind, id.into(), tag.into()),
+            [port, "bindings"] if kind == Kind::Port => Self::Bindings(port.into()),
+            [port, "bindings", host] if kind == Kind::Port => {
+                Self::Binding(port.into(), host.into())
+            }
+            [port, "bindings", host, "activate"] if kind == Kind::Port => {
+                Self::Activate(port.into(), host.into())
+            }
             [id, action] if kind == Kind::Addresses => {
                 let action = Action::ALL.into_iter().find(|a| a.path() == action)?;
                 Self::Addresses(id.into(), action)
@@ -127,8 +138,11 @@ impl Route {
                 let table = kind.table();
                 of(&[(true, get), (table.update, put), (table.delete, delete)])
             }
-            Self::Addresses(..) => vec![put],
-            Self::Tags(..) | Self::Tag(..) | Self::Quota(_) => vec![get, put, delete],
+            Self::Addresses(..) | Self::Activate(..) => vec![put],
+            Self::Bindings(_) => vec![get, post],
+            Self::Binding(..) | Self::Tags(..) | Self::Tag(..) | Self::Quota(_) => {
+                vec![get, put, delete]
+            }
         }
     }
 
@@ -159,6 +173,11 @@ impl Route {
                 add(format!("{path}/{{id}}/tags/{{tag}}"), tag);
             }
         }
+        let host = || "{host}".to_owned();
+        add("ports/{id}/bindings".into(), Self::Bindings(id()));
+        let one = "ports/{id}/bindings/{host}";
+        add(one.into(), Self::Binding(id(), host()));
+        add(format!("{one}/activate"), Self::Activate(id(), host()));
         for action in Action::ALL {
             let path = format!("{}/{{id}}/{}", Kind::Addresses.table().path, action.path());
             add(path, Self::Addresses(id(), action));
@@ -211,6 +230,12 @@ mod tests {
         );
         let add = Route::Addresses("a".into(), Action::Add);
         check("/v2.0/address-groups/a/add_addresses", Some(add));
+        let on = |host: &str| Some(Route::Binding("p".into(), host.into()));
+        check("/v2.0/ports/p/bindings/", Some(Route::Bindings("p".into())));
+        check("/v2.0/ports/p/bindings/a.example", on("a.example"));
+        check("/v2.0/ports/p/bindings/activate", on("activate"));
+        let activate = Route::Activate("p".into(), "h".into());
+        check("/v2.0/ports/p/bindings/h/activate", Some(activate));
         check("/openapi.json", Some(Route::Document));
     }
 
@@ -221,6 +246,8 @@ mod tests {
             "/v3",
             "/v2.0/routers",
             "/v2.0/ports/a/b",
+            "/v2.0/networks/a/bindings",
+            "/v2.0/ports/a/bindings/h/b",
             "/v2.0/agents/a/tags",
             "/v2.0/a/b/c/d/e/f/g/h",
             "/v2.0//",

@@ -4,6 +4,7 @@
 
 use crate::audit::Touched;
 use crate::backup;
+use crate::bindings::{self, Named};
 use crate::body::Posted;
 use crate::extensions;
 use crate::fault::Fault;
@@ -37,7 +38,7 @@ pub(crate) struct Served {
 }
 
 impl Answer {
-    fn of(status: StatusCode, body: Value) -> Self {
+    pub(crate) fn of(status: StatusCode, body: Value) -> Self {
         Self {
             status,
             body: Some(body),
@@ -65,7 +66,7 @@ impl Answer {
         Self::of(StatusCode::OK, body)
     }
 
-    fn empty(status: StatusCode) -> Self {
+    pub(crate) fn empty(status: StatusCode) -> Self {
         Self {
             status,
             body: None,
@@ -143,6 +144,15 @@ impl Api {
                 addresses::act(&self.control, change(whole, who)?, id, how).await?;
                 touched.push(self.changed(kind, id, before));
                 self.one(who, kind, id, StatusCode::OK)
+            }
+            Route::Bindings(port) => {
+                bindings::serve(self, whole, who, (port, Named::All), touched).await
+            }
+            Route::Binding(port, host) => {
+                bindings::serve(self, whole, who, (port, Named::One(host)), touched).await
+            }
+            Route::Activate(port, host) => {
+                bindings::serve(self, whole, who, (port, Named::Activate(host)), touched).await
             }
             Route::Tags(kind, id) => self.tags(whole, who, (*kind, id), None, touched).await,
             Route::Tag(kind, id, tag) => {
@@ -374,7 +384,7 @@ impl Api {
     }
 
     /// For the audit log: all that there is to see; null if it isn't there.
-    fn seen(&self, kind: Kind, id: &str) -> Value {
+    pub(crate) fn seen(&self, kind: Kind, id: &str) -> Value {
         let all_seeing = Caller {
             user: String::new(),
             project: ProjectId::from(""),
@@ -388,7 +398,7 @@ impl Api {
         item.map_or(Value::Null, |item: Item<'_>| view.shown(item, shows))
     }
 
-    fn changed(&self, kind: Kind, id: &str, before: Value) -> Touched {
+    pub(crate) fn changed(&self, kind: Kind, id: &str, before: Value) -> Touched {
         Touched {
             kind: kind.table().one,
             id: id.to_owned(),

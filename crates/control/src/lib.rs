@@ -59,7 +59,7 @@ pub use groups::{GroupPatch, NewGroup};
 pub use inventory::{inventory_change, inventory_of};
 pub use moves::{Arrived, Departed, MOST_PART_BYTES, MOST_PARTS};
 pub use networks::{NetworkPatch, NewNetwork};
-pub use ports::{AskedAddress, AskedBinding, AskedPair, NewPort, PortPatch};
+pub use ports::{AskedAddress, AskedBinding, AskedOnHost, AskedPair, NewPort, OnHost, PortPatch};
 pub use records::Kept;
 pub use refused::{Failed, OpenError, Refused};
 pub use rules::{AskedNumber, NewRule};

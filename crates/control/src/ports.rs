@@ -12,11 +12,13 @@
 
 mod addressing;
 mod binding;
+mod by_host;
 mod trust;
 
 pub use addressing::{AskedAddress, AskedPair};
 pub use binding::AskedBinding;
 pub(crate) use binding::{USUAL_VNIC, moved};
+pub use by_host::{AskedOnHost, OnHost};
 
 use crate::allocate;
 use crate::caller::Caller;

@@ -25,6 +25,8 @@ pub enum Refused {
     SubnetNotFound(String),
     #[error("Port {0} could not be found.")]
     PortNotFound(String),
+    #[error("Binding for port {port} for host {host} could not be found.")]
+    PortBindingNotFound { port: String, host: String },
     #[error("RBAC policy of type security_group with ID {0} not found")]
     SharePolicyNotFound(String),
     #[error("Host {0} could not be found.")]
@@ -122,6 +124,12 @@ pub enum Refused {
     IpAddressAlreadyAllocated { address: String, subnet: String },
     #[error("Unable to complete operation for network {network}. The mac address {mac} is in use.")]
     MacAddressInUse { network: String, mac: String },
+    #[error("Binding for port {port} on host {host} already exists.")]
+    PortBindingAlreadyExists { port: String, host: String },
+    #[error("Port {port} is on its way to host {host} already: delete that binding first.")]
+    PortBindingElsewhere { port: String, host: String },
+    #[error("Binding for port {port} on host {host} is already active.")]
+    PortBindingAlreadyActive { port: String, host: String },
     #[error("No more IP addresses available on network {0}.")]
     IpAddressGenerationFailure(String),
     #[error("IP address {0} is not a valid IP for any of the subnets on the specified network.")]

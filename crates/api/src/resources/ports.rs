@@ -92,7 +92,7 @@ const PAIR: &[Attribute] = &[
     shown("ip_address", NAME, "An address or a prefix").required(),
     shown("mac_address", TEXT_OR_NULL, "The port's own by itself").given(),
 ];
-const PROFILE: Shape = Shape::OrNull(&Shape::Anything);
+pub(super) const PROFILE: Shape = Shape::OrNull(&Shape::Anything);
 const PROFILE_SAYS: &str = "`device`, `device_pattern` or `interface_id` says how the VM's device is found on its \
     host; by the port's MAC or id otherwise. `migrating_to` names the host that a live migration takes it to: the \
     port's policy is there from then on; `binding:host_id` says when it is there";
@@ -158,7 +158,6 @@ fn bound(binding: Option<&Binding>, name: &str) -> Option<Value> {
     })
 }
 
-/// Values that are no text are kept as JSON.
 fn status(view: &View<'_>, port: &Stored<Port>) -> PortStatus {
     let Some(binding) = &port.binding else {
         return PortStatus::Down;
@@ -184,15 +183,24 @@ fn told_of(told: &Told, port: &Stored<Port>) -> PortStatus {
 }
 
 fn profile(binding: &Binding) -> Value {
-    let kept = binding.profile.iter().map(|(name, value)| {
+    let mut profile = profile_of(&binding.profile, binding.device.as_ref());
+    if let Some(to) = binding.destination() {
+        profile.insert(MIGRATING_TO.into(), to.host.as_str().into());
+    }
+    Value::Object(profile)
+}
+
+/// Values that are no text are kept as JSON.
+pub(super) fn profile_of(
+    kept: &BTreeMap<String, String>,
+    device: Option<&Device>,
+) -> Map<String, Value> {
+    let kept = kept.iter().map(|(name, value)| {
         let value = serde_json::from_str(value).unwrap_or_else(|_| value.as_str().into());
         (name.clone(), value)
     });
     let mut profile: Map<String, Value> = kept.collect();
-    if let Some(to) = binding.destination() {
-        profile.insert(MIGRATING_TO.into(), to.host.as_str().into());
-    }
-    let device = match &binding.device {
+    let device = match device {
         Some(Device::Name(name)) => Some(("device", name)),
         Some(Device::Pattern(pattern)) => Some(("device_pattern", pattern)),
         Some(Device::InterfaceId(id)) => Some(("interface_id", id)),
@@ -201,7 +209,7 @@ fn profile(binding: &Binding) -> Value {
     if let Some((name, value)) = device {
         profile.insert(name.into(), value.as_str().into());
     }
-    Value::Object(profile)
+    profile
 }
 
 pub(crate) async fn create(
@@ -273,26 +281,15 @@ fn pairs(body: &Body) -> Option<Vec<AskedPair>> {
 }
 
 fn binding(body: &Body) -> Result<AskedBinding, Fault> {
-    let (mut device, mut kept, mut moving_to) = (None, None, None);
-    if body.has("binding:profile") {
-        let mut profile = BTreeMap::new();
-        let asked = body.raw("binding:profile").and_then(Value::as_object);
-        // Given whole, as the device: who leaves it out ends the move.
-        moving_to = Some(String::new());
-        for (name, value) in asked.into_iter().flatten() {
-            if name == MIGRATING_TO {
-                moving_to = Some(in_profile(name, value)?);
-                continue;
-            }
-            match how_found(name, value)? {
-                Some(found) => device = Some(found),
-                None => drop(profile.insert(name.clone(), value.to_string())),
-            }
-        }
-        // A profile is given whole: without a device it is found as usual.
-        device.get_or_insert(Device::Mac);
-        kept = Some(profile);
-    }
+    let profile = asked_profile(body, "binding:profile")?;
+    let (device, kept, moving_to) = match profile {
+        Some(AskedProfile {
+            device,
+            kept,
+            moving_to,
+        }) => (Some(device), Some(kept), Some(moving_to)),
+        None => (None, None, None),
+    };
     Ok(AskedBinding {
         host: body.text("binding:host_id"),
         device,
@@ -300,6 +297,36 @@ fn binding(body: &Body) -> Result<AskedBinding, Fault> {
         vnic_type: body.text("binding:vnic_type"),
         moving_to,
     })
+}
+
+/// Given whole: without a device it is found as usual, and who leaves out where it moves to ends the move.
+pub(super) struct AskedProfile {
+    pub(super) device: Device,
+    pub(super) kept: BTreeMap<String, String>,
+    pub(super) moving_to: String,
+}
+
+pub(super) fn asked_profile(body: &Body, named: &str) -> Result<Option<AskedProfile>, Fault> {
+    if !body.has(named) {
+        return Ok(None);
+    }
+    let mut profile = AskedProfile {
+        device: Device::Mac,
+        kept: BTreeMap::new(),
+        moving_to: String::new(),
+    };
+    let asked = body.raw(named).and_then(Value::as_object);
+    for (name, value) in asked.into_iter().flatten() {
+        if name == MIGRATING_TO {
+            profile.moving_to = in_profile(name, value)?;
+            continue;
+        }
+        match how_found(name, value)? {
+            Some(found) => profile.device = found,
+            None => drop(profile.kept.insert(name.clone(), value.to_string())),
+        }
+    }
+    Ok(Some(profile))
 }
 
 fn how_found(name: &str, value: &Value) -> Result<Option<Device>, Fault> {

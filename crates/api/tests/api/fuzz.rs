@@ -188,7 +188,7 @@ impl Fuzz {
 
     fn path(&mut self, template: &str, operation: &Value) -> String {
         let mut path = template.to_owned();
-        for name in ["{id}", "{tag}"] {
+        for name in ["{id}", "{tag}", "{host}"] {
             let text = self.text();
             let escaped = form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             path = path.replace(name, &escaped.replace('+', "%20"));
@@ -277,9 +277,9 @@ async fn no_request_is_our_fault() {
     bed.admin().get("security-groups").await.done(200);
 }
 
-/// Of objects that were made, or shown.
+/// Of objects that were made, or shown; hosts of bindings.
 fn ids(body: &Value) -> Vec<String> {
     let objects = body.as_object().into_iter().flat_map(|body| body.values());
-    let ids = objects.filter_map(|object| object["id"].as_str());
+    let ids = objects.filter_map(|object| object["id"].as_str().or(object["host"].as_str()));
     ids.map(str::to_owned).collect()
 }

@@ -9,6 +9,7 @@ mod schema;
 
 mod address_groups;
 mod backups;
+mod bindings;
 mod clients;
 mod connections;
 mod fuzz;

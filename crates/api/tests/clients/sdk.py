@@ -127,6 +127,33 @@ def ports(network):
     network.delete_security_group(group, ignore_missing=False)
 
 
+def bindings(network):
+    net = network.create_network(name="lan")
+    port = network.create_port(network_id=net.id, binding_host_id="host1")
+
+    def hosts(**query):
+        return [(one.host, one.status) for one in network.port_bindings(port, **query)]
+
+    assert hosts() == [("host1", "ACTIVE")]
+    made = network.create_port_binding(port, host="host2", profile={"device": "tap2"})
+    assert (made.host, made.status, made.profile) == ("host2", "INACTIVE", {"device": "tap2"})
+    refused(exceptions.ConflictException, network.create_port_binding, port, host="host3")
+    network.delete_port_binding(port, "host2", ignore_missing=False)
+    assert hosts() == [("host1", "ACTIVE")]
+    network.create_port_binding(port, host="host2", profile={"device": "tap2"})
+    assert hosts(host="host2") == [("host2", "INACTIVE")]
+    assert network.get_port(port.id).binding_host_id == "host1"
+    network.activate_port_binding(port, "host2")
+    assert hosts() == [("host2", "ACTIVE")]
+    moved = network.get_port(port.id)
+    assert (moved.binding_host_id, moved.binding_profile) == ("host2", {"device": "tap2"})
+    refused(exceptions.ConflictException, network.activate_port_binding, port, "host2")
+    # As Nova does with the old host's, which is gone.
+    network.delete_port_binding(port, "host1")
+    network.delete_port(port, ignore_missing=False)
+    network.delete_network(net, ignore_missing=False)
+
+
 def address_groups(network):
     made = network.create_address_group(name="office", addresses=["192.0.2.0/24"])
     added = network.add_addresses_to_address_group(made, ["198.51.100.1/32"])
@@ -183,6 +210,7 @@ def pages(network):
 
 def cloud(connection):
     assert connection.network.find_extension("security-group")
+    assert connection.network.find_extension("binding-extended")
     assert connection.network.find_extension("router") is None
     made = connection.create_security_group("cloud", "by the cloud layer")
     assert connection.get_security_group("cloud")["id"] == made["id"]
@@ -202,7 +230,7 @@ def main():
         endpoint=sys.argv[1],
     )
     network = connection.network
-    for part in (groups, rules, ports, address_groups, quotas, sharing, tags, pages):
+    for part in (groups, rules, ports, bindings, address_groups, quotas, sharing, tags, pages):
         print(part.__name__, flush=True)
         part(network)
     cloud(connection)

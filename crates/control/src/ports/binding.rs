@@ -153,14 +153,14 @@ pub(crate) fn moved(before: &Binding, host: &HostId, now: &Moment) -> Option<Box
 }
 
 /// A switch's id for a port's interface is the same on every host; names of devices aren't.
-fn is_anywhere(device: &Device) -> bool {
+pub(super) fn is_anywhere(device: &Device) -> bool {
     match device {
         Device::InterfaceId(_) => true,
         Device::Name(_) | Device::Mac | Device::Pattern(_) => false,
     }
 }
 
-fn checked(device: &Device) -> Result<&Device, Refused> {
+pub(super) fn checked(device: &Device) -> Result<&Device, Refused> {
     let fine = match device {
         Device::Mac => true,
         Device::Name(name) => is_device_name(name) && !name.contains('*'),
@@ -188,7 +188,7 @@ fn is_plain(text: &str) -> bool {
         .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\'))
 }
 
-fn checked_profile(
+pub(super) fn checked_profile(
     profile: &BTreeMap<String, String>,
 ) -> Result<&BTreeMap<String, String>, Refused> {
     if profile.len() > MOST_PROFILE {

@@ -522,9 +522,43 @@ fn one_host_can_be_all_of_a_cluster() {
     portcullis(&["detach"]);
 }
 
-/// What nothing but its flow lets in comes in at the host that the port was moved to, and doesn't without the flow.
 #[test]
 fn o11_a_connection_goes_along_with_its_port() {
+    goes_along(
+        |cluster, profile| {
+            let mut migrating = profile;
+            migrating["migrating_to"] = "b".into();
+            cluster.bind("near", json!({ "binding:profile": migrating }));
+        },
+        |cluster| cluster.bind("near", json!({ "binding:host_id": "b" })),
+    );
+}
+
+/// As newer Novas say it.
+#[test]
+fn o11_a_connection_goes_along_with_a_binding() {
+    let path = |cluster: &Cluster, rest: &str| {
+        let port = &cluster.ports["near"];
+        format!("/v2.0/ports/{port}/bindings{rest}")
+    };
+    goes_along(
+        |cluster, profile| {
+            let binding = json!({ "binding": { "host": "b", "profile": profile } });
+            let all = path(cluster, "");
+            let made = cluster.server.ask("POST", &all, Some(binding));
+            assert_eq!(made["binding"]["status"], "INACTIVE");
+        },
+        |cluster| {
+            let activate = path(cluster, "/b/activate");
+            let there = cluster.server.ask("PUT", &activate, None);
+            assert_eq!(there["binding"]["status"], "ACTIVE");
+        },
+    );
+}
+
+/// What nothing but its flow lets in comes in at the host that the port was moved to, and doesn't without the flow.
+/// `begin`: the move, with what is said of the device; `end`: the VM runs there.
+fn goes_along(begin: impl Fn(&Cluster, Value), end: impl Fn(&Cluster)) {
     const L4_PORT: u16 = 82;
     let cluster = Cluster::new();
     cluster.create(
@@ -552,12 +586,11 @@ fn o11_a_connection_goes_along_with_its_port() {
     // The policy goes ahead: it is there before the device is.
     let before = cluster.agents[1].applied();
     let device = cluster.vms["near"].device();
-    let migrating = json!({ "device": device, "migrating_to": "b" });
-    cluster.bind("near", json!({ "binding:profile": migrating }));
+    begin(&cluster, json!({ "device": device }));
     cluster.agents[1].wait_for_another(&before);
     cluster.plug("near", 0, 1);
     let before = cluster.agents[0].applied();
-    cluster.bind("near", json!({ "binding:host_id": "b" }));
+    end(&cluster);
     cluster.wait_until_active("near");
     cluster.agents[0].wait_for_another(&before);
     served.write_all(&[2]).expect("there is room for it");
