@@ -8,7 +8,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::embedded::{Embedded, restore};
 use store::{Change, Event, Key, KeyPrefix, Store, Transaction};
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 const BACKUP: &str = "/portcullis/v1/backup";
 const WRITES: usize = 400;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was there at each revision, by what was committed one after the other.
 type History = BTreeMap<u64, BTreeMap<String, Vec<u8>>>;
@@ -169,8 +170,16 @@ async fn who_does_not_take_a_backup_is_cut_off_and_then_it_is_the_next_one_s() {
         .expect("it listens");
     slow.read_u8().await.expect("it begins");
     bed.admin().get(BACKUP).await.refused(409, "BackupUnderWay");
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let whole = bed.admin().get(BACKUP).await.done(200).bytes.len();
+    let began = Instant::now();
+    let whole = loop {
+        let answer = bed.admin().get(BACKUP).await;
+        if answer.status == 200 {
+            break answer.bytes.len();
+        }
+        answer.refused(409, "BackupUnderWay");
+        assert!(began.elapsed() < PATIENCE, "who is slow is not cut off");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     let mut came = Vec::new();
     let _ = slow.read_to_end(&mut came).await;
     assert!(came.len() < whole, "{} of {whole} bytes", came.len());
