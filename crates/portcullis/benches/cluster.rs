@@ -9,11 +9,9 @@ mod support;
 
 use conformance::lab::Lab;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Api, Process, ca, command, start_server, wait_until};
+use std::time::{Duration, Instant};
+use support::{Api, Log, Process, ca, command, second_of_day, start_server, wait_until};
 use tempfile::TempDir;
 
 const PORTS: usize = 50;
@@ -84,7 +82,7 @@ impl Site {
             instance,
             lab,
         };
-        wait_until("the host follows", || site.log_has("following"));
+        wait_until("the host follows", || site.log().has("following"));
         site
     }
 
@@ -136,25 +134,13 @@ impl Site {
         waits.collect()
     }
 
-    fn log(&self) -> impl Iterator<Item = String> {
-        let log = File::open(self.directory.path().join("agent.log")).expect("a log");
-        BufReader::new(log).lines().map_while(Result::ok)
-    }
-
-    fn log_has(&self, words: &str) -> bool {
-        self.log().any(|line| line.contains(words))
+    fn log(&self) -> Log {
+        Log(self.directory.path().join("agent.log"))
     }
 
     /// When the agent's log says that it applied the commit.
     fn applied(&self, commit: u64) -> Option<f64> {
-        let ends = format!(".{commit} ");
-        let line = self
-            .log()
-            .find(|line| line.contains("policy applied") && line.contains(&ends))?;
-        let (_, time) = line.split_once('T')?;
-        let mut parts = time.split('Z').next()?.split(':');
-        let mut part = || parts.next()?.parse::<f64>().ok();
-        Some(part()? * 3600.0 + part()? * 60.0 + part()?)
+        self.log().applied(commit)
     }
 
     /// In milliseconds; what they need without changes is taken off.
@@ -180,8 +166,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         // Pins outlive namespaces.
-        let _ = self.agent.0.kill();
-        let _ = self.agent.0.wait();
+        self.agent.kill();
         let mut detach = command(self.directory.path(), "detach");
         detach.args(["--instance", &self.instance]);
         let detached = self.lab.host().run(move || detach.output());
@@ -252,10 +237,4 @@ fn add_devices(lab: &Lab) {
 
 fn device(number: usize) -> String {
     format!("pc-tap{number}")
-}
-
-/// As the log has it, in UTC.
-fn second_of_day() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("it is after 1970").as_secs_f64() % 86_400.0
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const BIN: &str = env!("CARGO_BIN_EXE_portcullis");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +27,12 @@ impl Process {
                 .run(move || command.spawn())
                 .expect("the binary runs"),
         )
+    }
+
+    /// As `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 
     pub(crate) fn cpu_ms(&self) -> f64 {
@@ -62,9 +68,45 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
+}
+
+/// What an agent says.
+pub(crate) struct Log(pub(crate) PathBuf);
+
+impl Log {
+    fn lines(&self) -> impl Iterator<Item = String> {
+        let log = File::open(&self.0).expect("a log");
+        BufReader::new(log).lines().map_while(Result::ok)
+    }
+
+    pub(crate) fn has(&self, words: &str) -> bool {
+        self.lines().any(|line| line.contains(words))
+    }
+
+    /// When it applied a policy with this commit in it; as [`second_of_day`].
+    pub(crate) fn applied(&self, commit: u64) -> Option<f64> {
+        let mut applied = self.lines().filter(|line| line.contains("policy applied"));
+        let line = applied.find(|line| applied_commit(line).is_some_and(|at| at >= commit))?;
+        let (_, time) = line.split_once('T')?;
+        let mut parts = time.split('Z').next()?.split(':');
+        let mut part = || parts.next()?.parse::<f64>().ok();
+        Some(part()? * 3600.0 + part()? * 60.0 + part()?)
+    }
+}
+
+/// `revision=EPOCH.COMMIT`
+fn applied_commit(line: &str) -> Option<u64> {
+    let (_, revision) = line.split_once("revision=")?;
+    let (_, commit) = revision.split(' ').next()?.split_once('.')?;
+    commit.parse().ok()
+}
+
+/// As a log has it, in UTC.
+pub(crate) fn second_of_day() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("it is after 1970").as_secs_f64() % 86_400.0
 }
 
 /// One connection, as a client that goes on asking has it.
@@ -72,9 +114,16 @@ pub(crate) struct Api(BufReader<TcpStream>);
 
 impl Api {
     pub(crate) fn connect(host: &Namespace) -> Self {
+        Self::connect_at(host, 9696)
+    }
+
+    /// On the loopback.
+    pub(crate) fn connect_at(host: &Namespace, port: u16) -> Self {
         let mut connected = None;
         wait_until("the server answers", || {
-            connected = host.run(|| TcpStream::connect("127.0.0.1:9696")).ok();
+            connected = host
+                .run(move || TcpStream::connect(("127.0.0.1", port)))
+                .ok();
             connected.is_some()
         });
         let stream = connected.expect("it was waited for");
