@@ -15,11 +15,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use control::{Caller, Copied, CopyError};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::channel::{Channel, Sender};
+use hyper::body::{Body as HttpBody, Frame};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -52,9 +55,25 @@ pub(crate) async fn backup(api: &Api, who: &Caller) -> Result<Answer, Fault> {
         (SHA256, text(&measured.sha256)),
         (REVISION, text(&copied.revision.to_string())),
     ];
-    let (to, body) = Channel::new(CHUNKS);
+    let (to, chunks) = mpsc::channel(CHUNKS);
     tokio::spawn(send(copied, to, api.limits.taking_time));
-    Ok(Answer::content(Body::new(body), headers))
+    Ok(Answer::content(Body::new(Chunks(chunks)), headers))
+}
+
+/// As they are read.
+struct Chunks(Receiver<io::Result<Bytes>>);
+
+impl HttpBody for Chunks {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let next = self.0.poll_recv(cx);
+        next.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
 }
 
 struct Measured {
@@ -77,7 +96,7 @@ fn measured(mut copied: Copied) -> io::Result<(Copied, Measured)> {
     Ok((copied, Measured { bytes, sha256 }))
 }
 
-async fn send(mut copied: Copied, mut to: Sender<Bytes, io::Error>, patience: Duration) {
+async fn send(mut copied: Copied, to: Sender<io::Result<Bytes>>, patience: Duration) {
     loop {
         let read = spawn_blocking(move || {
             let chunk = next(&mut copied.file);
@@ -93,15 +112,15 @@ async fn send(mut copied: Copied, mut to: Sender<Bytes, io::Error>, patience: Du
             Ok(None) => return,
             Err(error) => {
                 warn!(%error, "the copy of the store can't be read");
-                return to.abort(error);
+                return drop(to.try_send(Err(error)));
             }
         };
-        match timeout(patience, to.send_data(chunk)).await {
+        match timeout(patience, to.send(Ok(chunk))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return warn!("a backup was not taken to its end: the client went"),
             Err(_) => {
-                warn!("a backup was not taken to its end: the client is too slow");
-                return to.abort(io::ErrorKind::TimedOut.into());
+                // The answer ends short of its length, and so the connection.
+                return warn!("a backup was not taken to its end: the client is too slow");
             }
         }
     }

@@ -9,9 +9,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use store::embedded::{BackupError, Embedded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::info;
 
 pub struct Copies {
@@ -38,6 +40,9 @@ pub enum CopyError {
     Ended(String),
 }
 
+/// The one before may have been taken, or its client gone, and nobody has noticed yet.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Copies {
     /// `path`: of the store.
     pub fn new(store: Arc<Embedded>, path: &Path) -> Self {
@@ -52,8 +57,9 @@ impl Copies {
 
     /// Takes the time that all of it takes to be written. Commits go on meanwhile.
     pub async fn make(&self) -> Result<Copied, CopyError> {
-        let place = self.place.clone().try_acquire_owned();
+        let place = timeout(PATIENCE, self.place.clone().acquire_owned()).await;
         let place = place.map_err(|_| CopyError::Busy)?;
+        let place = place.map_err(|closed| CopyError::Ended(closed.to_string()))?;
         let (store, beside) = (self.store.clone(), self.beside.clone());
         let made = spawn_blocking(move || {
             let (revision, file) = make(&store, &beside)?;

@@ -156,7 +156,7 @@ async fn who_does_not_take_a_backup_is_cut_off_and_then_it_is_the_next_one_s() {
         copies: Some(Copies::new(store.clone(), &path)),
         store,
         limits: Limits {
-            taking_time: Duration::from_millis(500),
+            taking_time: Duration::from_secs(6),
             ..Limits::default()
         },
         ..Plan::default()
