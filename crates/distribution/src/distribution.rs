@@ -110,13 +110,18 @@ impl Distribution {
 
     /// From now on the host hears of changes. What there is so far.
     pub fn subscribe(&mut self, host: &HostId) -> Inventory {
-        let interest = Interest::of(&self.inventory, &self.index, host);
-        self.work.interests += 1;
-        self.followers.set(host, Some(interest));
+        self.follow(host);
         let interest = self.followers.interest(host).expect("it was just set");
         let objects = Objects::of(host, interest, &self.inventory, &self.index);
         self.work.objects += objects.len();
         collected(&objects, self.part(host, interest))
+    }
+
+    /// The same for one that has all there is so far.
+    pub fn follow(&mut self, host: &HostId) {
+        let interest = Interest::of(&self.inventory, &self.index, host);
+        self.work.interests += 1;
+        self.followers.set(host, Some(interest));
     }
 
     pub fn unsubscribe(&mut self, host: &HostId) {

@@ -2,7 +2,7 @@
 //!
 //! Place on the line: view -> plane, compared with the ledger.
 
-use crate::ledger::Ledger;
+use crate::ledger::{Expected, Ledger};
 use model::{GroupId, HostId, PortId, Prefix, Revision};
 use policy::{HostView, PeerView, PortView};
 use std::collections::BTreeMap;
@@ -154,9 +154,10 @@ fn short(text: &str) -> String {
     }
 }
 
-/// The host says that it enforces this revision: does its plane?
+/// The host says that it enforces this revision: does its plane? `known`: what was expected of it last, and is now.
 pub(crate) fn enforced(
     ledger: &Ledger,
+    known: &mut Option<Expected>,
     host: &HostId,
     revision: Revision,
     plane: Option<&HostView>,
@@ -170,5 +171,14 @@ pub(crate) fn enforced(
         });
     }
     let nothing = HostView::default();
-    difference(&ledger.view(host, revision), plane.unwrap_or(&nothing))
+    let found = plane.unwrap_or(&nothing);
+    let mut held = known.take();
+    let held = held.take_if(|held| ledger.still_holds(held, revision));
+    let expected = known.insert(held.unwrap_or_else(|| ledger.expected(host, revision)));
+    let differs = difference(&expected.view, found);
+    if differs.is_none() {
+        // In memory once.
+        expected.view.share(found);
+    }
+    differs
 }

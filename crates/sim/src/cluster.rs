@@ -681,7 +681,8 @@ impl<'a> Sim<'a> {
                 server.desk.hear(line, &said);
             }
             self.figures.checks += 1;
-            let differs = check::enforced(&self.ledger, &id, applied, host.plane.view());
+            let (known, view) = (&mut host.expected, host.plane.view());
+            let differs = check::enforced(&self.ledger, known, &id, applied, view);
             if let Some(differs) = differs {
                 return Err(self.violation(&id, differs));
             }
@@ -740,7 +741,7 @@ fn went_back(before: Revision, applied: Revision) -> Difference {
     }
 }
 
-/// A host without an agent follows: its part is made, and not sent.
+/// A host without an agent follows, as if it had been sent its part.
 fn join(server: &mut Server, id: &HostId) -> Line {
     let instance = protocol::Instance::default();
     let hello = protocol::Listener::new(id.clone(), instance, None).hello();
@@ -748,7 +749,7 @@ fn join(server: &mut Server, id: &HostId) -> Line {
     let mut line = line.expect("nobody else has this name");
     let welcome = server.desk.next(&mut line);
     debug_assert!(welcome.is_some_and(|said| said.kind == MessageKind::Welcome));
-    server.desk.part(&line);
+    server.desk.follow_from_now(&line);
     line
 }
 

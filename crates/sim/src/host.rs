@@ -5,6 +5,7 @@
 
 use crate::config::Defect;
 use crate::dice::Dice;
+use crate::ledger::Expected;
 use agent::{Agent, Config, Effect, Encode, Event, Link, Timer};
 use dataplane::{DataPlane, ModelPlane};
 use model::{HostId, Inventory, InventoryChange, MacAddr, PortId, Revision};
@@ -32,6 +33,7 @@ pub(crate) struct Host {
     pub(crate) connect_at: u64,
     /// What it last said that it enforces.
     pub(crate) claimed: Option<Revision>,
+    pub(crate) expected: Option<Expected>,
     /// An agent has begun anew and may enforce what its cache has.
     pub(crate) may_go_back: bool,
     /// A change that a defect has kept.
@@ -88,6 +90,7 @@ impl Host {
             slow_until: 0,
             connect_at: 0,
             claimed: None,
+            expected: None,
             may_go_back: false,
             kept: None,
         }

@@ -37,6 +37,25 @@ struct Past {
     ports: BTreeMap<PortId, Option<Arc<Port>>>,
     groups: BTreeMap<GroupId, Option<SecurityGroup>>,
     address_groups: BTreeMap<AddressGroupId, Option<AddressGroup>>,
+    /// What the ports became.
+    after: Vec<Arc<Port>>,
+}
+
+/// What a host has to enforce, and what that was made of: as long as none of it changes, it stays.
+pub(crate) struct Expected {
+    pub(crate) view: HostView,
+    revision: Revision,
+    host: HostId,
+    needs: Needs,
+}
+
+#[derive(Default)]
+struct Needs {
+    /// Of its ports, and that their rules name.
+    groups: BTreeSet<GroupId>,
+    named: BTreeSet<GroupId>,
+    networks: BTreeSet<NetworkId>,
+    address_groups: BTreeSet<AddressGroupId>,
 }
 
 /// One port, before and after a commit.
@@ -55,14 +74,19 @@ impl Ledger {
         let gone = self.ports.iter().filter(|(id, _)| !ports.contains_key(*id));
         changed.extend(gone.map(|(id, before)| (id.clone(), Some(before.clone()), None)));
         let before = &self.rest;
+        let is_first = self.revision == Revision::default();
         let past = Past {
             hosts: differing(&before.hosts, &rest.hosts),
             networks: differing(&before.networks, &rest.networks),
             ports: olds(&changed),
             groups: differing(&before.groups, &rest.groups),
             address_groups: differing(&before.address_groups, &rest.address_groups),
+            after: afters(&changed),
         };
-        self.log.push((rest.revision, past));
+        // Before the first there is nothing that anybody could enforce.
+        if !is_first {
+            self.log.push((rest.revision, past));
+        }
         changed.iter().for_each(|change| self.list(change));
         self.revision = rest.revision;
         // Equal ones, too: so they are in memory once.
@@ -80,6 +104,7 @@ impl Ledger {
             ports: olds(ports),
             groups: old(&before.groups, change.groups.keys().chain(rules)),
             address_groups: old(&before.address_groups, change.address_groups.keys()),
+            after: afters(ports),
         };
         self.revision = change.revision;
         self.log.push((change.revision, past));
@@ -140,16 +165,33 @@ impl Ledger {
     }
 
     /// What the host has to enforce at this revision.
-    pub(crate) fn view(&self, host: &HostId, revision: Revision) -> HostView {
+    pub(crate) fn expected(&self, host: &HostId, revision: Revision) -> Expected {
         let at = At {
             ledger: self,
             past: self.past(revision),
         };
-        let part = Inventory {
+        let (part, needs) = at.part(host);
+        let part = Inventory { revision, ..part };
+        Expected {
+            view: policy::compile(&part, host).0,
             revision,
-            ..at.part(host)
-        };
-        policy::compile(&part, host).0
+            host: host.clone(),
+            needs,
+        }
+    }
+
+    /// Whether it is expected at this revision, too: then it is known from now on.
+    pub(crate) fn still_holds(&self, expected: &mut Expected, revision: Revision) -> bool {
+        let from = expected.revision.min(revision);
+        let until = expected.revision.max(revision);
+        let later = self.log.iter().rev();
+        let later = later.skip_while(|(at, _)| *at > until);
+        let mut between = later.take_while(|(at, _)| *at > from);
+        let holds = !between.any(|(_, past)| expected.is_changed_by(past));
+        if holds {
+            expected.revision = revision;
+        }
+        holds
     }
 
     /// All there is now.
@@ -189,7 +231,7 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    fn part(&self, host: &HostId) -> Inventory {
+    fn part(&self, host: &HostId) -> (Inventory, Needs) {
         let rest = &self.ledger.rest;
         let mut part = Inventory::default();
         if let Some(host) = object(&self.past.hosts, &rest.hosts, host) {
@@ -204,6 +246,7 @@ impl At<'_> {
             .cloned()
             .collect();
         let mut named = BTreeSet::new();
+        let mut address_groups = BTreeSet::new();
         for id in &own {
             let Some(group) = object(&self.past.groups, &rest.groups, id) else {
                 continue;
@@ -212,6 +255,7 @@ impl At<'_> {
                 match &rule.peer {
                     Peer::Group(group) => drop(named.insert(group.clone())),
                     Peer::AddressGroup(id) => {
+                        address_groups.insert(id.clone());
                         let known = &rest.address_groups;
                         let addresses = object(&self.past.address_groups, known, id);
                         let addresses = addresses.map(|found| (id.clone(), found.clone()));
@@ -231,12 +275,18 @@ impl At<'_> {
         }
         let networks: BTreeSet<NetworkId> =
             part.ports.values().map(|p| p.network.clone()).collect();
-        for id in networks {
-            let network = object(&self.past.networks, &rest.networks, &id);
+        for id in &networks {
+            let network = object(&self.past.networks, &rest.networks, id);
             part.networks
-                .extend(network.map(|network| (id, network.clone())));
+                .extend(network.map(|network| (id.clone(), network.clone())));
         }
-        part
+        let needs = Needs {
+            groups: own,
+            named,
+            networks,
+            address_groups,
+        };
+        (part, needs)
     }
 
     fn add_ports(
@@ -254,6 +304,31 @@ impl At<'_> {
                 part.ports.insert(id.clone(), port.placed());
             }
         }
+    }
+}
+
+impl Expected {
+    fn is_changed_by(&self, past: &Past) -> bool {
+        let Needs {
+            groups,
+            named,
+            networks,
+            address_groups,
+        } = &self.needs;
+        let before = past.ports.values().flatten();
+        let mut ports = before.chain(&past.after);
+        let is_ours = |port: &Arc<Port>| {
+            host_of(port) == Some(&self.host) || !named.is_disjoint(&port.groups)
+        };
+        let is_group = |id| groups.contains(id) || named.contains(id);
+        past.hosts.contains_key(&self.host)
+            || past.groups.keys().any(is_group)
+            || past.networks.keys().any(|id| networks.contains(id))
+            || past
+                .address_groups
+                .keys()
+                .any(|id| address_groups.contains(id))
+            || ports.any(is_ours)
     }
 }
 
@@ -279,6 +354,11 @@ fn olds(ports: &[PortChange]) -> BTreeMap<PortId, Option<Arc<Port>>> {
     let olds = ports.iter();
     olds.map(|(id, before, _)| (id.clone(), before.clone()))
         .collect()
+}
+
+fn afters(ports: &[PortChange]) -> Vec<Arc<Port>> {
+    let afters = ports.iter();
+    afters.filter_map(|(_, _, after)| after.clone()).collect()
 }
 
 /// As they were before.

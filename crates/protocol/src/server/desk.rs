@@ -8,15 +8,15 @@
 use crate::messages as m;
 use crate::messages::from_agent::Said as Heard;
 use crate::messages::from_server::Said;
-use crate::server::outbox::Next;
+use crate::server::outbox::{Closing, Next};
 use crate::server::service::{
     Known, Start, changed, closed, progress, subscriber, version, welcome, whole,
 };
-use crate::server::table;
-use crate::server::watchers::{Command, Feed, Keeper, Limits, Subscriber};
-use model::{HostId, Inventory, Revision};
+use crate::server::table::{self, HostStatus};
+use crate::server::watchers::{Command, Elsewhere, Feed, Keeper, Limits, Subscriber, Unwelcome};
+use model::{HostId, Inventory};
 use prost::Message as _;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 pub struct Desk {
     keeper: Keeper,
@@ -60,8 +60,27 @@ impl Desk {
         }
     }
 
-    pub fn feed(&mut self, feed: Feed) {
-        self.keeper.obey(Command::Feed(feed));
+    /// Hosts that are told something of it.
+    pub fn feed(&mut self, feed: Feed) -> Vec<HostId> {
+        self.keeper.take(feed)
+    }
+
+    /// What follows other servers.
+    pub fn hear_of(&mut self, elsewhere: Elsewhere) {
+        self.keeper.obey(Command::Elsewhere(elsewhere));
+    }
+
+    /// Hosts of which other servers have to hear, since the last time.
+    pub fn news(&self) -> BTreeSet<HostId> {
+        self.keeper.shared.take_concerned()
+    }
+
+    pub fn concern(&self, hosts: impl IntoIterator<Item = HostId>) {
+        self.keeper.shared.concern_all(hosts);
+    }
+
+    pub fn status(&self, host: &HostId) -> Option<HostStatus> {
+        self.keeper.shared.table.hosts().get(host).cloned()
     }
 
     pub fn connect(&mut self, hello: &[u8]) -> Result<Line, NotTaken> {
@@ -71,15 +90,27 @@ impl Desk {
         };
         let version = version(&hello).map_err(|status| NotTaken(status.message().to_owned()))?;
         let subscriber = subscriber(&hello, &self.keeper.shared.limits);
-        let taken = self.keeper.subscribe(subscriber.clone());
-        let revision = taken.map_err(|why| NotTaken(why.to_string()))?;
+        let (first, ended) = match self.keeper.subscribe(subscriber.clone()) {
+            Ok(revision) => (welcome(version, revision), false),
+            Err(fenced @ Unwelcome::Fenced { .. }) => {
+                let reason = m::ClosingReason::Fenced;
+                let why = fenced.to_string();
+                (closed(Closing { reason, why }), true)
+            }
+            Err(not) => return Err(NotTaken(not.to_string())),
+        };
         Ok(Line {
             subscriber,
             known: Some(Known::of(&hello)),
             sequence: 0,
-            said: [welcome(version, revision)].into(),
-            ended: false,
+            said: [first].into(),
+            ended,
         })
+    }
+
+    /// As if it had been sent all of its part as of now: of hosts that nobody simulates.
+    pub fn follow_from_now(&mut self, line: &Line) {
+        self.keeper.follow_from_now(&line.subscriber);
     }
 
     /// What is said next, if there is anything to say.
@@ -143,13 +174,6 @@ impl Desk {
             let report = Command::Report(line.subscriber.clone(), report);
             self.keeper.obey(report);
         }
-    }
-
-    /// Of this host, as the agent said.
-    pub fn applied(&self, host: &HostId) -> Option<Revision> {
-        let hosts = self.keeper.shared.table.hosts();
-        let report = hosts.get(host)?.report.as_ref()?;
-        Some(report.applied)
     }
 
     pub fn gone(&mut self, line: &Line) {

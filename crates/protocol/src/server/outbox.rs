@@ -68,6 +68,12 @@ impl Outbox {
         });
     }
 
+    /// The host has its part as of this moment.
+    pub(crate) fn begin_now(&self) {
+        self.put_part(Inventory::default());
+        self.update(|waiting| waiting.part = None);
+    }
+
     /// Whether it was too much.
     pub(crate) fn put_change(&self, change: InventoryChange) -> bool {
         let bound = self.bound;

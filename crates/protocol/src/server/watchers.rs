@@ -139,7 +139,7 @@ impl Watchers {
     pub async fn news(&self) -> BTreeSet<HostId> {
         loop {
             let news = self.shared.news.notified();
-            let concerned = std::mem::take(&mut *self.shared.concerned());
+            let concerned = self.shared.take_concerned();
             if !concerned.is_empty() {
                 return concerned;
             }
@@ -149,8 +149,7 @@ impl Watchers {
 
     /// There is news of these as well.
     pub fn concern(&self, hosts: impl IntoIterator<Item = HostId>) {
-        self.shared.concerned().extend(hosts);
-        self.shared.news.notify_one();
+        self.shared.concern_all(hosts);
     }
 
     /// Agents are told to go elsewhere; no new ones are taken.
@@ -222,8 +221,16 @@ impl Shared {
         locked.expect("nobody panics who holds this lock")
     }
 
+    pub(crate) fn take_concerned(&self) -> BTreeSet<HostId> {
+        std::mem::take(&mut *self.concerned())
+    }
+
     fn concern(&self, host: &HostId) {
-        self.concerned().insert(host.clone());
+        self.concern_all([host.clone()]);
+    }
+
+    pub(crate) fn concern_all(&self, hosts: impl IntoIterator<Item = HostId>) {
+        self.concerned().extend(hosts);
         self.news.notify_one();
     }
 }
@@ -284,15 +291,7 @@ impl Keeper {
 
     pub(crate) fn obey(&mut self, command: Command) {
         match command {
-            Command::Feed(Feed::Replaced(inventory)) => self.replace(inventory),
-            Command::Feed(Feed::Changed(change)) => self.change(change, true),
-            Command::Feed(Feed::Progress(revision)) => {
-                let nothing = InventoryChange {
-                    revision,
-                    ..InventoryChange::default()
-                };
-                self.change(nothing, false);
-            }
+            Command::Feed(feed) => drop(self.take(feed)),
             Command::Elsewhere(elsewhere) => self.hear_of(elsewhere),
             Command::Subscribe(subscriber, answer) => {
                 // Who doesn't wait any more says so by `Gone`.
@@ -332,16 +331,39 @@ impl Keeper {
         }
     }
 
+    /// Hosts that are told something of it.
+    pub(crate) fn take(&mut self, feed: Feed) -> Vec<HostId> {
+        match feed {
+            Feed::Replaced(inventory) => self.replace(inventory),
+            Feed::Changed(change) => self.change(change, true),
+            Feed::Progress(revision) => {
+                let nothing = InventoryChange {
+                    revision,
+                    ..InventoryChange::default()
+                };
+                self.change(nothing, false)
+            }
+        }
+    }
+
+    /// As if it had been sent all of its part as of now.
+    pub(crate) fn follow_from_now(&mut self, subscriber: &Subscriber) {
+        if self.is_current(subscriber) {
+            self.distribution.follow(&subscriber.host);
+            subscriber.outbox.begin_now();
+        }
+    }
+
     fn is_current(&self, subscriber: &Subscriber) -> bool {
         let current = self.connected.get(&subscriber.host);
         current.is_some_and(|current| Arc::ptr_eq(&current.outbox, &subscriber.outbox))
     }
 
-    fn replace(&mut self, inventory: Inventory) {
+    fn replace(&mut self, inventory: Inventory) -> Vec<HostId> {
         let (before, after) = (self.distribution.revision(), inventory.revision);
         if self.is_ready && after < before {
             warn!(%before, %after, "an inventory from before what is known was left out");
-            return;
+            return Vec::new();
         }
         let messages = self.distribution.replace(inventory);
         if self.is_ready && after.epoch != before.epoch {
@@ -352,24 +374,25 @@ impl Keeper {
         }
         self.is_ready = true;
         self.policy = after;
-        self.send(messages);
+        self.send(messages)
     }
 
-    fn change(&mut self, change: InventoryChange, is_policy: bool) {
+    fn change(&mut self, change: InventoryChange, is_policy: bool) -> Vec<HostId> {
         let (before, after) = (self.distribution.revision(), change.revision);
         // Older than what is known, it would bring back what is gone.
         if !self.is_ready || after.epoch != before.epoch || after.commit <= before.commit {
             warn!(%before, %after, "a change that doesn't follow on what is known was left out");
-            return;
+            return Vec::new();
         }
         if is_policy {
             self.policy = after;
         }
         let messages = self.distribution.change(change);
-        self.send(messages);
+        self.send(messages)
     }
 
-    fn send(&mut self, messages: Messages) {
+    fn send(&mut self, messages: Messages) -> Vec<HostId> {
+        let mut told = Vec::new();
         for (host, change) in messages {
             let Some(subscriber) = self.connected.get(&host) else {
                 continue;
@@ -377,9 +400,11 @@ impl Keeper {
             if subscriber.outbox.put_change(change) {
                 warn!(%host, "too much waits for a slow agent: it gets its policy anew");
             }
+            told.push(host);
         }
         let committed = self.distribution.revision();
         self.shared.committed.send_replace(committed);
+        told
     }
 
     pub(crate) fn subscribe(&mut self, subscriber: Subscriber) -> Result<Revision, Unwelcome> {

@@ -63,7 +63,9 @@ impl Sim<'_> {
         for (id, host) in &self.hosts {
             self.figures.quiet_checks += 1;
             let revision = self.ledger.revision;
-            if let Some(differs) = check::enforced(&self.ledger, id, revision, host.plane.view()) {
+            if let Some(differs) =
+                check::enforced(&self.ledger, &mut None, id, revision, host.plane.view())
+            {
                 return Err(self.violation(id, differs));
             }
             if let (Some(whole), Some(view)) = (&whole, host.plane.view()) {
@@ -100,7 +102,9 @@ impl Sim<'_> {
             self.figures.sampled += 1;
             let view = policy::compile(&part, &id).0;
             let revision = self.ledger.revision;
-            if let Some(differs) = check::enforced(&self.ledger, &id, revision, Some(&view)) {
+            if let Some(differs) =
+                check::enforced(&self.ledger, &mut None, &id, revision, Some(&view))
+            {
                 return Err(self.violation(&id, differs));
             }
         }
