@@ -3,29 +3,31 @@
 //! Place on the line: all of it.
 //!
 //! ```text
-//! step:   change -> commit -> ledger, desk -> faults -> messages out -> messages in -> agents -> checks
+//! step:   change -> commit -> ledger, desks -> faults -> servers tell each other -> messages -> agents -> checks
 //! ```
 
+mod faults;
+mod lines;
+mod servers;
 mod settle;
 
-use crate::change::Change;
 use crate::check::{self, Difference, Violation};
-use crate::config::{Config, Defect};
+use crate::config::Config;
 use crate::dice::Dice;
 use crate::faulty::Faulty;
 use crate::figures::{Class, Figures};
 use crate::host::{Host, Now};
-use crate::ledger::{Ledger, PortChange, host_of};
-use crate::server::{Heard, Server, open};
+use crate::ledger::Ledger;
+use crate::server::open;
 use crate::world::{self, Plan, World};
-use control::Failed;
-use model::{HostId, InventoryChange, Revision};
-use protocol::{Ended, Feed, Line, MessageKind};
+use model::{HostId, Revision};
+use protocol::Line;
+use servers::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use store::WatchEnd;
+use std::time::Duration;
+use store::Presence;
 use tokio::runtime::{Builder, Runtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +49,9 @@ pub struct Outcome {
 
 type Told<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 
-/// Changes come in so many rounds; after each, all settles and is compared.
-const ROUNDS: usize = 4;
+/// Changes come in rounds of so many, but in a few at least; after each, all settles and is compared.
+const ROUND: usize = 100;
+const FEW_ROUNDS: usize = 4;
 const HEARTBEAT: u64 = 10;
 
 pub fn run(config: &Config, tell: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Outcome {
@@ -86,12 +89,20 @@ struct Sim<'a> {
     store: Arc<Faulty>,
     world: World,
     ledger: Ledger,
-    server: Option<Server>,
-    server_down_until: u64,
+    servers: Vec<Slot>,
+    /// How many servers there were, one after the other.
+    runs: u64,
+    /// Of servers that have crashed, until others know.
+    ghosts: Vec<(u64, Box<dyn Presence>)>,
     /// Those that have an agent.
     hosts: BTreeMap<HostId, Host>,
-    /// The others: their messages are made, counted, and nobody's.
-    counted: BTreeMap<HostId, Line>,
+    /// Agents of the same name that began earlier, and don't know of the others yet.
+    elders: BTreeMap<HostId, Host>,
+    had_agents: BTreeSet<HostId>,
+    /// The others: their messages are made, counted, and nobody's. To the server of this number.
+    counted: BTreeMap<HostId, (usize, Line)>,
+    /// Hosts that desks have something for.
+    spoken: BTreeSet<HostId>,
     agent_ports: usize,
     figures: Figures,
     classes: BTreeMap<u64, Class>,
@@ -101,6 +112,14 @@ struct Sim<'a> {
     dirty: BTreeSet<HostId>,
     order: u64,
     trace: Trace,
+}
+
+/// What a change was, and what the server that was asked worked at it.
+struct Done {
+    class: Class,
+    work: Duration,
+    /// No fault came with it.
+    is_quiet: bool,
 }
 
 struct Pending {
@@ -159,10 +178,14 @@ impl<'a> Sim<'a> {
             store,
             world,
             ledger: Ledger::default(),
-            server: None,
-            server_down_until: 0,
+            servers: (0..config.servers).map(|_| Slot::default()).collect(),
+            runs: 0,
+            ghosts: Vec::new(),
             hosts: BTreeMap::new(),
+            elders: BTreeMap::new(),
+            had_agents: BTreeSet::new(),
             counted: BTreeMap::new(),
+            spoken: BTreeSet::new(),
             agent_ports: 0,
             figures: Figures::default(),
             classes: BTreeMap::new(),
@@ -171,7 +194,7 @@ impl<'a> Sim<'a> {
             order: 0,
             trace: Trace(0xcbf2_9ce4_8422_2325),
         };
-        sim.open_server();
+        sim.open_servers();
         sim.count_world();
         Some(sim)
     }
@@ -179,6 +202,7 @@ impl<'a> Sim<'a> {
     fn count_world(&mut self) {
         let members = |group: &Option<_>| group.as_ref().map_or(0, |id| self.ledger.members(id));
         let (largest, middle) = (members(&self.world.largest), members(&self.world.middle));
+        self.figures.servers = self.config.servers;
         self.figures.hosts = self.world.hosts.len();
         self.figures.ports = self.ledger.ports();
         self.figures.groups = self.world.groups.len() + self.world.spare.len() + 4;
@@ -188,8 +212,9 @@ impl<'a> Sim<'a> {
     }
 
     fn run(&mut self, tell: Told<'_>) -> Result<(), End> {
-        for round in 1..=ROUNDS {
-            let until = (self.config.changes * round / ROUNDS) as u64;
+        let rounds = (self.config.changes / ROUND).max(FEW_ROUNDS);
+        for round in 1..=rounds {
+            let until = (self.config.changes * round / rounds) as u64;
             while self.figures.changes < until {
                 self.step(true)?;
                 let progress = Progress {
@@ -210,447 +235,27 @@ impl<'a> Sim<'a> {
         self.step += 1;
         control::ids::tell(self.dice.number(), 1_000_000_000 + self.step);
         let faulty = busy && self.config.faults;
-        if self.server.is_none() && self.step >= self.server_down_until {
-            self.open_server();
-        }
-        let mut work = Duration::ZERO;
-        let class = match busy && self.server.is_some() {
-            true => self.change(faulty, &mut work),
+        self.open_servers();
+        let done = match busy && self.is_served() {
+            true => self.change(faulty),
             false => None,
         };
         if faulty {
             self.server_faults();
             self.host_faults();
         }
-        if self.step.is_multiple_of(HEARTBEAT)
-            && let Some(server) = &mut self.server
-        {
-            server.desk.tell_progress(true);
-        }
+        self.tell_each_other();
         self.connect();
-        self.send(class, faulty, work);
+        self.send(done, faulty);
+        if self.step.is_multiple_of(HEARTBEAT) {
+            self.send_progress(faulty);
+        }
         self.receive(faulty)?;
         self.check()
     }
 
-    /// A use case; what it has come to goes to the ledger and the desk.
-    fn change(&mut self, faulty: bool, work: &mut Duration) -> Option<Class> {
-        let change = Change::draw(&mut self.dice, &self.world, &self.ledger)?;
-        self.trace.add(format!("{change:?}").as_bytes());
-        let rare = match self.config.ports > 200_000 {
-            true => 400,
-            false => 50,
-        };
-        if faulty && self.dice.one_in(rare) {
-            self.store.end_watch(WatchEnd::Compacted);
-            self.fault("store's watch compacted");
-        } else if faulty && self.dice.one_in(50) {
-            self.store.end_watch(WatchEnd::Lost("a fault".to_owned()));
-            self.fault("store's watch lost");
-        }
-        if faulty && self.dice.one_in(50) {
-            self.store.lose_answer();
-            self.fault("store's answer lost");
-        }
-        let server = self.server.as_ref()?;
-        let began = Instant::now();
-        let asked = change.ask(&server.control, &mut self.world);
-        let asked = self.runtime.block_on(asked);
-        *work += began.elapsed();
-        self.figures.changes += 1;
-        match asked {
-            Ok(()) => {}
-            Err(Failed::Refused(_)) => self.figures.refused += 1,
-            Err(_) => {
-                self.figures.unanswered += 1;
-                let seen = server.control.wait_for(self.store.newest());
-                let seen = self.runtime.block_on(seen);
-                seen.expect("the copy comes to what was committed");
-            }
-        }
-        self.store.heal();
-        let class = change.class();
-        let before = self.ledger.revision;
-        *work += self.hear();
-        for commit in before.commit + 1..=self.ledger.revision.commit {
-            self.classes.insert(commit, class);
-        }
-        Some(class)
-    }
-
-    /// What the server's copy has come to; how long the desk was at it.
-    fn hear(&mut self) -> Duration {
-        let mut took = Duration::ZERO;
-        let Some(server) = &mut self.server else {
-            return took;
-        };
-        let mut moved: Vec<PortChange> = Vec::new();
-        for heard in server.heard() {
-            let feed = match heard {
-                Heard::Listed(inventory, ports) => {
-                    let mut rest = inventory;
-                    let all = std::mem::take(&mut rest.ports);
-                    let kept = rest.clone();
-                    moved.extend(self.ledger.replace(kept, ports));
-                    rest.ports = all;
-                    Feed::Replaced(rest)
-                }
-                Heard::Committed(change, ports) => {
-                    self.ledger.change(change.clone(), &ports);
-                    moved.extend(ports);
-                    Feed::Changed(tampered(self.config.defect, &self.world, change))
-                }
-            };
-            let began = Instant::now();
-            server.desk.feed(feed);
-            took += began.elapsed();
-        }
-        // At the beginning nobody is there yet.
-        if !self.hosts.is_empty() {
-            self.plug(moved);
-        }
-        took
-    }
-
-    /// VMs start, stop and move where their ports do.
-    fn plug(&mut self, moved: Vec<PortChange>) {
-        let mut now = now(self.step, &mut self.dice, self.config, false);
-        for (id, before, after) in moved {
-            let of = |port: &Option<Arc<control::objects::Port>>| {
-                port.as_ref().and_then(|port| host_of(port)).cloned()
-            };
-            let (was, is) = (of(&before), of(&after));
-            if was == is {
-                continue;
-            }
-            if let Some(host) = was.and_then(|was| self.hosts.get_mut(&was)) {
-                host.unplug(&mut now, &id);
-                self.dirty.insert(host.id.clone());
-            }
-            if let (Some(host), Some(port)) = (is.and_then(|is| self.hosts.get_mut(&is)), after) {
-                host.plug(&mut now, &id, port.mac);
-                self.dirty.insert(host.id.clone());
-            }
-        }
-    }
-
     fn fault(&mut self, kind: &'static str) {
         *self.figures.faults.entry(kind).or_default() += 1;
-    }
-
-    /// Its memory is gone; another one, or the same again, goes on from the store.
-    fn open_server(&mut self) {
-        let server = Server::open(&self.runtime, self.store.clone());
-        self.server = Some(server);
-        self.hear();
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        self.counted.clear();
-        for id in &self.world.hosts {
-            if !self.hosts.contains_key(id) {
-                let line = join(server, id);
-                self.counted.insert(id.clone(), line);
-            }
-        }
-    }
-
-    fn server_faults(&mut self) {
-        let many = match self.config.ports > 200_000 {
-            true => 500,
-            false => 120,
-        };
-        if self.server.is_none() || !self.dice.one_in(many) {
-            return;
-        }
-        let takeover = self.dice.one_in(2);
-        self.fault(match takeover {
-            true => "server crashed, another took over",
-            false => "server crashed and restarted",
-        });
-        let down = match takeover {
-            true => 1,
-            false => self.dice.between(5, 20),
-        };
-        self.server_down_until = self.step + down;
-        self.server = None;
-        self.counted.clear();
-        let mut all = std::mem::take(&mut self.hosts);
-        for host in all.values_mut() {
-            host.connect_at = self.step + self.dice.between(1, 3);
-            host.disconnected(&mut now(self.step, &mut self.dice, self.config, false));
-            self.dirty.insert(host.id.clone());
-        }
-        self.hosts = all;
-    }
-
-    fn host_faults(&mut self) {
-        let ids: Vec<HostId> = self.hosts.keys().cloned().collect();
-        let Some(id) = self.dice.one_of(&ids).cloned() else {
-            return;
-        };
-        let kind = match self.dice.below(100) {
-            0..4 => "agent crashed",
-            4..6 => "host rebooted",
-            6..10 => "host cut off",
-            10..14 => "host slow",
-            _ => return,
-        };
-        let until = self.step + self.dice.between(5, 60);
-        let tells = self.dice.one_in(2);
-        let host = self.hosts.get_mut(&id).expect("it is one of them");
-        if host.down_until.max(host.cut_until) > self.step {
-            return;
-        }
-        let line = host.line.take();
-        match kind {
-            "agent crashed" => {
-                host.crash();
-                host.down_until = self.step + 1 + until % 5;
-            }
-            "host rebooted" => {
-                host.reboot();
-                host.claimed = None;
-                host.down_until = until;
-            }
-            "host cut off" => {
-                host.disconnected(&mut now(self.step, &mut self.dice, self.config, false));
-                host.cut_until = until;
-            }
-            _ => {
-                host.slow_until = until;
-                host.line = line;
-                self.fault(kind);
-                return;
-            }
-        }
-        host.connect_at = self.step + 1;
-        self.dirty.insert(id);
-        // Else the server learns it when the agent is there again.
-        if let (Some(line), Some(server), true) = (line, &mut self.server, tells) {
-            server.desk.gone(&line);
-        }
-        self.fault(kind);
-    }
-
-    /// Agents begin, and connect.
-    fn connect(&mut self) {
-        for host in self.hosts.values_mut() {
-            if host.process.is_none() && host.down_until <= self.step {
-                host.start(&mut now(self.step, &mut self.dice, self.config, false));
-                self.dirty.insert(host.id.clone());
-                let alone = host.cut_until > self.step || self.server.is_none();
-                if alone || self.dice.one_in(4) {
-                    // It was tried in vain: then the cache.
-                    host.disconnected(&mut now(self.step, &mut self.dice, self.config, false));
-                }
-            }
-            if host.is_connected() || host.cut_until > self.step || host.connect_at > self.step {
-                continue;
-            }
-            let Some(server) = &mut self.server else {
-                continue;
-            };
-            if let Some(hello) = host.hello() {
-                self.trace.add(&hello);
-                host.line = server.desk.connect(&hello).ok();
-                host.connect_at = self.step + 3;
-            }
-        }
-    }
-
-    /// What the desk has for each host, onto its way.
-    fn send(&mut self, class: Option<Class>, faulty: bool, mut work: Duration) {
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        let mut told: BTreeSet<HostId> = BTreeSet::new();
-        let mut sizes = Vec::new();
-        let mut newly = Vec::new();
-        let began = Instant::now();
-        for (id, line) in &mut self.counted {
-            while let Some(message) = server.desk.next(line) {
-                match message.kind {
-                    MessageKind::Change => {
-                        sizes.push(message.bytes.len() as u64);
-                        told.insert(id.clone());
-                        newly.push(id.clone());
-                    }
-                    MessageKind::Progress => self.figures.progress += 1,
-                    // It is as slow as this desk has it, and would be sent its part.
-                    MessageKind::Welcome | MessageKind::Part | MessageKind::Closing => {}
-                }
-                self.trace.add(&message.bytes);
-            }
-        }
-        let mut faults: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for host in self.hosts.values_mut() {
-            if host.slow_until > self.step {
-                continue;
-            }
-            let Some(line) = &mut host.line else {
-                continue;
-            };
-            while let Some(message) = server.desk.next(line) {
-                let size = message.bytes.len() as u64;
-                match message.kind {
-                    MessageKind::Change => {
-                        sizes.push(size);
-                        told.insert(host.id.clone());
-                        if self.config.defect == Some(Defect::Forgets) && self.dice.one_in(20) {
-                            // Unlike one that is lost, it leaves no gap.
-                            line.unsay();
-                            continue;
-                        }
-                    }
-                    MessageKind::Progress => self.figures.progress += 1,
-                    MessageKind::Part => {
-                        self.figures.parts += 1;
-                        self.figures.part_bytes += size;
-                    }
-                    MessageKind::Welcome | MessageKind::Closing => {}
-                }
-                self.trace.add(&message.bytes);
-                let fault = match faulty {
-                    true => self.dice.below(1_000),
-                    false => 999,
-                };
-                let mut due = host.last_due.max(self.step);
-                self.order += 1;
-                let copy = (fault == 1).then(|| message.bytes.clone());
-                match fault {
-                    0 => {
-                        *faults.entry("message lost").or_default() += 1;
-                        continue;
-                    }
-                    1 => *faults.entry("message doubled").or_default() += 1,
-                    2 => {
-                        *faults.entry("message reordered").or_default() += 1;
-                        host.inbox.insert((due + 2, self.order), message.bytes);
-                        continue;
-                    }
-                    3..20 => {
-                        *faults.entry("message late").or_default() += 1;
-                        due += self.dice.between(1, 8);
-                    }
-                    _ => {}
-                }
-                host.last_due = due;
-                host.inbox.insert((due, self.order), message.bytes);
-                if let Some(copy) = copy {
-                    self.order += 1;
-                    host.inbox.insert((due, self.order), copy);
-                }
-            }
-        }
-        work += began.elapsed();
-        for (kind, count) in faults {
-            *self.figures.faults.entry(kind).or_default() += count;
-        }
-        newly.dedup();
-        for id in newly {
-            self.give_agent(&id);
-        }
-        let Some(class) = class else {
-            return;
-        };
-        let row = self.figures.rows.entry(class).or_default();
-        row.changes += 1;
-        row.told.add(told.len() as u64);
-        row.server_us.add(work.as_micros() as u64);
-        for size in sizes {
-            row.message_bytes.add(size);
-        }
-        let hosts: BTreeSet<HostId> = told
-            .into_iter()
-            .filter(|id| self.hosts.contains_key(id))
-            .collect();
-        if !hosts.is_empty() {
-            self.pending.push(Pending {
-                step: self.step,
-                class,
-                revision: self.ledger.revision,
-                hosts,
-            });
-        }
-    }
-
-    /// From now on the host is there, if there is room.
-    fn give_agent(&mut self, id: &HostId) {
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        let Some(line) = self.counted.get(id) else {
-            return;
-        };
-        if self.agent_ports >= self.config.most_agent_ports {
-            return;
-        }
-        let ports = server.desk.part(line).map_or(0, |part| part.ports.len());
-        // Those where a rule names the largest group have at most half of the room.
-        let large = ports > 20_000 && self.agent_ports + ports > self.config.most_agent_ports / 2;
-        if large && self.config.hosts > 2 * self.figures.watching {
-            return;
-        }
-        self.agent_ports += ports;
-        server.desk.gone(line);
-        self.counted.remove(id);
-        let mut host = Host::new(id.clone());
-        let mut now = now(self.step, &mut self.dice, self.config, false);
-        for port in self.ledger.on_host(id).into_iter().flatten() {
-            let port = self.ledger.port(port).expect("it is listed");
-            host.plug(&mut now, &port.id, port.mac);
-        }
-        host.start(&mut now);
-        self.hosts.insert(id.clone(), host);
-        self.figures.agents = self.hosts.len();
-    }
-
-    fn receive(&mut self, faulty: bool) -> Result<(), End> {
-        let mut now = now(self.step, &mut self.dice, self.config, faulty);
-        for host in self.hosts.values_mut() {
-            let mut touched = host.tick(&mut now);
-            while let Some(first) = host.inbox.first_entry()
-                && first.key().0 <= self.step
-                && host.process.is_some()
-            {
-                let message = first.remove();
-                let taken = host.take(&mut now, &message);
-                touched = true;
-                for revision in taken.changes {
-                    if let Some(class) = self.classes.get(&revision.commit) {
-                        let row = self.figures.rows.entry(*class).or_default();
-                        row.agent_us.add(taken.took.as_micros() as u64);
-                    }
-                }
-                let Some(ended) = taken.ended else {
-                    continue;
-                };
-                let kind = match ended {
-                    Ended::Wrong(_) => "stream broken, noticed",
-                    Ended::Lost(_) => "stream closed",
-                    Ended::Fenced(_) => "agent fenced",
-                };
-                *self.figures.faults.entry(kind).or_default() += 1;
-                if let (Some(line), Some(server)) = (&host.line, &mut self.server) {
-                    server.desk.gone(line);
-                }
-                host.disconnected(&mut now);
-                host.connect_at = self.step + now.dice.between(1, 4);
-            }
-            if host.line.as_ref().is_some_and(Line::is_ended) && host.inbox.is_empty() {
-                host.disconnected(&mut now);
-                touched = true;
-            }
-            if touched {
-                self.dirty.insert(host.id.clone());
-            }
-        }
-        let failed = now.failed;
-        if failed > 0 {
-            *self.figures.faults.entry("apply failed").or_default() += failed;
-        }
-        Ok(())
     }
 
     /// Each host at which something has happened.
@@ -675,15 +280,13 @@ impl<'a> Sim<'a> {
             host.claimed = Some(applied);
             self.trace.add(format!("{id} {applied}").as_bytes());
             if new
-                && let (Some(server), Some(line), Some(said)) =
-                    (&mut self.server, &host.line, host.report())
+                && let (Some((number, line)), Some(said)) = (&host.line, host.report())
+                && let Some(server) = &mut self.servers[*number].server
             {
                 server.desk.hear(line, &said);
             }
             self.figures.checks += 1;
-            let (known, view) = (&mut host.expected, host.plane.view());
-            let differs = check::enforced(&self.ledger, known, &id, applied, view);
-            if let Some(differs) = differs {
+            if let Some(differs) = differs(&self.ledger, host, applied) {
                 return Err(self.violation(&id, differs));
             }
             for pending in &mut self.pending {
@@ -691,6 +294,15 @@ impl<'a> Sim<'a> {
                     pending.hosts.remove(&id);
                 }
             }
+        }
+        let mut elders = self.elders.values_mut();
+        let wrong = elders.find_map(|elder| {
+            let applied = elder.applied()?;
+            let differs = differs(&self.ledger, elder, applied)?;
+            Some((elder.id.clone(), differs))
+        });
+        if let Some((id, differs)) = wrong {
+            return Err(self.violation(&id, differs));
         }
         let step = self.step;
         for done in self.pending.extract_if(.., |one| one.hosts.is_empty()) {
@@ -732,6 +344,11 @@ fn now<'a>(step: u64, dice: &'a mut Dice, config: &Config, faulty: bool) -> Now<
     }
 }
 
+fn differs(ledger: &Ledger, host: &mut Host, applied: Revision) -> Option<Difference> {
+    let (known, view) = (&mut host.expected, host.plane.view());
+    check::enforced(ledger, known, &host.id, applied, view)
+}
+
 fn went_back(before: Revision, applied: Revision) -> Difference {
     Difference {
         port: None,
@@ -739,26 +356,4 @@ fn went_back(before: Revision, applied: Revision) -> Difference {
         expected: format!("{before} or later"),
         found: applied.to_string(),
     }
-}
-
-/// A host without an agent follows, as if it had been sent its part.
-fn join(server: &mut Server, id: &HostId) -> Line {
-    let instance = protocol::Instance::default();
-    let hello = protocol::Listener::new(id.clone(), instance, None).hello();
-    let line = server.desk.connect(&hello);
-    let mut line = line.expect("nobody else has this name");
-    let welcome = server.desk.next(&mut line);
-    debug_assert!(welcome.is_some_and(|said| said.kind == MessageKind::Welcome));
-    server.desk.follow_from_now(&line);
-    line
-}
-
-/// What the desk is fed, if something is wrong on purpose: whoever is put is in the largest group as well.
-fn tampered(defect: Option<Defect>, world: &World, mut change: InventoryChange) -> InventoryChange {
-    if defect == Some(Defect::NeverCommitted) {
-        for port in change.ports.values_mut().flatten() {
-            port.groups.extend(world.largest.clone());
-        }
-    }
-    change
 }

@@ -3,6 +3,8 @@
 #[derive(Clone, Debug)]
 pub struct Config {
     pub hosts: usize,
+    /// On one store.
+    pub servers: usize,
     pub ports: usize,
     pub changes: usize,
     pub seed: u64,
@@ -23,12 +25,25 @@ pub enum Defect {
     NeverCommitted,
     /// The server forgets to tell, now and then.
     Forgets,
+    /// Servers don't hear which hosts follow the others.
+    DeafServers,
+    /// An agent that is fenced begins anew.
+    IgnoresFence,
+    /// Agents forget at each connection what they had.
+    GoesBack,
 }
+
+/// Each server has a copy of all there is: of more ports than this there is one.
+const PORTS_OF_TWO: usize = 200_000;
 
 impl Config {
     pub fn new(hosts: usize, ports: usize, changes: usize, seed: u64) -> Self {
         Self {
             hosts,
+            servers: match ports <= PORTS_OF_TWO {
+                true => 2,
+                false => 1,
+            },
             ports,
             changes,
             seed,

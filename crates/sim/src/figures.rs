@@ -44,8 +44,10 @@ pub struct Figures {
     pub largest: usize,
     pub middle: usize,
     pub watching: usize,
-    /// Hosts that have an agent and a plane; the others' messages are made and counted.
+    pub servers: usize,
+    /// Hosts that had an agent and a plane, and how many had at the same time; the others' messages are made and counted.
     pub agents: usize,
+    pub agents_at_once: usize,
     pub steps: u64,
     pub changes: u64,
     /// Changes that the use cases refused, or whose answer was lost.

@@ -21,8 +21,8 @@ pub(crate) struct Host {
     disk: Option<Vec<u8>>,
     links: BTreeMap<PortId, Link>,
     next_ifindex: u32,
-    runs: u64,
-    pub(crate) line: Option<Line>,
+    /// To the server of this number.
+    pub(crate) line: Option<(usize, Line)>,
     /// By when it arrives.
     pub(crate) inbox: BTreeMap<(u64, u64), Vec<u8>>,
     pub(crate) last_due: u64,
@@ -38,11 +38,18 @@ pub(crate) struct Host {
     pub(crate) may_go_back: bool,
     /// A change that a defect has kept.
     kept: Option<InventoryChange>,
+    /// It wants another server than this.
+    pub(crate) leaves: Option<usize>,
+    /// So large was its part when it began.
+    pub(crate) part_ports: usize,
+    /// It follows nobody any more: another agent of its host began later.
+    pub(crate) is_fenced: bool,
 }
 
 /// What ends when the agent crashes.
 pub(crate) struct Process {
     agent: Agent,
+    instance: Instance,
     listener: Listener,
     timers: BTreeMap<Timer, u64>,
     /// As it was on disk: what a server that has nothing newer goes on from.
@@ -81,7 +88,6 @@ impl Host {
             disk: None,
             links: BTreeMap::new(),
             next_ifindex: 1,
-            runs: 0,
             line: None,
             inbox: BTreeMap::new(),
             last_due: 0,
@@ -93,12 +99,23 @@ impl Host {
             expected: None,
             may_go_back: false,
             kept: None,
+            leaves: None,
+            part_ports: 0,
+            is_fenced: false,
         }
+    }
+
+    /// Another one with its name, on a machine with the same devices.
+    pub(crate) fn twin(&self) -> Self {
+        let mut twin = Self::new(self.id.clone());
+        twin.links = self.links.clone();
+        twin.next_ifindex = self.next_ifindex;
+        twin.part_ports = self.part_ports;
+        twin
     }
 
     /// The agent begins: with what its disk keeps, and the devices that are there.
     pub(crate) fn start(&mut self, now: &mut Now<'_>) {
-        self.runs += 1;
         let config = Config {
             host: self.id.clone(),
             ours: Default::default(),
@@ -112,11 +129,13 @@ impl Host {
             read.expect("disks are whole here").0
         });
         let instance = Instance {
-            started_ms: self.runs,
+            started_ms: now.step,
+            // Hosts without an agent have 0.
             number: 1,
         };
         self.process = Some(Process {
             agent: Agent::new(config),
+            instance,
             listener: Listener::new(self.id.clone(), instance, cached.clone()),
             timers: BTreeMap::new(),
             cached: cached.clone(),
@@ -147,9 +166,12 @@ impl Host {
     }
 
     /// The first thing to say to a server.
-    pub(crate) fn hello(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn hello(&mut self, defect: Option<Defect>) -> Option<Vec<u8>> {
         let process = self.process.as_mut()?;
         process.connected = true;
+        if defect == Some(Defect::GoesBack) {
+            process.listener = Listener::new(self.id.clone(), process.instance, None);
+        }
         self.last_due = 0;
         Some(process.listener.hello())
     }
@@ -327,6 +349,11 @@ impl Host {
         self.line.is_some() && self.process.as_ref().is_some_and(|p| p.connected)
     }
 
+    /// The number of the server that it is connected to.
+    pub(crate) fn follows(&self) -> Option<usize> {
+        self.line.as_ref().map(|(number, _)| *number)
+    }
+
     /// An apply is to be tried again.
     pub(crate) fn is_retrying(&self) -> bool {
         let timers = self.process.as_ref().map(|process| &process.timers);
@@ -347,7 +374,14 @@ fn distorted(
             let all = [Some(change), before].into_iter().flatten();
             return all.map(Event::InventoryChanged).collect();
         }
-        Some(Defect::NeverCommitted | Defect::Forgets) | None => {}
+        Some(
+            Defect::NeverCommitted
+            | Defect::Forgets
+            | Defect::DeafServers
+            | Defect::IgnoresFence
+            | Defect::GoesBack,
+        )
+        | None => {}
     }
     vec![Event::InventoryChanged(change)]
 }

@@ -119,6 +119,13 @@ impl Ledger {
         self.rest.change(change);
     }
 
+    pub(crate) fn next(&self) -> Revision {
+        Revision {
+            commit: self.revision.commit + 1,
+            ..self.revision
+        }
+    }
+
     fn list(&mut self, (id, before, after): &PortChange) {
         if let Some(before) = before {
             for group in &before.groups {

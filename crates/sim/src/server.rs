@@ -1,4 +1,5 @@
-//! One server: its use cases, and the desk that hosts are told from. It is made anew when it has crashed.
+//! One server: its use cases, the desk that hosts are told from, and what it and the others tell each other of them by
+//! the store. It is made anew when it has crashed. What a server's process does is done here without tasks.
 //!
 //! Place on the line: request -> **use case -> store commit -> watch** -> inventory.
 
@@ -6,32 +7,64 @@ use crate::faulty::Faulty;
 use crate::ledger::{PortChange, Ports};
 use async_trait::async_trait;
 use control::objects::{Quota, Resource};
-use control::{Changed, Control, Observer, State, inventory_change, inventory_of};
-use model::{Inventory, InventoryChange};
-use protocol::{Desk, Limits};
+use control::told::{Connection, Reported, Running};
+use control::{Changed, Control, Kept, Observer, State, inventory_change, inventory_of, told};
+use model::{HostId, Inventory, InventoryChange};
+use protocol::{Desk, Elsewhere, Feed, HostStatus, Limits};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use store::Store;
+use std::time::{Duration, Instant};
+use store::{Presence, Store};
 use tokio::runtime::Runtime;
 
 pub(crate) struct Server {
     pub(crate) control: Control,
     pub(crate) desk: Desk,
+    /// What the desk hasn't been told yet.
+    feeds: VecDeque<Feed>,
+    /// Until then it tells hosts nothing new.
+    pub(crate) behind_until: u64,
+    run: String,
+    presence: Box<dyn Presence>,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
+pub(crate) struct Heard {
+    pub(crate) what: What,
+    /// Hosts' connections to other servers.
+    pub(crate) elsewhere: Option<Elsewhere>,
+    /// Of them this server has to say something again.
+    pub(crate) concerned: BTreeSet<HostId>,
+}
+
 /// What the copy of the store has come to.
-pub(crate) enum Heard {
+pub(crate) enum What {
     Listed(Inventory, Ports),
-    Committed(InventoryChange, Vec<PortChange>),
+    Committed {
+        change: InventoryChange,
+        ports: Vec<PortChange>,
+        is_policy: bool,
+    },
 }
 
 /// Objects that wait for a slow agent: few, so that it happens that they are too many.
 const WAITING: usize = 40;
+/// The store in memory doesn't count it.
+const PRESENCE: Duration = Duration::from_secs(10);
 
 impl Server {
-    pub(crate) fn open(runtime: &Runtime, store: Arc<Faulty>) -> Self {
+    /// `run`: no two have the same.
+    pub(crate) fn open(runtime: &Runtime, store: Arc<Faulty>, run: String) -> Self {
+        let running = Running {
+            run: run.clone(),
+            name: "sim".to_owned(),
+        };
+        let key = running.key();
+        let announced = store.announce(&key, running.value(), PRESENCE);
+        let presence = runtime.block_on(announced);
         let heard = Arc::default();
         let observer = Observing {
+            run: run.clone(),
             heard: Arc::clone(&heard),
         };
         let control = open(runtime, store, vec![Box::new(observer)]);
@@ -42,13 +75,69 @@ impl Server {
         Self {
             control,
             desk: Desk::new(limits),
+            feeds: VecDeque::new(),
+            behind_until: 0,
+            run,
+            presence: presence.expect("a store in memory answers"),
             heard,
         }
+    }
+
+    /// What others see of it for a while.
+    pub(crate) fn crash(self) -> Box<dyn Presence> {
+        self.presence
     }
 
     pub(crate) fn heard(&self) -> Vec<Heard> {
         let mut heard = self.heard.lock().expect("nobody panics while holding it");
         std::mem::take(&mut heard)
+    }
+
+    pub(crate) fn feed(&mut self, feed: Feed) {
+        self.feeds.push_back(feed);
+    }
+
+    /// Hosts that are told something of what was fed, and how long the desk was at it.
+    pub(crate) fn pass_on(&mut self, step: u64) -> (Vec<HostId>, Duration) {
+        let mut told = Vec::new();
+        let began = Instant::now();
+        while self.behind_until <= step
+            && let Some(feed) = self.feeds.pop_front()
+        {
+            told.extend(self.desk.feed(feed));
+        }
+        (told, began.elapsed())
+    }
+
+    /// Into the store, what has been heard of hosts since the last time.
+    pub(crate) fn tell_others(&self, runtime: &Runtime) {
+        let news = self.desk.news();
+        let of = |host| Some(heard_of(host, self.desk.status(host)?));
+        let heard: Vec<told::Heard> = news.iter().filter_map(of).collect();
+        let mut rest = &heard[..];
+        while !rest.is_empty() {
+            let told = runtime.block_on(self.control.tell(&self.run, rest));
+            rest = &rest[told.expect("nothing hinders it here")..];
+        }
+    }
+}
+
+fn heard_of(host: &HostId, status: HostStatus) -> told::Heard {
+    let protocol::Connection { instance, turn } = status.connection();
+    told::Heard {
+        host: host.clone(),
+        connection: Connection {
+            started_ms: instance.started_ms,
+            number: instance.number,
+            turn,
+        },
+        is_connected: status.is_connected,
+        software: status.software,
+        // Agents here name no ports in their reports.
+        report: status.report.map(|report| Reported {
+            applied: report.applied,
+            not_enforced: BTreeMap::new(),
+        }),
     }
 }
 
@@ -67,6 +156,7 @@ pub(crate) fn open(
 }
 
 struct Observing {
+    run: String,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
@@ -75,6 +165,17 @@ impl Observing {
         let mut all = self.heard.lock().expect("nobody panics while holding it");
         all.push(heard);
     }
+
+    fn connection(&self, state: &State, host: &HostId) -> Option<protocol::Connection> {
+        let elsewhere = state.follows_elsewhere(host, &self.run)?;
+        Some(protocol::Connection {
+            instance: protocol::Instance {
+                started_ms: elsewhere.started_ms,
+                number: elsewhere.number,
+            },
+            turn: elsewhere.turn,
+        })
+    }
 }
 
 #[async_trait]
@@ -82,18 +183,61 @@ impl Observer for Observing {
     fn listed(&mut self, state: &State) {
         let ports = state.ports.iter();
         let ports = ports.map(|(id, port)| (id.clone(), port.object.clone()));
-        self.hear(Heard::Listed(inventory_of(state), ports.collect()));
+        let all = state.told.keys().filter_map(|host| {
+            let connection = self.connection(state, host)?;
+            Some((host.clone(), connection))
+        });
+        self.hear(Heard {
+            what: What::Listed(inventory_of(state), ports.collect()),
+            elsewhere: Some(Elsewhere::All(all.collect())),
+            concerned: state.told.keys().cloned().collect(),
+        });
     }
 
     fn committed(&mut self, state: &State, changes: &[Changed]) {
-        let change = inventory_change(state, state.revision, changes);
-        let ports = changes.iter().filter_map(|changed| match changed {
-            Changed::Port(port) => {
-                let either = port.after.as_ref().or(port.before.as_ref())?;
-                Some((either.id.clone(), port.before.clone(), port.after.clone()))
+        let mut ports = Vec::new();
+        let mut hosts = BTreeSet::new();
+        let mut concerned = BTreeSet::new();
+        for changed in changes {
+            match changed {
+                Changed::Port(port) => {
+                    let both = port.before.iter().chain(&port.after);
+                    let bindings = both.clone().filter_map(|port| port.binding.as_ref());
+                    concerned.extend(bindings.map(|binding| binding.host.clone()));
+                    let id = both.map(|port| port.id.clone()).next();
+                    let id = id.expect("at least one of them is there");
+                    ports.push((id, port.before.clone(), port.after.clone()));
+                }
+                Changed::Told(told) => {
+                    let both = told.before.iter().chain(&told.after);
+                    hosts.extend(both.map(|told| told.host.clone()));
+                }
+                Changed::Server(server) => {
+                    let both = server.before.iter().chain(&server.after);
+                    let runs = BTreeSet::from_iter(both.map(|server| server.run.as_str()));
+                    let told = state.told.values();
+                    let theirs = told.filter(|told| {
+                        let server = told.server.as_deref();
+                        server.is_some_and(|run| runs.contains(run))
+                    });
+                    hosts.extend(theirs.map(|told| told.host.clone()));
+                }
+                _ => {}
             }
-            _ => None,
+        }
+        let elsewhere = hosts.into_iter().map(|host| {
+            let connection = self.connection(state, &host);
+            (host, connection)
         });
-        self.hear(Heard::Committed(change, ports.collect()));
+        let elsewhere: BTreeMap<_, _> = elsewhere.collect();
+        self.hear(Heard {
+            what: What::Committed {
+                change: inventory_change(state, state.revision, changes),
+                ports,
+                is_policy: changes.iter().any(Changed::is_policy),
+            },
+            elsewhere: (!elsewhere.is_empty()).then_some(Elsewhere::Changed(elsewhere)),
+            concerned,
+        });
     }
 }

@@ -3,7 +3,7 @@
 use sim::{Config, Defect, Outcome, run};
 use std::ops::ControlFlow;
 
-const FAULTS: [&str; 8] = [
+const FAULTS: [&str; 13] = [
     "message lost",
     "message doubled",
     "message reordered",
@@ -12,6 +12,11 @@ const FAULTS: [&str; 8] = [
     "host cut off",
     "store's watch compacted",
     "apply failed",
+    "server behind",
+    "server crashed, its hosts went to another",
+    "host to another server",
+    "two agents of one host",
+    "agent fenced",
 ];
 
 fn ran(config: &Config) -> Outcome {
@@ -69,10 +74,40 @@ fn the_same_seed_is_the_same_run() {
     assert_ne!(one.trace, another.trace);
 }
 
+#[test]
+fn one_server_that_crashes_is_enough() {
+    let config = Config {
+        servers: 1,
+        ..small(1)
+    };
+    let outcome = ran(&config);
+    assert_eq!(outcome.violation, None);
+    let faults = outcome.figures.faults;
+    let crashed = faults.keys().any(|kind| kind.starts_with("server crashed"));
+    assert!(crashed, "{faults:?}");
+}
+
+/// Hosts leave, and others come in their place.
+#[test]
+fn agents_take_turns_where_there_is_no_room_for_all() {
+    let config = Config {
+        most_agent_ports: 500,
+        ..small(1)
+    };
+    let outcome = ran(&config);
+    assert_eq!(outcome.violation, None);
+    let (all, at_once) = (outcome.figures.agents, outcome.figures.agents_at_once);
+    assert!(at_once < all && all <= 20, "{at_once} of {all}");
+}
+
 /// Without faults, which would resync what is wrong.
 fn found(defect: Defect, what: &str) {
+    found_with(defect, false, what);
+}
+
+fn found_with(defect: Defect, faults: bool, what: &str) {
     let config = Config {
-        faults: false,
+        faults,
         defect: Some(defect),
         ..small(1)
     };
@@ -99,4 +134,21 @@ fn a_policy_that_was_never_committed_is_found() {
 #[test]
 fn a_server_that_forgets_to_tell_is_found() {
     found(Defect::Forgets, "VIOLATION");
+}
+
+#[test]
+fn c9_an_agent_that_goes_on_when_it_is_fenced_is_found() {
+    let what = "an agent that was fenced, although none of its host began later";
+    found_with(Defect::IgnoresFence, true, what);
+}
+
+#[test]
+fn c9_servers_that_do_not_hear_of_each_others_hosts_are_found() {
+    let what = "an agent that isn't fenced, although a later one follows";
+    found_with(Defect::DeafServers, true, what);
+}
+
+#[test]
+fn an_agent_that_goes_back_to_what_a_server_behind_tells_is_found() {
+    found_with(Defect::GoesBack, true, "a revision that went back");
 }

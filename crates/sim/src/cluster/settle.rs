@@ -2,6 +2,7 @@
 //!
 //! Place on the line: after its end.
 
+use super::servers::join;
 use super::{End, Sim};
 use crate::check::{self, Difference};
 use crate::host::Host;
@@ -17,20 +18,32 @@ const SAMPLE: usize = 50;
 impl Sim<'_> {
     /// All faults are healed, and all that is under way arrives: then each host enforces what is committed.
     pub(super) fn settle(&mut self) -> Result<(), End> {
-        for host in self.hosts.values_mut() {
+        let both = self.hosts.values_mut().chain(self.elders.values_mut());
+        for host in both {
             host.down_until = 0;
             host.cut_until = 0;
             host.slow_until = 0;
         }
-        self.server_down_until = 0;
+        for slot in &mut self.servers {
+            slot.down_until = 0;
+            if let Some(server) = &mut slot.server {
+                server.behind_until = 0;
+            }
+        }
         let begun = self.step;
-        while self.server.is_none() || self.hosts.values().any(|host| !self.is_settled(host)) {
+        while self.up().len() < self.servers.len()
+            || self.hosts.values().any(|host| !self.is_settled(host))
+            || self.elders.values().any(|elder| !elder.is_fenced)
+        {
             if self.step - begun > PATIENCE {
                 return Err(self.unsettled());
             }
             self.step(false)?;
         }
-        self.compare_all()
+        self.elders.clear();
+        self.compare_all()?;
+        self.make_room();
+        Ok(())
     }
 
     fn is_settled(&self, host: &Host) -> bool {
@@ -41,6 +54,16 @@ impl Sim<'_> {
     }
 
     fn unsettled(&self) -> End {
+        if let Some(elder) = self.elders.values().find(|elder| !elder.is_fenced) {
+            let differs = Difference {
+                port: None,
+                what: "an agent that isn't fenced, although a later one follows for its host"
+                    .to_owned(),
+                expected: "it follows nobody".to_owned(),
+                found: format!("connected {}", elder.is_connected()),
+            };
+            return self.violation(&elder.id, differs);
+        }
         let mut hosts = self.hosts.values();
         let host = hosts.find(|host| !self.is_settled(host));
         let host = host.expect("there is one that isn't");
@@ -93,9 +116,8 @@ impl Sim<'_> {
         let ids: Vec<HostId> = self.counted.keys().cloned().collect();
         for _ in 0..SAMPLE.min(ids.len()) {
             let id = self.dice.one_of(&ids).expect("there are some").clone();
-            let (Some(server), Some(line)) = (&mut self.server, self.counted.get(&id)) else {
-                continue;
-            };
+            let (number, line) = &self.counted[&id];
+            let server = self.servers[*number].server.as_mut().expect("it is up");
             let Some(part) = server.desk.part(line) else {
                 continue;
             };
@@ -109,5 +131,30 @@ impl Sim<'_> {
             }
         }
         Ok(())
+    }
+
+    /// If agents have all the room, some of them go, so that other hosts have one.
+    fn make_room(&mut self) {
+        if self.agent_ports < self.config.most_agent_ports {
+            return;
+        }
+        let ids: Vec<HostId> = self.hosts.keys().cloned().collect();
+        let up = self.up();
+        for id in ids {
+            if self.dice.one_in(2) {
+                continue;
+            }
+            let host = self.hosts.remove(&id).expect("it is one of them");
+            self.agent_ports -= host.part_ports;
+            if let Some((number, line)) = &host.line
+                && let Some(server) = &mut self.servers[*number].server
+            {
+                server.desk.gone(line);
+            }
+            let number = *self.dice.one_of(&up).expect("all are up at rest");
+            let server = self.servers[number].server.as_mut().expect("it is up");
+            let line = join(server, &id, self.step);
+            self.counted.insert(id, (number, line));
+        }
     }
 }
