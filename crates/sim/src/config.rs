@@ -9,7 +9,8 @@ pub struct Config {
     pub changes: usize,
     pub seed: u64,
     pub faults: bool,
-    /// Agents are made when a change first concerns their host, until their parts have so many ports in all.
+    /// Agents are made when a change first concerns their host, until their parts have so many ports in all. At rest,
+    /// some go then, so that others come.
     pub most_agent_ports: usize,
     /// Something is wrong on purpose: to see that it is found.
     pub defect: Option<Defect>,
@@ -48,7 +49,7 @@ impl Config {
             changes,
             seed,
             faults: true,
-            most_agent_ports: 100_000,
+            most_agent_ports: 250_000,
             defect: None,
         }
     }

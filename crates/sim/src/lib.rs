@@ -5,7 +5,7 @@
 //! apply -> report. Sockets, files and kernels are left out.
 //!
 //! ```text
-//! changes --> Control --> Faulty(Memory) --> Desk --> Line ~~lost, late, doubled, reordered~~> Listener
+//! changes --> Controls --> Faulty(Memory) --> Desks --> Line ~~lost, late, doubled, reordered~~> Listener
 //!                |                                                                                |
 //!             Ledger: what was committed, at every revision <==compared, each step==  plane <-- Agent
 //! ```

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 Examples:
   portcullis sim
   portcullis sim --seed 7 --changes 5000
-  portcullis sim --hosts 1000 --ports 100000 --changes 100 --agent-ports 50000
+  portcullis sim --hosts 10000 --ports 1000000 --changes 1000
 
 A tenth of the ports is in the largest group, which rules name on a hundredth of the hosts.
 
@@ -30,6 +30,10 @@ pub(crate) struct SimArgs {
     /// Hosts of the cluster
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     hosts: u32,
+
+    /// Servers on one store; each has a copy of all there is. [default: 2, and 1 of more than 200,000 ports]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    servers: Option<u8>,
 
     /// Ports at the beginning
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(50..=2_000_000))]
@@ -47,8 +51,8 @@ pub(crate) struct SimArgs {
     #[arg(long)]
     no_faults: bool,
 
-    /// Hosts get agents until their parts have so many ports (some 6 kB each); of the others, messages are counted
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    /// Hosts get agents until their parts have so many ports (some 6 kB each), then take turns; of the others, messages are counted
+    #[arg(long, value_name = "N", default_value_t = 250_000)]
     agent_ports: u32,
 }
 
@@ -60,15 +64,17 @@ pub(crate) fn run(args: SimArgs) -> Result<(), Failure> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("watching for signals")?;
     }
+    let usual = Config::new(
+        args.hosts as usize,
+        args.ports as usize,
+        args.changes as usize,
+        args.seed,
+    );
     let config = Config {
+        servers: args.servers.map_or(usual.servers, usize::from),
         faults: !args.no_faults,
         most_agent_ports: args.agent_ports as usize,
-        ..Config::new(
-            args.hosts as usize,
-            args.ports as usize,
-            args.changes as usize,
-            args.seed,
-        )
+        ..usual
     };
     let on_terminal = std::io::stderr().is_terminal();
     let mut told = Instant::now();
@@ -99,7 +105,9 @@ fn text(outcome: &Outcome, seed: u64) -> String {
         largest,
         middle,
         watching,
+        servers,
         agents,
+        agents_at_once,
         steps,
         changes,
         refused,
@@ -125,13 +133,14 @@ fn text(outcome: &Outcome, seed: u64) -> String {
     let violation = outcome.violation.as_ref();
     let violation = violation.map_or(String::new(), |violation| format!("{violation}\n"));
     format!(
-        "{hosts} hosts ({agents} with an agent), {ports} ports, {groups} groups; the largest has {largest} members, the middle one {middle}, of interest to {watching} hosts each\n\
+        "{servers} servers, {hosts} hosts, {ports} ports, {groups} groups; the largest has {largest} members, the middle one {middle}, of interest to {watching} hosts each\n\
+         {agents} hosts had an agent and a plane, {agents_at_once} of them at the same time; of the others, what they were sent was made and counted, and {sampled} times looked at\n\
          {changes} changes in {steps} steps of 0.1 s; {refused} refused, {unanswered} unanswered\n\n\
          {}\n\
          To hosts that a change is nothing to: {progress} messages of how far the store is, none of what changed\n\
          Whole parts, in pieces: {parts} messages, {part_bytes} bytes\n\
          Faults, and what came of them:\n{faults}\
-         Compared: {checks} times a host after a step; at rest {quiet_checks} hosts, {whole_checks} of them with all of the inventory compiled, and what {sampled} of those without an agent would be told\n\
+         Compared: {checks} times a host after a step; at rest {quiet_checks} hosts, {whole_checks} of them with all of the inventory compiled\n\
          Agents that began with a cache older than what was enforced: {from_older_cache}\n\
          {violation}seed {seed}, trace {:016x}, violations {}\n",
         table(&outcome.figures),
