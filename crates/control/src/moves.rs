@@ -71,9 +71,10 @@ impl Control {
             let now = Moment::now();
             let next = {
                 let state = self.state();
-                seen.retain(|id| state.departures().any(|departure| departure.id == *id));
-                let waiting = state.departures().filter(|departure| departure.to == *host);
-                let mut new = waiting.filter(|departure| {
+                let there = state.departures_to(host);
+                let there: BTreeSet<&str> = there.map(|departure| departure.id.as_str()).collect();
+                seen.retain(|id| there.contains(id.as_str()));
+                let mut new = state.departures_to(host).filter(|departure| {
                     !seen.contains(&departure.id) && is_current(&state, departure, &now)
                 });
                 new.next().map(|departure| Departure::clone(departure))
@@ -193,6 +194,19 @@ fn flows_key(departure: &Departure) -> Key {
 impl State {
     pub(crate) fn departures(&self) -> impl Iterator<Item = &Stored<Departure>> {
         self.moved.values().flat_map(|parts| parts.values())
+    }
+
+    /// By the host's own ports, those on their way there among them: each host that follows asks whenever flows come, for
+    /// whichever host.
+    fn departures_to(&self, host: &HostId) -> impl Iterator<Item = &Stored<Departure>> {
+        let own = self.index.ports_on_host.get(host);
+        let own = own.filter(|_| !self.moved.is_empty());
+        let parts = own
+            .into_iter()
+            .flatten()
+            .filter_map(|port| self.moved.get(port));
+        let departures = parts.flat_map(|parts| parts.values());
+        departures.filter(move |departure| departure.to == *host)
     }
 }
 
