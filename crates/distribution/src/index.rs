@@ -3,7 +3,7 @@
 //! Shape: some entries per port; a port that changes moves just those that differ.
 
 use crate::undo::Undo;
-use model::{GroupId, HostId, Inventory, NetworkId, Port, PortId, Prefix, ScopeId};
+use model::{FrozenSet, GroupId, HostId, Inventory, NetworkId, Port, PortId, Prefix, ScopeId};
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ pub(crate) struct OfGroup {
 /// The ports that have an address; mostly it is one, of a million.
 enum Holders {
     One(PortId),
-    More(Box<Vec<PortId>>),
+    More(FrozenSet<PortId>),
 }
 
 /// Addresses in many groups, and the ports that have them.
@@ -332,8 +332,8 @@ impl Holders {
 
     fn add(&mut self, port: PortId) {
         match self {
-            Self::One(known) => *self = Self::More(Box::new(vec![known.clone(), port])),
-            Self::More(ports) => ports.push(port),
+            Self::One(known) => *self = Self::More([known.clone(), port].into()),
+            Self::More(ports) => drop(ports.insert(port)),
         }
     }
 
@@ -342,7 +342,7 @@ impl Holders {
         match self {
             Self::One(known) => known == port,
             Self::More(ports) => {
-                ports.retain(|known| known != port);
+                ports.remove(port);
                 ports.is_empty()
             }
         }

@@ -54,7 +54,7 @@ impl Server {
         let lab = Lab::new("bme").expect("a lab; it needs root");
         let began = Instant::now();
         let server = start_server(&lab, directory.path());
-        let mut api = Api::connect(&lab.host());
+        let mut api = Api::connect(lab.host());
         api.ask("GET", "/v2.0/networks?limit=1", &Value::Null);
         let opening = began.elapsed().as_secs_f64();
         server.wait_until_idle();

@@ -325,7 +325,8 @@ impl Expected {
         let before = past.ports.values().flatten();
         let mut ports = before.chain(&past.after);
         let is_ours = |port: &Arc<Port>| {
-            host_of(port) == Some(&self.host) || !named.is_disjoint(&port.groups)
+            host_of(port) == Some(&self.host)
+                || port.groups.iter().any(|group| named.contains(group))
         };
         let is_group = |id| groups.contains(id) || named.contains(id);
         past.hosts.contains_key(&self.host)
