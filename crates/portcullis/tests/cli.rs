@@ -459,7 +459,7 @@ fn help_teaches_by_examples() {
 #[test]
 fn a_simulated_cluster_is_summed_up() {
     let dir = Dir::new();
-    let words = "sim --hosts 5 --ports 60 --changes 40 --seed 3";
+    let words = "sim --hosts 5 --ports 60 --changes 80 --seed 3";
     let output = dir.run(&words.split(' ').collect::<Vec<_>>());
     check(
         &output,
