@@ -1,14 +1,13 @@
 //! A set of a few things that is seldom changed, in as little memory as it can be.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use triomphe::ThinArc;
 
 /// Sorted, in one allocation that all clones share; an empty one has none. One pointer in size. A change makes it anew.
+#[derive(Clone, PartialEq, Eq)]
 pub struct FrozenSet<T>(Option<ThinArc<(), T>>);
 
 impl<T> FrozenSet<T> {
@@ -56,38 +55,6 @@ impl<T: Ord + Clone> FrozenSet<T> {
 
     pub fn clear(&mut self) {
         *self = Self::new();
-    }
-}
-
-impl<T> Clone for FrozenSet<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T: PartialEq> PartialEq for FrozenSet<T> {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl<T: Eq> Eq for FrozenSet<T> {}
-
-impl<T: PartialOrd> PartialOrd for FrozenSet<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        (**self).partial_cmp(&**other)
-    }
-}
-
-impl<T: Ord> Ord for FrozenSet<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (**self).cmp(&**other)
-    }
-}
-
-impl<T: Hash> Hash for FrozenSet<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (**self).hash(state);
     }
 }
 
