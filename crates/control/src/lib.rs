@@ -25,6 +25,7 @@ mod inventory;
 mod moves;
 mod networks;
 pub mod objects;
+mod once;
 mod ports;
 mod protocols;
 mod quotas;

@@ -6,17 +6,17 @@
 //! Knows nothing of: the use cases; how commits get here.
 
 use crate::objects::{
-    Addresses, AskedPeer, Departure, Group, GroupRule, Host, Move, Network, Port, Project, Quota,
+    Addresses, AskedPeer, Departure, Group, GroupRule, Host, Network, Port, Project, Quota,
     Resource, Seconds, Share, Shared, Subnet, TemplateRule,
 };
+use crate::once::Known;
 use crate::quotas::Counted;
 use crate::records::{self, Kept, QuotaOf, Unreadable};
 use crate::taken::Taken;
 use crate::told::{Running, Told};
 use arcstr::ArcStr;
 use model::{
-    AddressGroupId, FrozenSet, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId,
-    RuleRef,
+    AddressGroupId, GroupId, HostId, NetworkId, PortId, ProjectId, Revision, RuleId, RuleRef,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
@@ -524,88 +524,6 @@ impl Index {
                 }
             }
         }
-    }
-}
-
-/// Ports are many, and what they name is little: it is in memory once.
-struct Known<'a> {
-    index: &'a Index,
-    subnets: &'a Table<ArcStr, Subnet>,
-}
-
-impl Known<'_> {
-    fn share(&self, id: &PortId, ports: &Table<PortId, Port>, port: &mut Port) {
-        let index = self.index;
-        let known = ports.get_key_value(id).map(|(id, _)| id);
-        port.id = known.unwrap_or(id).clone();
-        share(&index.counts, &mut port.project);
-        share(&index.ports_in_network, &mut port.network);
-        self.share_subnets(ports, port);
-        if let Some(binding) = &mut port.binding {
-            share(&index.ports_on_host, &mut binding.host);
-            if let Some(Move::To(to)) = binding.moving.as_deref_mut() {
-                share(&index.ports_on_host, &mut to.host);
-            }
-        }
-        port.groups = self.groups(port, ports);
-        if let Some(like) = self.alike(port, ports) {
-            share_text(&like.device_owner, &mut port.device_owner);
-            if let (Some(binding), Some(like)) = (&mut port.binding, &like.binding) {
-                share_text(&like.vnic_type, &mut binding.vnic_type);
-            }
-        }
-        port.fixed.shrink_to_fit();
-        port.pairs.shrink_to_fit();
-    }
-
-    /// When ports are read, subnets aren't yet; then those in one network have them from each other.
-    fn share_subnets(&self, ports: &Table<PortId, Port>, port: &mut Port) {
-        let others = self.index.ports_in_network.get(&port.network);
-        let other = others.and_then(|others| ports.get(others.first()?));
-        for fixed in &mut port.fixed {
-            if let Some((id, _)) = self.subnets.get_key_value(&fixed.subnet) {
-                fixed.subnet = id.clone();
-            } else {
-                let others = other.iter().flat_map(|other| &other.fixed);
-                others.for_each(|other| share_text(&other.subnet, &mut fixed.subnet));
-            }
-        }
-    }
-
-    /// Who is in a group is often in the same others as well.
-    fn groups(&self, port: &Port, ports: &Table<PortId, Port>) -> FrozenSet<GroupId> {
-        let others = port.groups.iter().filter_map(|group| {
-            let members = self.index.ports_in_group.get(group)?;
-            ports.get(members.first()?)
-        });
-        let mut like = others.filter(|other| other.groups == port.groups);
-        if let Some(like) = like.next() {
-            return like.groups.clone();
-        }
-        let mut groups = Vec::from_iter(port.groups.iter().cloned());
-        for group in &mut groups {
-            share(&self.index.ports_in_group, group);
-        }
-        groups.into_iter().collect()
-    }
-
-    /// Another one on its host: who owns the one often owns the other.
-    fn alike<'p>(&self, port: &Port, ports: &'p Table<PortId, Port>) -> Option<&'p Port> {
-        let binding = port.binding.as_ref()?;
-        let neighbours = self.index.ports_on_host.get(&binding.host)?;
-        ports.get(neighbours.first()?).map(|port| &**port)
-    }
-}
-
-fn share_text(known: &ArcStr, text: &mut ArcStr) {
-    if known == text {
-        *text = known.clone();
-    }
-}
-
-fn share<K: Clone + Eq + std::hash::Hash, V>(known: &HashMap<K, V>, id: &mut K) {
-    if let Some((known, _)) = known.get_key_value(id) {
-        *id = known.clone();
     }
 }
 

@@ -15,11 +15,11 @@ use crate::depend;
 use crate::hosts;
 use crate::records::Kept;
 use crate::refused::Failed;
-use crate::state::State;
+use crate::state::{Changed, State};
 use crate::text;
 use model::{HostId, PortId, Revision};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::{Condition, MOST_TRANSACTION_BYTES, MOST_VALUE_BYTES, Transaction};
 
 /// Of one run of an agent to one server. Of two of a host the greater is right.
@@ -223,6 +223,49 @@ impl State {
         let told = self.told_by(host)?;
         (server.run != run).then_some(told.connection)
     }
+
+    /// Hosts of which a commit says something to other servers: a record of it, or of the server that wrote that.
+    pub fn hosts_told_of(&self, changes: &[Changed]) -> BTreeSet<HostId> {
+        let mut hosts = BTreeSet::new();
+        for change in changes {
+            match change {
+                Changed::Told(told) => {
+                    let both = told.before.iter().chain(&told.after);
+                    hosts.extend(both.map(|told| told.host.clone()));
+                }
+                Changed::Server(server) => {
+                    let both = server.before.iter().chain(&server.after);
+                    let runs = BTreeSet::from_iter(both.map(|server| server.run.as_str()));
+                    let told = self.told.values();
+                    let theirs = told.filter(|told| {
+                        let server = told.server.as_deref();
+                        server.is_some_and(|run| runs.contains(run))
+                    });
+                    hosts.extend(theirs.map(|told| told.host.clone()));
+                }
+                Changed::Group(_)
+                | Changed::Rule(_)
+                | Changed::Addresses(_)
+                | Changed::Network(_)
+                | Changed::Subnet(_)
+                | Changed::Port(_)
+                | Changed::Host(_)
+                | Changed::Flows(_)
+                | Changed::Other => {}
+            }
+        }
+        hosts
+    }
+}
+
+/// Hosts where ports that a commit changed are or were: what they report may mean something else now.
+pub fn hosts_of_ports(changes: &[Changed]) -> BTreeSet<HostId> {
+    let ports = changes.iter().filter_map(|change| match change {
+        Changed::Port(port) => Some(port.before.iter().chain(&port.after)),
+        _ => None,
+    });
+    let bindings = ports.flatten().filter_map(|port| port.binding.as_ref());
+    bindings.map(|binding| binding.host.clone()).collect()
 }
 
 #[cfg(test)]

@@ -196,35 +196,15 @@ impl Observer for Observing {
 
     fn committed(&mut self, state: &State, changes: &[Changed]) {
         let mut ports = Vec::new();
-        let mut hosts = BTreeSet::new();
-        let mut concerned = BTreeSet::new();
         for changed in changes {
-            match changed {
-                Changed::Port(port) => {
-                    let both = port.before.iter().chain(&port.after);
-                    let bindings = both.clone().filter_map(|port| port.binding.as_ref());
-                    concerned.extend(bindings.map(|binding| binding.host.clone()));
-                    let id = both.map(|port| port.id.clone()).next();
-                    let id = id.expect("at least one of them is there");
-                    ports.push((id, port.before.clone(), port.after.clone()));
-                }
-                Changed::Told(told) => {
-                    let both = told.before.iter().chain(&told.after);
-                    hosts.extend(both.map(|told| told.host.clone()));
-                }
-                Changed::Server(server) => {
-                    let both = server.before.iter().chain(&server.after);
-                    let runs = BTreeSet::from_iter(both.map(|server| server.run.as_str()));
-                    let told = state.told.values();
-                    let theirs = told.filter(|told| {
-                        let server = told.server.as_deref();
-                        server.is_some_and(|run| runs.contains(run))
-                    });
-                    hosts.extend(theirs.map(|told| told.host.clone()));
-                }
-                _ => {}
+            if let Changed::Port(port) = changed {
+                let mut both = port.before.iter().chain(&port.after);
+                let id = both.next().map(|port| port.id.clone());
+                let id = id.expect("at least one of them is there");
+                ports.push((id, port.before.clone(), port.after.clone()));
             }
         }
+        let hosts = state.hosts_told_of(changes);
         let elsewhere = hosts.into_iter().map(|host| {
             let connection = self.connection(state, &host);
             (host, connection)
@@ -237,7 +217,7 @@ impl Observer for Observing {
                 is_policy: changes.iter().any(Changed::is_policy),
             },
             elsewhere: (!elsewhere.is_empty()).then_some(Elsewhere::Changed(elsewhere)),
-            concerned,
+            concerned: told::hosts_of_ports(changes),
         });
     }
 }

@@ -103,12 +103,8 @@ impl AskedBinding {
                 Some(_) | None => {
                     let device = before.and_then(|before| before.device.as_ref());
                     let device = self.device.as_ref().or(device);
-                    Ok(Some(Box::new(Move::To(Destination {
-                        host: hosts::host_id(to)?,
-                        device: device.filter(|device| is_anywhere(device)).cloned(),
-                        profile: None,
-                        since: now.at,
-                    }))))
+                    let to = destination(hosts::host_id(to)?, device, now);
+                    Ok(Some(Box::new(Move::To(to))))
                 }
             },
         }
@@ -152,8 +148,18 @@ pub(crate) fn moved(before: &Binding, host: &HostId, now: &Moment) -> Option<Box
     }))
 }
 
+/// Of a move that begins. `device`: where it is so far.
+pub(super) fn destination(host: HostId, device: Option<&Device>, now: &Moment) -> Destination {
+    Destination {
+        host,
+        device: device.filter(|device| is_anywhere(device)).cloned(),
+        profile: None,
+        since: now.at,
+    }
+}
+
 /// A switch's id for a port's interface is the same on every host; names of devices aren't.
-pub(super) fn is_anywhere(device: &Device) -> bool {
+fn is_anywhere(device: &Device) -> bool {
     match device {
         Device::InterfaceId(_) => true,
         Device::Name(_) | Device::Mac | Device::Pattern(_) => false,

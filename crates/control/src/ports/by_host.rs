@@ -194,15 +194,7 @@ fn create(
             host: other.host.to_string(),
         });
     }
-    let device = before.device.as_ref();
-    let to = Destination {
-        host,
-        device: device
-            .filter(|device| binding::is_anywhere(device))
-            .cloned(),
-        profile: None,
-        since: now.at,
-    };
+    let to = binding::destination(host, before.device.as_ref(), now);
     let to = asked.destination(before, to)?;
     moved(state, now, seen, Some(to))
 }

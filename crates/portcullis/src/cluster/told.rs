@@ -8,12 +8,11 @@
 //! Knows nothing of: what is written, and what is not (`control::told`).
 
 use super::enforced::not_enforced;
-use ::control::told::{Connection, Heard, Reported, Running};
+use ::control::told::{Connection, Heard, Reported, Running, hosts_of_ports};
 use ::control::{Changed, Control, Observer, State};
 use async_trait::async_trait;
 use model::HostId;
 use protocol::{Elsewhere, HostStatus, Watchers};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -67,39 +66,11 @@ impl Observer for Telling {
     }
 
     fn committed(&mut self, state: &State, changes: &[Changed]) {
-        let mut hosts = BTreeSet::new();
-        for change in changes {
-            match change {
-                Changed::Told(told) => {
-                    let both = told.before.iter().chain(&told.after);
-                    hosts.extend(both.map(|told| told.host.clone()));
-                }
-                Changed::Server(server) => {
-                    let both = server.before.iter().chain(&server.after);
-                    let runs = BTreeSet::from_iter(both.map(|server| server.run.as_str()));
-                    let told = state.told.values();
-                    let theirs = told.filter(|told| {
-                        let server = told.server.as_deref();
-                        server.is_some_and(|run| runs.contains(run))
-                    });
-                    hosts.extend(theirs.map(|told| told.host.clone()));
-                }
-                Changed::Port(port) => {
-                    let both = port.before.iter().chain(&port.after);
-                    let bindings = both.filter_map(|port| port.binding.as_ref());
-                    let hosts = bindings.map(|binding| binding.host.clone());
-                    self.watchers.concern(hosts);
-                }
-                Changed::Group(_)
-                | Changed::Rule(_)
-                | Changed::Addresses(_)
-                | Changed::Network(_)
-                | Changed::Subnet(_)
-                | Changed::Host(_)
-                | Changed::Flows(_)
-                | Changed::Other => {}
-            }
+        let concerned = hosts_of_ports(changes);
+        if !concerned.is_empty() {
+            self.watchers.concern(concerned);
         }
+        let hosts = state.hosts_told_of(changes);
         if !hosts.is_empty() {
             let changed = hosts.into_iter().map(|host| {
                 let connection = self.connection(state, &host);
