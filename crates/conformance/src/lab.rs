@@ -37,7 +37,7 @@ pub use tap::Tap;
 use model::MacAddr;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -237,6 +237,12 @@ impl Lab {
         namespace.ip(&guest)?;
         namespace.settle("eth0")?;
         self.host.settle(&device)?;
+        let own = addresses.iter().map(|(address, _)| *address);
+        namespace.wait_for_solicited("eth0", &only_v6(own))?;
+        if let Attach::Routed(gateways) = attach {
+            let gateways = gateways.iter().copied();
+            self.host.wait_for_solicited(&device, &only_v6(gateways))?;
+        }
         let machine = Arc::new(Machine {
             name: name.to_owned(),
             device,
@@ -342,6 +348,14 @@ fn host_side(mac: MacAddr) -> MacAddr {
     let [_, rest @ ..] = mac.0;
     let [b, c, d, e, f] = rest;
     MacAddr([0xfe, b, c, d, e, f])
+}
+
+fn only_v6(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv6Addr> {
+    let v6 = |address| match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    };
+    addresses.filter_map(v6).collect()
 }
 
 /// `ip` lines for the host and for the VM.

@@ -52,11 +52,16 @@ pub fn remove_kept() -> Result<usize, LabError> {
         // SAFETY: a string that ends with 0.
         let gone = unsafe { libc::umount2(text.as_ptr(), libc::MNT_DETACH) };
         let error = io::Error::last_os_error();
-        // A name that nothing is mounted on is left from a failed attempt.
-        if gone != 0 && error.raw_os_error() != Some(libc::EINVAL) {
+        // A name that nothing is mounted on is left from a failed attempt; one that is gone, somebody else's work.
+        if gone != 0 && !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) {
             return Err(failed(format!("unmounting {path}"))(error));
         }
-        fs::remove_file(&path).map_err(failed(format!("removing {path}")))?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(format!("removing {path}"))(error));
+            }
+            _ => {}
+        }
     }
     Ok(names.len())
 }

@@ -4,10 +4,12 @@ use super::{LabError, failed};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// A network namespace, which exists while a clone of this, a thread or a socket is in it.
 #[derive(Clone, Debug)]
@@ -113,6 +115,31 @@ impl Namespace {
         }
     }
 
+    /// Waits until a device is asked for these IPv6 addresses: the kernel joins their solicited-node groups
+    /// on a queue that all namespaces share, and that is behind when many of them come and go.
+    pub fn wait_for_solicited(&self, device: &str, addresses: &[Ipv6Addr]) -> Result<(), LabError> {
+        let step = || failed(format!("{device} to be asked for {addresses:?}"));
+        let groups: Vec<String> = addresses.iter().map(solicited_node_group).collect();
+        let begun = Instant::now();
+        loop {
+            let joined = self.run(|| std::fs::read_to_string("/proc/thread-self/net/igmp6"));
+            let joined = joined.map_err(step())?;
+            let is_joined = |group: &String| {
+                joined.lines().any(|line| {
+                    let mut fields = line.split_whitespace().skip(1);
+                    fields.next() == Some(device) && fields.next() == Some(group)
+                })
+            };
+            if groups.iter().all(is_joined) {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(20) {
+                return Err(step()(io::ErrorKind::TimedOut.into()));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// A path to it that holds while this process lives.
     pub fn path(&self) -> String {
         let process = std::process::id();
@@ -132,6 +159,12 @@ impl Namespace {
         self.join()
             .expect("whoever could make the namespace can enter it");
     }
+}
+
+/// RFC 4291, 2.7.1; as `/proc/net/igmp6` writes it.
+fn solicited_node_group(address: &Ipv6Addr) -> String {
+    let [.., a, b, c] = address.octets();
+    format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}")
 }
 
 /// In the namespace of the calling thread.
