@@ -4,9 +4,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use portcullis_conformance::scenario::{Ran, Scenario, Subject, load, run};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// What the thread that owns the subject is asked: a scenario, and where to answer.
@@ -16,10 +15,11 @@ type Question = (Scenario, Sender<Result<Ran, Failed>>);
 pub(crate) type Ask = Box<dyn FnOnce(&mut dyn Subject) + Send>;
 
 /// Runs those that are wanted, as arguments of the test program say; whether all went well. `with` calls
-/// its argument with the subject, on a thread of its own: subjects need not be able to move.
+/// its argument with a subject, on a thread of its own: subjects need not be able to move. There is one for
+/// each processor, and a scenario is for the one that comes first.
 pub(crate) fn check_scenarios(
     wanted: fn(&Scenario) -> bool,
-    with: impl FnOnce(Ask) + Send + 'static,
+    with: impl Fn(Ask) + Send + Clone + 'static,
 ) -> bool {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
     let mut scenarios = match load(&directory) {
@@ -31,14 +31,14 @@ pub(crate) fn check_scenarios(
     };
     scenarios.retain(wanted);
     let (ask, questions) = channel::<Question>();
-    let judge = thread::spawn(move || {
-        with(Box::new(move |subject| {
-            while let Ok((scenario, answer)) = questions.recv() {
-                let result = run(&scenario, subject).map_err(|failure| Failed::from(*failure));
-                answer.send(result).expect("who asked waits for the answer");
-            }
-        }));
-    });
+    let questions = Arc::new(Mutex::new(questions));
+    let judges: Vec<_> = (0..thread::available_parallelism().map_or(1, usize::from))
+        .map(|_| {
+            let (with, questions) = (with.clone(), questions.clone());
+            thread::spawn(move || with(Box::new(move |subject| answer(&questions, subject))))
+        })
+        .collect();
+    drop(questions);
     let total: Arc<Mutex<Ran>> = Arc::default();
     let trials = scenarios.into_iter().map(|scenario| {
         let (ask, total) = (ask.clone(), total.clone());
@@ -70,8 +70,20 @@ pub(crate) fn check_scenarios(
     for (why, count) in &total.unshown {
         println!("{count} of {} packets not shown: {why}", total.packets);
     }
-    let panicked = judge.join().is_err();
-    !done.has_failed() && !panicked
+    let panicked = judges
+        .into_iter()
+        .filter_map(|judge| judge.join().err())
+        .count();
+    !done.has_failed() && panicked == 0
+}
+
+/// Until nobody asks any more.
+fn answer(questions: &Mutex<Receiver<Question>>, subject: &mut dyn Subject) {
+    let next = || questions.lock().expect("receiving doesn't panic").recv();
+    while let Ok((scenario, answer)) = next() {
+        let result = run(&scenario, subject).map_err(|failure| Failed::from(*failure));
+        answer.send(result).expect("who asked waits for the answer");
+    }
 }
 
 pub(crate) fn every(_: &Scenario) -> bool {
