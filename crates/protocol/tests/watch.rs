@@ -161,6 +161,22 @@ async fn o5_a_server_without_policy_tells_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_has_a_later_store_s_policy_is_told_what_to_do() {
+    let pki = Pki::new();
+    let store = Store::new(2);
+    let node = Node::start(&pki).await;
+    store.open(&node).await;
+    let mut kept = part(&store.whole, "h1");
+    kept.revision.epoch += 1;
+    let servers = [node.address.as_str()];
+    let mut agent = Agent::with(&servers, "h1", pki.host("h1"), 1, Some(kept));
+    agent
+        .until_disconnected("make a backup of it and restore that")
+        .await;
+    assert_eq!(agent.replaced(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn o6_revisions_do_not_go_back() {
     let pki = Pki::new();
     let mut store = Store::new(3);
@@ -174,7 +190,7 @@ async fn o6_revisions_do_not_go_back() {
     drop(agent);
     let servers = [behind.address.as_str()];
     let mut agent = Agent::with(&servers, "h1", pki.host("h1"), 2, kept);
-    agent.until_disconnected("behind").await;
+    agent.until_disconnected("If it stays so").await;
     assert_eq!(agent.replaced(), 0);
     store.open(&behind).await;
     store.check(&mut agent).await;

@@ -47,24 +47,25 @@ pub(crate) async fn read(
     }
 }
 
-/// Where several make it at once, the first one does.
+/// And whether it was made. Where several make it at once, the first one does.
 pub(crate) async fn read_or_make(
     client: &Client,
     layout: &Layout,
     calls: Calls,
-) -> Result<Epoch, ConnectError> {
+) -> Result<(Epoch, bool), ConnectError> {
     let absent = Compare::create_revision(layout.epoch(), CompareOp::Equal, 0);
     let make = TxnOp::put(layout.epoch(), Epoch::after(0).text(), None);
     let make = Txn::new().when([absent]).and_then([make]);
     let kv = client.kv_client();
     let got = calls.get(&kv, layout.epoch(), None).await?;
     if let Some(epoch) = found(&got, layout)? {
-        return Ok(epoch);
+        return Ok((epoch, false));
     }
     // Whatever becomes of it: what is there afterwards counts.
-    calls.txn(&kv, make).await?;
+    let is_ours = calls.txn(&kv, make).await?.succeeded();
     let got = calls.get(&kv, layout.epoch(), None).await?;
     let made = found(&got, layout)?;
+    let made = made.map(|epoch| (epoch, is_ours));
     made.ok_or_else(|| ConnectError::Unavailable("the epoch was deleted again".to_owned()))
 }
 

@@ -53,6 +53,7 @@ pub struct Etcd {
     layout: Layout,
     calls: Calls,
     commits: Arc<Commits>,
+    is_new: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -128,14 +129,20 @@ impl Etcd {
         let connected = calls.wait_for(Client::connect(config.endpoints, Some(options)));
         let client = connected.await?;
         let layout = Layout::new(&config.root);
-        let epoch = epoch::read_or_make(&client, &layout, calls).await?;
+        let (epoch, is_new) = epoch::read_or_make(&client, &layout, calls).await?;
         let commits = Commits::new(client.clone(), layout.clone(), calls, epoch);
         Ok(Self {
             client,
             layout,
             calls,
             commits: Arc::new(commits),
+            is_new,
         })
+    }
+
+    /// Whether it was made by this connection, and so is empty.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// To be called once after etcd itself was restored from a snapshot: commits after the snapshot are

@@ -431,6 +431,20 @@ pub(super) enum Start {
     Elsewhere(String),
 }
 
+/// For whoever looks after the host.
+fn behind(server: Revision, host: Revision) -> String {
+    if server.epoch == host.epoch {
+        return format!(
+            "this server is at {server}, behind {host}, which the host has. If it stays so, the server's store was \
+             put back by other means than `portcullis restore`, which has to be run for hosts to follow it"
+        );
+    }
+    format!(
+        "this server is at {server}, behind {host}, which the host has of a store that was made or restored later. \
+         If this server's store is the right one, make a backup of it and restore that: it is the latest then"
+    )
+}
+
 impl Known {
     pub(super) fn of(hello: &m::Hello) -> Self {
         Self {
@@ -444,8 +458,7 @@ impl Known {
             return Start::Anew;
         };
         if revision > part.revision {
-            let now = part.revision;
-            return Start::Elsewhere(format!("this server is at {now}, behind {revision}"));
+            return Start::Elsewhere(behind(part.revision, revision));
         }
         let is_same = revision.epoch == part.revision.epoch && self.digest == digest(part);
         if is_same { Start::AsItIs } else { Start::Anew }

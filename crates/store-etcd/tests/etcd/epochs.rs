@@ -40,11 +40,14 @@ async fn of_many_who_make_the_store_all_have_one_epoch() {
         let config = config.clone();
         makers.spawn(async move {
             let store = Etcd::connect((*config).clone()).await.expect("it serves");
-            commit(&store, put(&format!("{n}"), "")).await.epoch
+            let epoch = commit(&store, put(&format!("{n}"), "")).await.epoch;
+            (epoch, store.is_new())
         });
     }
-    let epochs = makers.join_all().await;
+    let (epochs, new): (Vec<u64>, Vec<bool>) = makers.join_all().await.into_iter().unzip();
     assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+    assert_eq!(new.iter().filter(|new| **new).count(), 1, "one has made it");
+    assert!(!server.connect().await.is_new());
 }
 
 #[tokio::test]

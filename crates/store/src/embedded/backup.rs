@@ -30,6 +30,10 @@ pub enum BackupError {
 pub enum RestoreError {
     #[error("{path} is there already, and nothing is written over it")]
     Exists { path: PathBuf },
+    #[error(
+        "the backup {path} is damaged ({what}), and nothing was restored. Is there an earlier one?"
+    )]
+    Damaged { path: PathBuf, what: String },
     #[error("the backup can't be restored: {0}")]
     Backup(OpenError),
     #[error("{path} is a store and no backup: it may be in use, or not up to date")]
@@ -105,7 +109,10 @@ fn copy_with_new_epoch(backup: &Path, new: &Path) -> Result<Revision, RestoreErr
     };
     let file = copy(backup, new).map_err(failed("copying", backup))?;
     let file = lock(file, new).map_err(RestoreError::Backup)?;
-    let (handle, meta) = open_file(file, backup).map_err(RestoreError::Backup)?;
+    let (handle, meta) = open_file(file, backup).map_err(|error| match error {
+        OpenError::Damaged { path, what } => RestoreError::Damaged { path, what },
+        error => RestoreError::Backup(error),
+    })?;
     if !meta.is_backup {
         let path = backup.to_owned();
         return Err(RestoreError::NoBackup { path });

@@ -21,8 +21,9 @@ pub enum OpenError {
     #[error("the store {path} is in use by another process; only one can have it")]
     InUse { path: PathBuf },
     #[error(
-        "the store {path} is damaged ({what}). Move it away and restore the last backup; keep it, to find out \
-         what happened"
+        "the store {path} is damaged ({what}). Stop the service first, as a server that is started without a store \
+         makes an empty one; then move this one away, restore the last backup, and start it. Keep this one, to find \
+         out what happened"
     )]
     Damaged { path: PathBuf, what: String },
     #[error(

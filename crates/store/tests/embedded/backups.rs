@@ -113,6 +113,7 @@ async fn a_backup_is_no_store_and_a_store_no_backup() {
     bytes.truncate(middle);
     fs::write(&backup, bytes).expect("it can be written");
     let error = restore(&backup, &path).expect_err("it is damaged");
-    assert!(matches!(error, RestoreError::Backup(_)), "{error}");
+    assert!(matches!(error, RestoreError::Damaged { .. }), "{error}");
+    assert!(!error.to_string().contains("the store"), "{error}");
     assert!(!path.exists() && !bed.path("restored.new").exists());
 }
