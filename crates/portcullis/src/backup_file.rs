@@ -3,16 +3,20 @@
 //! ```text
 //! FILE.new (locked, written, length and digest compared, on the disk) -> FILE
 //! ```
-//! What is called as asked is a backup; one that was cut short keeps its other name, and the next try begins there anew.
+//! What is called as asked is a backup. One that was cut short is removed; where nobody could (`kill -9`), it keeps its
+//! other name, and the next try begins there anew.
 //! Knows nothing of: what is in a backup.
 
 use crate::client::Client;
 use crate::failure::Failure;
 use sha2::{Digest, Sha256};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write, stderr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 use ureq::http::HeaderMap;
 
@@ -37,13 +41,25 @@ pub(crate) fn fetch(client: &Client, to: &Path) -> Result<Whole, Failure> {
     if to.exists() {
         return Err(exists(to));
     }
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(failed("minding signals for", to))?;
     let (new, mut file) = beside(to)?;
+    remove_when_interrupted(signals, new.clone());
     let written = write(client, &mut file, &new).and_then(|promise| {
         publish(&new, to)?;
         Ok(promise)
     });
     let _ = fs::remove_file(&new);
     written.map(|Promise { revision, .. }| Whole { revision })
+}
+
+/// What has got its right name by then is whole, and stays.
+fn remove_when_interrupted(mut signals: Signals, new: PathBuf) {
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = fs::remove_file(new);
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
 }
 
 fn exists(to: &Path) -> Failure {

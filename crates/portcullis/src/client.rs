@@ -52,9 +52,11 @@ pub(crate) struct AccessArgs {
 const USUAL: &str = "http://127.0.0.1:9696";
 const SERVER: &str = "PORTCULLIS_SERVER";
 const TOKEN: &str = "PORTCULLIS_TOKEN";
-/// A large policy takes a while.
-const PATIENCE: Duration = Duration::from_secs(300);
 const CONNECTS: Duration = Duration::from_secs(30);
+/// A server that has no answer in 60 s says so itself. One that doesn't is stuck.
+const ANSWERS: Duration = Duration::from_secs(75);
+/// A large policy takes a while to come.
+const PATIENCE: Duration = Duration::from_secs(300);
 const MOST_ANSWER_BYTES: u64 = 1 << 30;
 
 pub(crate) struct Client {
@@ -87,8 +89,24 @@ impl MaybeServerArgs {
 
 impl Client {
     fn new(server: &str, access: &AccessArgs) -> Result<Self, Failure> {
+        Self::with(server, access, ANSWERS)
+    }
+
+    /// `answers`: the time in which an answer has to begin.
+    fn with(server: &str, access: &AccessArgs, answers: Duration) -> Result<Self, Failure> {
+        if !["http://", "https://"]
+            .iter()
+            .any(|scheme| server.starts_with(scheme))
+        {
+            return Err(Failure::Usage(format!(
+                "the server {server:?} has to begin with http:// or https://"
+            )));
+        }
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
+            .timeout_connect(Some(CONNECTS))
+            .timeout_send_body(Some(answers))
+            .timeout_recv_response(Some(answers))
             .timeout_global(Some(PATIENCE))
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = &access.ca {
@@ -200,6 +218,15 @@ impl Client {
             ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
                 format!("nobody listens at {server}: is the server running, and is --server right?")
             }
+            ureq::Error::Timeout(ureq::Timeout::Connect) => {
+                format!(
+                    "nobody answers at {server}: is it the right address, and is there a way to it?"
+                )
+            }
+            ureq::Error::Timeout(_) => format!(
+                "{server} took the question and gave no answer in time: the server hangs, or has too much to do. \
+                 Whether it still does what was asked isn't known"
+            ),
             ureq::Error::HostNotFound => format!("{server}: there is no such host"),
             error => format!("asking {server}: {error}"),
         })
@@ -282,4 +309,28 @@ pub(crate) fn with_file(
     inventory.groups.extend(read.groups);
     inventory.ports.extend(read.ports);
     Ok(inventory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_server_that_hangs_is_told_of() {
+        // The kernel takes connections for it, as for a process that was stopped.
+        let hangs = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = format!("http://{}", hangs.local_addr().expect("it is bound"));
+        let access = AccessArgs {
+            token_file: None,
+            ca: None,
+        };
+        let answers = Duration::from_millis(100);
+        let client = Client::with(&server, &access, answers).expect("an address");
+        let large = vec![b' '; 16 << 20];
+        for asked in [client.ask(Verb::Get, "/"), client.post("/", &large)] {
+            let text = asked.expect_err("nobody answers").text();
+            assert!(text.contains("gave no answer in time"), "{text}");
+        }
+    }
 }

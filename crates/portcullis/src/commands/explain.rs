@@ -119,7 +119,7 @@ pub(crate) fn run(args: ExplainArgs) -> Result<(), Failure> {
     ) {
         policy.host = host;
     }
-    let question = question(&args, &policy)?;
+    let question = question(&args, &policy, server.is_some())?;
 
     let mut live: Result<Box<dyn LivePlane>, String> = match (&args.policy, &server) {
         (Some(_), _) => Err("not asked: the policy was given by --policy".to_owned()),
@@ -178,7 +178,8 @@ fn look(
     opened.map_err(|failure| format!("not asked: {}", failure.text()))
 }
 
-fn question(args: &ExplainArgs, policy: &InForce) -> Result<Question, Failure> {
+/// `of_all`: of a cluster, whose ports are on many hosts.
+fn question(args: &ExplainArgs, policy: &InForce, of_all: bool) -> Result<Question, Failure> {
     let (direction, words) = match (&args.ingress, &args.egress) {
         (Some(words), _) => (Direction::Ingress, words),
         (None, Some(words)) => (Direction::Egress, words),
@@ -189,29 +190,33 @@ fn question(args: &ExplainArgs, policy: &InForce) -> Result<Question, Failure> {
         .map_err(|e| Failure::Usage(format!("in the packet {words:?}: {e}")))?;
     let port = policy.inventory.ports.get(args.port.as_str());
     let port = port.filter(|p| p.host.as_ref() == Some(&policy.host));
-    let port = port.ok_or_else(|| {
-        let known: Vec<&str> = policy
-            .inventory
-            .ports
-            .values()
-            .filter(|p| p.host.as_ref() == Some(&policy.host))
-            .map(|p| p.id.as_str())
-            .take(10)
-            .collect();
-        Failure::Usage(format!(
-            "no port {} on host {} in {}; there are: {}",
-            args.port,
-            policy.host,
-            policy.from,
-            known.join(", ")
-        ))
-    })?;
+    let port = port.ok_or_else(|| no_port(&args.port, policy, of_all && args.host.is_none()))?;
     let (src, dst) = macs(port, direction, &words, policy);
     Ok(Question {
         port: port.id.clone(),
         direction,
         frame: words.frame(src, dst),
     })
+}
+
+fn no_port(name: &str, policy: &InForce, of_all: bool) -> Failure {
+    const SHOWN: usize = 10;
+    let from = &policy.from;
+    let ports = policy.inventory.ports.values();
+    let ports = ports.filter(|p| of_all || p.host.as_ref() == Some(&policy.host));
+    let known = Vec::from_iter(ports.map(|p| p.id.as_str()).take(SHOWN));
+    let place = match of_all {
+        true if policy.inventory.ports.contains_key(name) => {
+            return Failure::Usage(format!("port {name} is on no host, says {from}"));
+        }
+        true => String::new(),
+        false => format!(" on host {}", policy.host),
+    };
+    let known = match known.is_empty() {
+        true => "it has none".to_owned(),
+        false => format!("there are: {}", known.join(", ")),
+    };
+    Failure::Usage(format!("no port {name}{place} in {from}; {known}"))
 }
 
 /// The port's own MAC on its side. On the other side that of who has the address, else one that

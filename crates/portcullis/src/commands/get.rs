@@ -4,6 +4,7 @@ use super::apply::{label, tell};
 use crate::client::{Client, ClientArgs, Verb, escaped};
 use crate::failure::Failure;
 use crate::output::{Columns, FormatArgs, Tone, print, say, text};
+use crate::policy_source::read_file;
 use clap::Args;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub(crate) struct GetArgs {
 Examples:
   portcullis delete group web
   portcullis delete ports vm1 vm2
+  portcullis delete port vm1 --dry-run
+  portcullis delete host rack1-a            what its agent told, or a file said of it; its ports stay there
   portcullis delete -f policy.yaml          all that was applied from this file
   portcullis delete --label web             all that was applied under this label
 
@@ -65,7 +68,7 @@ pub(crate) struct DeleteArgs {
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
 
-    /// With -f or --label, only say what would be removed
+    /// Only say what would be removed. Whether others use it is seen with -f or --label alone
     #[arg(long)]
     dry_run: bool,
 
@@ -179,13 +182,24 @@ const KINDS: [Kind; 6] = [
     },
 ];
 
+/// Shown as `status` does; removed as the others are.
+const HOST: Kind = Kind {
+    one: "host",
+    names: &["hosts"],
+    path: "agents",
+    root: ["agent", "agents"],
+    columns: &[],
+};
+
 /// Of one page.
 const PAGE: usize = 1000;
 
 pub(crate) fn run(args: GetArgs) -> Result<(), Failure> {
     let client = args.client.client()?;
-    let hosts = matches!(args.kind.as_str(), "host" | "hosts");
-    if hosts {
+    if let Some(id) = &args.id {
+        not_empty(id)?;
+    }
+    if HOST.is_called(&args.kind) {
         return super::status::hosts(&client, args.id.as_deref(), args.format);
     }
     let kind = kind(&args.kind)?;
@@ -199,13 +213,27 @@ pub(crate) fn run(args: GetArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Kind {
+    fn is_called(&self, name: &str) -> bool {
+        self.one == name || self.names.contains(&name)
+    }
+}
+
 fn kind(name: &str) -> Result<&'static Kind, Failure> {
-    let known = |kind: &&Kind| kind.one == name || kind.names.contains(&name);
-    KINDS.iter().find(known).ok_or_else(|| {
+    let known = KINDS.iter().find(|kind| kind.is_called(name));
+    known.ok_or_else(|| {
         let names = KINDS.iter().map(|kind| kind.names[0]);
         let near = policyfile::suggestion(name, "kinds", names.chain(["hosts"]));
         Failure::Usage(format!("no kind of object is called {name}; {near}"))
     })
+}
+
+/// The API would take the path for that of all of them.
+fn not_empty(id: &str) -> Result<(), Failure> {
+    match id.is_empty() {
+        true => Err(Failure::Usage("an id is empty".to_owned())),
+        false => Ok(()),
+    }
 }
 
 fn one(client: &Client, kind: &Kind, id: &str) -> Result<Value, Failure> {
@@ -277,6 +305,10 @@ fn cell(object: &Value, name: &str) -> String {
 
 pub(crate) fn delete(args: DeleteArgs) -> Result<(), Failure> {
     let client = args.client.client()?;
+    if let Some(file) = &args.file {
+        // All that counts is its name; so one that was mistyped has to be told from one with nothing left of it.
+        read_file(file)?;
+    }
     let of_file = args.file.as_deref().map(|file| label(None, file));
     if let Some(label) = of_file.transpose()?.or(args.label) {
         let mut path = format!(
@@ -294,11 +326,21 @@ pub(crate) fn delete(args: DeleteArgs) -> Result<(), Failure> {
     let [name, ids @ ..] = &args.objects[..] else {
         return Err(Failure::Usage("say what to delete: KIND ID".to_owned()));
     };
-    let kind = kind(name)?;
+    let kind = if HOST.is_called(name) {
+        &HOST
+    } else {
+        kind(name)?
+    };
     if ids.is_empty() {
         return Err(Failure::Usage(format!("say which {} to delete", kind.one)));
     }
+    ids.iter().try_for_each(|id| not_empty(id))?;
     for id in ids {
+        if args.dry_run {
+            one(&client, kind, id)?;
+            say(&format!("{}/{id} would be removed\n", kind.one));
+            continue;
+        }
         let path = format!("/v2.0/{}/{}", kind.path, escaped(id));
         client.ask(Verb::Delete, &path)?;
         say(&format!("{}/{id} removed\n", kind.one));

@@ -132,10 +132,41 @@ fn hosts_table(value: &Value, wide: bool) -> String {
         }
         table.row(row);
         for port in ports {
-            let (id, state, why) = (text(port, "port"), text(port, "state"), text(port, "why"));
-            let _ = writeln!(missing, "{}: port {id} is {state}: {why}", text(host, "id"));
+            let (id, state) = (text(port, "port"), text(port, "state"));
+            let why = match (port["why"].as_str(), state.as_str()) {
+                (None | Some(""), "absent") => ": the host has no device for it",
+                (None | Some(""), _) => "",
+                (Some(why), _) => &format!(": {why}"),
+            };
+            let _ = writeln!(missing, "{}: port {id} is {state}{why}", text(host, "id"));
         }
     }
     let revision = text(value, "revision");
     format!("{}\ncommitted: {revision}\n{missing}", table.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_port_that_is_not_enforced_has_a_reason_or_none_is_promised() {
+        let port =
+            |id: &str, state: &str, why: &str| json!({"port": id, "state": state, "why": why});
+        let ports = [
+            port("p1", "absent", ""),
+            port("p2", "refused", "its rules don't fit"),
+            port("p3", "pending", ""),
+        ];
+        let host = json!({"id": "a", "connected": true, "not_enforced": ports});
+        let table = hosts_table(&json!({"revision": "1.2", "hosts": [host]}), false);
+        let told = Vec::from_iter(table.lines().filter(|line| line.starts_with("a: ")));
+        let expected = [
+            "a: port p1 is absent: the host has no device for it",
+            "a: port p2 is refused: its rules don't fit",
+            "a: port p3 is pending",
+        ];
+        assert_eq!(told, expected);
+    }
 }

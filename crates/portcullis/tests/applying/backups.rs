@@ -1,10 +1,12 @@
 //! Backups of a server's store, stopped or not, and stores from them.
 
+use crate::support::interrupt;
 use crate::{BIN, POLICY, Site, apply, check};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -93,7 +95,7 @@ fn a_running_server_is_backed_up() {
         let store = format!("file:restored{n}");
         check(&of_store(&site, &restore, &store), 0, &["revision"]);
         site.go_on_with(&store);
-        let unchanged = |name: &str| put(&site, name, &["--dry-run"]) == "10 unchanged\n";
+        let unchanged = |name: &str| put(&site, name, &["--dry-run"]).starts_with("10 unchanged\n");
         assert!(unchanged("one.yaml") != unchanged("other.yaml"), "{n}");
     }
 }
@@ -157,6 +159,27 @@ fn what_did_not_come_whole_is_no_backup() {
         4,
         &["nowhere/policy.backup.new"],
     );
+}
+
+#[test]
+fn a_backup_that_is_interrupted_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let hangs = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = hangs.local_addr().expect("it is bound");
+    let mut command = Command::new(BIN);
+    command.args(["backup", "policy.backup", "--server"]);
+    command.arg(format!("http://{address}"));
+    let mut backup = command
+        .current_dir(dir.path())
+        .spawn()
+        .expect("the binary runs");
+    let _asks = hangs.accept().expect("it asks, and has its file by then");
+    let new = dir.path().join("policy.backup.new");
+    assert!(new.exists());
+    interrupt(&backup);
+    let ended = backup.wait().expect("it is ours");
+    assert_eq!(ended.signal(), Some(2), "{ended}");
+    assert!(!new.exists());
 }
 
 #[test]
