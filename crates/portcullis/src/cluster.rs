@@ -8,6 +8,7 @@
 //! Knows nothing of: command lines.
 
 mod carry;
+pub(crate) mod certificates;
 mod enforced;
 mod feed;
 mod follow;

@@ -14,6 +14,7 @@ use agent::watch::Poke;
 use agent::{Event, Guard, Input, Instance, Mailbox, Outcome, PolicySource, Setup, drive};
 use anyhow::Context;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use model::{HostId, Inventory};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -34,25 +35,37 @@ pub(crate) struct EnforceArgs {
     pub(crate) inspection: InspectionArgs,
 
     /// Remove a first enforcement after so many seconds, unless someone confirms it
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", env = "PORTCULLIS_CONFIRM", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     confirm: Option<u32>,
 
     /// Drop on bridges what devices send and get before they are armed: those that the policy names,
     /// and those of these names (a `*` may end them). Needs nft
-    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',', env = "PORTCULLIS_GUARD_BRIDGE")]
     guard_bridge: Option<Vec<String>>,
 
     /// The most ports that this host may have
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    #[arg(long, value_name = "N", default_value_t = 1024, env = "PORTCULLIS_MAX_PORTS", value_parser = clap::value_parser!(u32).range(1..=65_535))]
     max_ports: u32,
 
     /// Hand packets between ports of this host straight from one device to the other, where its bridge was
     /// just seen to take them there. Faster; ebtables, nft and iptables on the bridge no longer see them
-    #[arg(long)]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "PORTCULLIS_DIRECT")]
     direct: bool,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+impl EnforceArgs {
+    /// What is given that makes no sense where nothing is enforced.
+    pub(crate) fn for_agents(&self) -> Option<&'static str> {
+        let given = [
+            ("--confirm", self.confirm.is_some()),
+            ("--guard-bridge", self.guard_bridge.is_some()),
+            ("--direct", self.direct),
+        ];
+        given.into_iter().find(|(_, is)| *is).map(|(name, _)| name)
+    }
 }
 
 pub(crate) struct Enforcing {

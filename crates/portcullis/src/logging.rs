@@ -11,7 +11,12 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogArgs {
     /// How the log looks
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        env = "PORTCULLIS_LOG_FORMAT"
+    )]
     log_format: LogFormat,
 
     /// How much is logged: error, warn, info, debug (each device, samples of dropped packets), trace

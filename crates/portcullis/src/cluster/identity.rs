@@ -14,15 +14,30 @@ pub(crate) struct IdentityArgs {
     identity: IdentityKind,
 
     /// With `none`: the project that everybody is the admin of
-    #[arg(long, value_name = "ID", default_value = "admin")]
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value = "admin",
+        env = "PORTCULLIS_PROJECT"
+    )]
     project: String,
 
     /// With `token`: a line each of TOKEN USER PROJECT ROLE[,ROLE] (docs/api.md)
-    #[arg(long, value_name = "FILE", required_if_eq("identity", "token"))]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_if_eq("identity", "token"),
+        env = "PORTCULLIS_TOKENS"
+    )]
     tokens: Option<PathBuf>,
 
     /// With `keystone`: where it is, such as https://keystone.example:5000
-    #[arg(long, value_name = "URL", required_if_eq("identity", "keystone"))]
+    #[arg(
+        long,
+        value_name = "URL",
+        required_if_eq("identity", "keystone"),
+        env = "PORTCULLIS_KEYSTONE"
+    )]
     keystone: Option<String>,
 
     /// With `keystone`: a file with USER:PASSWORD of the account by which tokens are asked about
@@ -35,15 +50,25 @@ pub(crate) struct IdentityArgs {
     keystone_user: Option<PathBuf>,
 
     /// With `keystone`: the account's project
-    #[arg(long, value_name = "NAME", default_value = "service")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "service",
+        env = "PORTCULLIS_KEYSTONE_PROJECT"
+    )]
     keystone_project: String,
 
     /// With `keystone`: the domain of account and project
-    #[arg(long, value_name = "NAME", default_value = "Default")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "Default",
+        env = "PORTCULLIS_KEYSTONE_DOMAIN"
+    )]
     keystone_domain: String,
 
     /// With `keystone`: who signs its certificate (PEM) [default: whom the system trusts]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_KEYSTONE_CA")]
     keystone_ca: Option<PathBuf>,
 }
 

@@ -3,12 +3,14 @@
 use crate::failure::Failure;
 use clap::Args;
 use control::Copies;
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use store::Store;
 use store::embedded::Embedded;
 use store_etcd::{Config, Etcd, Tls};
+use tracing::warn;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
@@ -16,25 +18,30 @@ pub(crate) struct StoreArgs {
     #[arg(
         long,
         value_name = "STORE",
-        default_value = "file:/var/lib/portcullis/store",
+        default_value_t = StoreChoice::File(USUAL.into()),
         env = "PORTCULLIS_STORE"
     )]
     pub(crate) store: StoreChoice,
 
     /// Who signs the certificates of etcd's members (PEM), for https
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_ETCD_CA")]
     etcd_ca: Option<PathBuf>,
 
     /// Our certificate for etcd, where its members ask for one (PEM)
-    #[arg(long, value_name = "FILE", requires_all = ["etcd_key", "etcd_ca"])]
+    #[arg(long, value_name = "FILE", requires_all = ["etcd_key", "etcd_ca"], env = "PORTCULLIS_ETCD_CERT")]
     etcd_cert: Option<PathBuf>,
 
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "etcd_cert",
+        env = "PORTCULLIS_ETCD_KEY"
+    )]
     etcd_key: Option<PathBuf>,
 
     /// A file with `NAME:PASSWORD`, where etcd asks who we are
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_ETCD_USER")]
     etcd_user: Option<PathBuf>,
 }
 
@@ -48,6 +55,7 @@ pub(crate) enum StoreChoice {
 }
 
 const ROOT: &str = "/portcullis";
+const USUAL: &str = "/var/lib/portcullis/store";
 
 impl FromStr for StoreChoice {
     type Err = String;
@@ -58,6 +66,15 @@ impl FromStr for StoreChoice {
             ("file", path) if !path.is_empty() => Ok(Self::File(path.into())),
             ("etcd", urls) => etcd(urls).ok_or_else(wrong),
             _ => Err(wrong()),
+        }
+    }
+}
+
+impl Display for StoreChoice {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Etcd { endpoints, root } => write!(f, "etcd:{}{root}", endpoints.join(",")),
         }
     }
 }
@@ -91,11 +108,28 @@ impl StoreArgs {
     pub(crate) async fn open(&self) -> Result<(Arc<dyn Store>, Option<Copies>), Failure> {
         match &self.store {
             StoreChoice::File(path) => {
+                let is_new = !path.exists();
                 let store = open_file(path)?;
+                self.tell_if(is_new);
                 let copies = Copies::new(store.clone(), path);
                 Ok((store, Some(copies)))
             }
-            StoreChoice::Etcd { .. } => Ok((Arc::new(self.connect().await?), None)),
+            StoreChoice::Etcd { .. } => {
+                let etcd = self.connect().await?;
+                self.tell_if(etcd.is_new());
+                Ok((Arc::new(etcd), None))
+            }
+        }
+    }
+
+    /// It may be that it is elsewhere, or was moved away.
+    fn tell_if(&self, is_new: bool) {
+        if is_new {
+            warn!(
+                store = %self.store,
+                "made a new, empty store: hosts that follow this server will close all their ports that it doesn't \
+                 have. If there should be a policy, stop the server, and restore a backup"
+            );
         }
     }
 
@@ -138,10 +172,20 @@ impl StoreArgs {
     }
 }
 
+/// A directory is made for the usual place alone: a path that was given may be mistyped.
 fn open_file(path: &Path) -> Result<Arc<Embedded>, Failure> {
-    if let Some(dir) = path.parent() {
+    let dir = path.parent().filter(|dir| *dir != Path::new(""));
+    if let Some(dir) = dir
+        && !dir.is_dir()
+    {
+        let shown = dir.display();
+        if path != Path::new(USUAL) {
+            return Err(Failure::System(format!(
+                "there is no directory {shown}, so no store in it: if the path is right, make the directory"
+            )));
+        }
         std::fs::create_dir_all(dir)
-            .map_err(|e| Failure::System(format!("making {}: {e}", dir.display())))?;
+            .map_err(|e| Failure::System(format!("making {shown}: {e}")))?;
     }
     Embedded::open(path).map(Arc::new).map_err(Failure::system)
 }

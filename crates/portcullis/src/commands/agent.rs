@@ -1,7 +1,6 @@
 //! `agent`: enforces on this host what a server says.
 
-use crate::cluster::store_choice::read;
-use crate::cluster::{Following, carrier, depart, follow, report};
+use crate::cluster::{Following, carrier, certificates, depart, follow, report};
 use crate::commands::server::runtime;
 use crate::enforce::{EnforceArgs, Enforcing, enforce};
 use crate::failure::Failure;
@@ -11,10 +10,11 @@ use crate::served_policy;
 use agent::{Encode, Event, Input, Mailbox, PolicySource};
 use clap::Args;
 use model::HostId;
+use protocol::ca::Signed;
 use protocol::{Credentials, Report};
 use std::path::PathBuf;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 /// Enforce on this host what a server of the cluster says
@@ -31,7 +31,7 @@ Examples:
 
 Exit codes: 0 stopped, 1 rolled back, 4 the system refused.")]
 pub(crate) struct AgentArgs {
-    /// A server's address for agents; the first that answers is followed
+    /// A server's address for agents; the first that answers is followed. Several: given again, or with commas
     #[arg(
         long = "server",
         value_name = "HOST:PORT",
@@ -42,19 +42,24 @@ pub(crate) struct AgentArgs {
     servers: Vec<String>,
 
     /// This host's id, as in the binding of its ports [default: the machine's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "PORTCULLIS_HOST")]
     host: Option<String>,
 
     /// Who signs servers' certificates (PEM)
-    #[arg(long, value_name = "FILE", default_value = "ca.pem")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "ca.pem",
+        env = "PORTCULLIS_CLUSTER_CA"
+    )]
     ca: PathBuf,
 
     /// This host's certificate (PEM) [default: HOST.pem]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CLUSTER_CERT")]
     cert: Option<PathBuf>,
 
     /// Its key (PEM) [default: HOST.key]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CLUSTER_KEY")]
     key: Option<PathBuf>,
 
     #[command(flatten)]
@@ -65,10 +70,13 @@ pub(crate) fn run(args: AgentArgs) -> Result<(), Failure> {
     logging::start(args.enforce.log.clone());
     let host = this_host(args.host.as_deref())?;
     let beside = |suffix: &str| PathBuf::from(format!("{host}.{suffix}"));
+    let certificate = args.cert.clone().unwrap_or_else(|| beside("pem"));
+    let key = args.key.clone().unwrap_or_else(|| beside("key"));
+    let Signed { certificate, key } = certificates::signed(&certificate, &key)?;
     let credentials = Credentials {
-        authority: read(&args.ca)?,
-        certificate: read(&args.cert.clone().unwrap_or_else(|| beside("pem")))?,
-        key: read(&args.key.clone().unwrap_or_else(|| beside("key")))?,
+        authority: certificates::authority(&args.ca)?,
+        certificate,
+        key,
     };
     let servers = Servers {
         addresses: args.servers,
@@ -121,10 +129,16 @@ pub(crate) fn enforce_from(
         mailbox: mailbox.clone(),
         inputs,
     };
+    // Dropped when nothing is enforced from here any more; what is heard of servers then is no news.
+    let (_enforcing, ended) = oneshot::channel::<()>();
     enforce(args, enforcing, || {
         runtime.spawn(async move {
             // Whoever starts it again would fence the other one in turn: so it stays, and says so.
-            let why = follow(following).await;
+            let why = tokio::select! {
+                biased;
+                _ = ended => return,
+                why = follow(following) => why,
+            };
             error!(why, "no longer following; what is enforced stays");
             mailbox.send(Input::Event(Event::ServerUnreached(why)));
         });

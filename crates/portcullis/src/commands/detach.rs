@@ -11,7 +11,8 @@ use serde_json::json;
 
 /// Remove enforcement: every port of this host is open afterwards
 ///
-/// A running agent removes it and ends. Devices, policy file and cached policy stay as they are.
+/// A running agent removes it and ends, and so does a `server --all-in-one`, with its API. Devices, policy file and
+/// cached policy stay as they are.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:

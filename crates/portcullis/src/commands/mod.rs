@@ -54,7 +54,7 @@ Examples:
   portcullis reach --to db tcp 5432                  who can reach db on 5432?
   portcullis diff policy.yaml new.yaml               which flows would open, which would close?
   portcullis detach                                  remove enforcement
-  portcullis apply -f policy.yaml                    put the same file onto a cluster's server
+  portcullis apply -f policy.yaml --host rack1-a     put the same file onto a cluster's server
 
 Exit codes: 0 done, 1 the answer is no, 2 usage, 3 invalid policy, 4 the system refused.";
 
@@ -148,5 +148,33 @@ impl InstanceArgs {
     pub(crate) fn instance(&self) -> Result<Instance, Failure> {
         Instance::new(&self.instance, &self.run_dir, &self.state_dir)
             .map_err(|e| Failure::Usage(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Units give services their options so; a name of its own has what is another thing elsewhere, or is older.
+    #[test]
+    fn services_take_each_option_from_the_environment() {
+        let cli = Cli::command();
+        for service in ["server", "agent"] {
+            let command = cli.find_subcommand(service).expect("it is a command");
+            for argument in command.get_arguments() {
+                let option = argument.get_long().expect("they have no other");
+                let expected = match option {
+                    "help" => continue,
+                    "ca" | "cert" | "key" => format!("CLUSTER_{}", option.to_uppercase()),
+                    "server" => "SERVERS".to_owned(),
+                    "log-level" => "LOG".to_owned(),
+                    other => other.to_uppercase().replace('-', "_"),
+                };
+                let variable = argument.get_env().and_then(|name| name.to_str());
+                let expected = format!("PORTCULLIS_{expected}");
+                assert_eq!(variable, Some(&*expected), "{service} --{option}");
+            }
+        }
     }
 }

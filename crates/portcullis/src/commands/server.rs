@@ -1,8 +1,8 @@
 //! `server`: the API that policy is written by, and the service that hosts follow.
 
 use crate::cluster::identity::IdentityArgs;
-use crate::cluster::store_choice::{StoreArgs, read};
-use crate::cluster::{AgentsTls, Serving, Stop, serve};
+use crate::cluster::store_choice::StoreArgs;
+use crate::cluster::{AgentsTls, Serving, Stop, certificates, serve};
 use crate::commands::agent::{Servers, enforce_from};
 use crate::enforce::EnforceArgs;
 use crate::failure::Failure;
@@ -10,10 +10,10 @@ use crate::logging;
 use crate::policy_source::this_host;
 use api::{Audit, Identity};
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use model::HostId;
 use protocol::Credentials;
 use protocol::ca::{self, CaError, Signed, Validity};
-use std::fs::OpenOptions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ Examples:
   openstack --os-auth-type none --os-endpoint http://127.0.0.1:9696 security group list
 
 SIGTERM or Ctrl-C: what is being answered still is, and agents go to another server.
+A store that isn't there is made, empty, with a warning: hosts that follow then close what it doesn't have.
 
 Exit codes: 0 stopped, 2 usage, 4 the store, an address or a certificate can't be used.")]
 pub(crate) struct ServerArgs {
@@ -50,15 +51,25 @@ pub(crate) struct ServerArgs {
     listen: SocketAddr,
 
     /// Our certificate for the API (PEM); without one it is HTTP
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        env = "PORTCULLIS_TLS_CERT"
+    )]
     tls_cert: Option<PathBuf>,
 
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        env = "PORTCULLIS_TLS_KEY"
+    )]
     tls_key: Option<PathBuf>,
 
     /// How clients see this server, for links, if that isn't how they ask: https://network.example
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "PORTCULLIS_PUBLIC_URL")]
     public_url: Option<String>,
 
     /// Where hosts' agents come; without it there are none
@@ -66,15 +77,30 @@ pub(crate) struct ServerArgs {
     listen_agents: Option<SocketAddr>,
 
     /// Who signs hosts' certificates (PEM)
-    #[arg(long, value_name = "FILE", default_value = "ca.pem")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "ca.pem",
+        env = "PORTCULLIS_CLUSTER_CA"
+    )]
     ca: PathBuf,
 
     /// Our certificate for agents (PEM)
-    #[arg(long, value_name = "FILE", default_value = "server.pem")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "server.pem",
+        env = "PORTCULLIS_CLUSTER_CERT"
+    )]
     cert: PathBuf,
 
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE", default_value = "server.key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "server.key",
+        env = "PORTCULLIS_CLUSTER_KEY"
+    )]
     key: PathBuf,
 
     #[command(flatten)]
@@ -84,15 +110,20 @@ pub(crate) struct ServerArgs {
     identity: IdentityArgs,
 
     /// Append a line of JSON for each request that changes something: who, what, before, after
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_AUDIT")]
     audit: Option<PathBuf>,
 
-    /// Enforce on this host as well: server and agent in one
-    #[arg(long, conflicts_with = "listen_agents")]
+    /// Enforce on this host as well: server and agent in one. They end together, at `portcullis detach` too
+    #[arg(long, conflicts_with = "listen_agents", value_parser = FalseyValueParser::new(), env = "PORTCULLIS_ALL_IN_ONE")]
     all_in_one: bool,
 
     /// With --all-in-one: this host's id, as in the binding of its ports [default: the machine's name]
-    #[arg(long, value_name = "NAME", requires = "all_in_one")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "all_in_one",
+        env = "PORTCULLIS_HOST"
+    )]
     host: Option<String>,
 
     #[command(flatten, next_help_heading = "With --all-in-one, and the log")]
@@ -105,6 +136,11 @@ pub(crate) fn run(args: ServerArgs) -> Result<(), Failure> {
     let stop = Stop::new();
     if args.all_in_one {
         return all_in_one(&args, &runtime, stop);
+    }
+    if let Some(option) = args.enforce.for_agents() {
+        return Err(Failure::Usage(format!(
+            "{option} is for a server that enforces as well: --all-in-one"
+        )));
     }
     runtime.block_on(async {
         let agents = match args.listen_agents {
@@ -179,6 +215,7 @@ async fn serving(
     may_listen(&identity, args.listen)?;
     let api_tls = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => {
+            certificates::signed(certificate, key)?;
             Some(api::tls(certificate, key).map_err(Failure::system)?)
         }
         _ => None,
@@ -207,18 +244,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 fn agents_tls(args: &ServerArgs) -> Result<AgentsTls, Failure> {
-    let named = |path: &Path| {
-        read(path).map_err(|failure| {
-            let text = failure.text();
-            Failure::System(format!("{text}; `portcullis ca` makes it"))
-        })
+    let made = |failure: Failure| {
+        let text = failure.text();
+        Failure::System(format!("{text}; `portcullis ca` makes what agents need"))
     };
     Ok(AgentsTls {
-        server: Signed {
-            certificate: named(&args.cert)?,
-            key: named(&args.key)?,
-        },
-        authority: named(&args.ca)?,
+        server: certificates::signed(&args.cert, &args.key).map_err(made)?,
+        authority: certificates::authority(&args.ca).map_err(made)?,
     })
 }
 
@@ -226,7 +258,6 @@ fn audit(path: Option<&Path>) -> Result<Audit, Failure> {
     let Some(path) = path else {
         return Ok(Audit::new(io::sink()));
     };
-    let file = OpenOptions::new().append(true).create(true).open(path);
-    let file = file.map_err(|e| Failure::System(format!("opening {}: {e}", path.display())))?;
-    Ok(Audit::new(file))
+    let audit = Audit::append_to(path);
+    audit.map_err(|e| Failure::System(format!("opening {}: {e}", path.display())))
 }

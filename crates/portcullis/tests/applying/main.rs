@@ -3,6 +3,7 @@
 
 mod backups;
 mod mistakes;
+mod starting;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -35,6 +36,8 @@ struct Site {
     dir: tempfile::TempDir,
     url: String,
     server: Child,
+    /// What it has logged until it served.
+    began: String,
 }
 
 impl Drop for Site {
@@ -53,14 +56,19 @@ impl Site {
     fn with(tokens: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("tokens"), tokens).expect("it can be written");
-        let (server, url) = serve(&dir, "file:store", arguments);
-        Self { dir, url, server }
+        let (server, url, began) = serve(&dir, "file:store", arguments);
+        Self {
+            dir,
+            url,
+            server,
+            began,
+        }
     }
 
     /// With another store from now on.
     fn go_on_with(&mut self, store: &str) {
         self.stop();
-        (self.server, self.url) = serve(&self.dir, store, &[]);
+        (self.server, self.url, self.began) = serve(&self.dir, store, &[]);
     }
 
     fn stop(&mut self) {
@@ -87,8 +95,8 @@ impl Site {
     }
 }
 
-/// The server, and where it is.
-fn serve(dir: &tempfile::TempDir, store: &str, arguments: &[&str]) -> (Child, String) {
+/// The server, where it is, and what it has logged so far.
+fn serve(dir: &tempfile::TempDir, store: &str, arguments: &[&str]) -> (Child, String, String) {
     let mut server = Command::new(BIN)
         .args(["server", "--listen", "127.0.0.1:0", "--log-format", "json"])
         .args(["--store", store])
@@ -100,9 +108,11 @@ fn serve(dir: &tempfile::TempDir, store: &str, arguments: &[&str]) -> (Child, St
         .expect("the binary runs");
     let told = BufReader::new(server.stderr.take().expect("it is piped"));
     let mut lines = told.lines();
+    let mut began = String::new();
     let serving = lines
         .by_ref()
         .map_while(Result::ok)
+        .inspect(|line| began.push_str(line))
         .find(|line| line.contains("serving"))
         .expect("the server begins to serve");
     std::thread::spawn(move || lines.for_each(drop));
@@ -111,7 +121,7 @@ fn serve(dir: &tempfile::TempDir, store: &str, arguments: &[&str]) -> (Child, St
         .chars()
         .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
         .collect();
-    (server, format!("http://{address}"))
+    (server, format!("http://{address}"), began)
 }
 
 fn check(output: &Output, code: i32, says: &[&str]) -> String {

@@ -523,6 +523,21 @@ fn one_host_can_be_all_of_a_cluster() {
 }
 
 #[test]
+fn all_of_a_cluster_ends_with_its_enforcement() {
+    let lab = Lab::new("allend").expect("a lab; it needs root");
+    let instance = format!("pc-allend-{}", std::process::id());
+    let settings = [("PORTCULLIS_INSTANCE", OsStr::new(&instance))];
+    let mut all = Agent::new(lab.host(), &settings);
+    let store = format!("file:{}", all.directory().join("store").display());
+    let server = ["server", "--all-in-one", "--store", &store];
+    all.launch(&server, &["--host", "a", "--max-ports", "16"]);
+    assert!(all.portcullis(&["detach"]).status.success());
+    let said = all.end();
+    assert!(said.contains("enforcement is removed"), "{said}");
+    assert!(!said.contains("what is enforced stays"), "{said}");
+}
+
+#[test]
 fn o11_a_connection_goes_along_with_its_port() {
     goes_along(
         |cluster, profile| {
