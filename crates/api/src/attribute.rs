@@ -40,6 +40,10 @@ pub(crate) enum Shape {
     NumberOrText,
     /// In any case of letters.
     OneOf(&'static [&'static str]),
+    /// In any case of letters, with `:` or `-`.
+    Mac,
+    /// A name in any case of letters; `any` is null.
+    Protocol,
     Time,
     OrNull(&'static Shape),
     List(&'static Shape),
@@ -104,7 +108,8 @@ impl Shape {
             (Shape::Text(most), Value::String(text)) => longer(text, *most),
             (Shape::Id, Value::String(text)) => longer(text, 255),
             (Shape::Time, Value::String(_)) => Ok(()),
-            (Shape::Text(_) | Shape::Id | Shape::Time, _) => not("a valid string"),
+            (Shape::Mac, Value::String(text)) => longer(text, 255),
+            (Shape::Text(_) | Shape::Id | Shape::Time | Shape::Mac, _) => not("a valid string"),
             (Shape::Flag, value) => match flag(value) {
                 Some(_) => Ok(()),
                 None => not("a valid boolean value"),
@@ -119,9 +124,9 @@ impl Shape {
                 )),
                 Some(_) => Ok(()),
             },
-            (Shape::NumberOrText, Value::String(text)) => longer(text, 255),
-            (Shape::NumberOrText, Value::Number(_)) => Ok(()),
-            (Shape::NumberOrText, _) => not("a valid string"),
+            (Shape::NumberOrText | Shape::Protocol, Value::String(text)) => longer(text, 255),
+            (Shape::NumberOrText | Shape::Protocol, Value::Number(_)) => Ok(()),
+            (Shape::NumberOrText | Shape::Protocol, _) => not("a valid string"),
             (Shape::OneOf(names), value) => match one_of(names, value) {
                 Some(_) => Ok(()),
                 None => not(&format!("in {}", listed(names))),
@@ -156,13 +161,13 @@ impl Shape {
     pub(crate) fn schema(&self) -> Value {
         match self {
             Shape::Text(most) => json!({"type": "string", "maxLength": most}),
-            Shape::Id => json!({"type": "string"}),
+            Shape::Id | Shape::Mac => json!({"type": "string"}),
             Shape::Time => json!({"type": "string", "format": "date-time"}),
             Shape::Flag => json!({"type": "boolean"}),
             Shape::Whole { least, most } => {
                 json!({"type": "integer", "minimum": least, "maximum": most})
             }
-            Shape::NumberOrText => json!({"type": ["string", "integer"]}),
+            Shape::NumberOrText | Shape::Protocol => json!({"type": ["string", "integer"]}),
             Shape::OneOf(names) => json!({"type": "string", "enum": names}),
             Shape::OrNull(shape) => json!({"anyOf": [shape.schema(), {"type": "null"}]}),
             Shape::List(shape) => json!({"type": "array", "items": shape.schema()}),
@@ -182,6 +187,11 @@ impl Shape {
                 let name = names.iter().find(|name| name.eq_ignore_ascii_case(text));
                 name.map_or_else(|| text.to_owned(), ToString::to_string)
             }
+            Shape::Mac => text.to_ascii_lowercase().replace('-', ":"),
+            Shape::Protocol => match text.to_ascii_lowercase() {
+                any if any == "any" => String::new(),
+                name => name,
+            },
             Shape::OrNull(shape) | Shape::List(shape) => shape.filter(text),
             Shape::Text(_)
             | Shape::Id

@@ -142,7 +142,7 @@ impl From<Refused> for Fault {
             RuleExists(_) => (CONFLICT, "SecurityGroupRuleExists"),
             DuplicateRuleInPost => (CONFLICT, "DuplicateSecurityGroupRuleInPost"),
             NotSingleGroupRules => (BAD, "SecurityGroupNotSingleGroupRules"),
-            RulesNotSingleProject => (BAD, "SecurityGroupRulesNotSingleTenant"),
+            RulesNotSingleProject => (BAD, "SecurityGroupRulesNotSingleProject"),
             DefaultRuleExists(_) => (CONFLICT, "DefaultSecurityGroupRuleExists"),
             DuplicateDefaultRuleInPost => (CONFLICT, "DuplicateDefaultSgRuleInPost"),
 
@@ -177,8 +177,10 @@ impl From<Refused> for Fault {
             DuplicateSharePolicy => (CONFLICT, "DuplicateRbacPolicy"),
 
             NotOfLabel { .. } => (CONFLICT, "NotOfLabel"),
+            DeclaredAnew(_) => (CONFLICT, "DeclaredAnew"),
             UsedByOthers(_) => (CONFLICT, "UsedByOthers"),
 
+            QuotaBelowUsage { .. } => (BAD, "HTTPBadRequest"),
             OverQuota(_) => (CONFLICT, "OverQuota"),
             RevisionConstraint { .. } => {
                 let status = StatusCode::PRECONDITION_FAILED;

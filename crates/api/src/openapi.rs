@@ -278,9 +278,9 @@ fn schemas() -> Value {
     schemas.insert(format!("{one}_new"), new);
     let change = object(attributes, |a| a.put, |_| false);
     schemas.insert(format!("{one}_change"), change);
-    let limits = quotas::EXPECTED.attributes;
+    let (limits, change) = (quotas::LIMITS, quotas::EXPECTED.attributes);
     schemas.insert("quota".into(), object(limits, |_| true, |_| true));
-    schemas.insert("quota_change".into(), object(limits, |_| true, |_| false));
+    schemas.insert("quota_change".into(), object(change, |_| true, |_| false));
     let mut of = object(limits, |_| true, |_| true);
     for name in ["project_id", "tenant_id"] {
         of["properties"][name] = json!({"type": "string"});
@@ -337,7 +337,7 @@ fn quota_details() -> Value {
         "properties": {"limit": number, "used": number, "reserved": number},
         "required": ["limit", "used", "reserved"],
     });
-    let names = quotas::EXPECTED.attributes.iter().map(|a| a.name);
+    let names = quotas::LIMITS.iter().map(|a| a.name);
     let properties = names.map(|name| (name.to_owned(), detail.clone()));
     json!({"type": "object", "properties": Map::from_iter(properties)})
 }

@@ -331,11 +331,15 @@ impl Api {
     }
 
     fn quotas(&self, who: &Caller) -> Result<Answer, Fault> {
-        let quotas = match who.is_admin() {
-            true => quotas::all(&self.control.state()),
-            false => Vec::new(),
-        };
-        Ok(Answer::ok(json!({ "quotas": quotas })))
+        match who.is_admin() {
+            true => {
+                let quotas = quotas::all(&self.control.state());
+                Ok(Answer::ok(json!({ "quotas": quotas })))
+            }
+            false => Err(Fault::from(Refused::NotAuthorized {
+                action: "get_quota".to_owned(),
+            })),
+        }
     }
 
     async fn quota(

@@ -32,6 +32,16 @@ pub struct Decided<T> {
     pub answer: T,
 }
 
+impl Decided<()> {
+    /// It is so already.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            transaction: Transaction::new(),
+            answer: (),
+        }
+    }
+}
+
 /// Told of each commit, in order, while the copy can't change: take what is needed and be quick.
 #[async_trait]
 pub trait Observer: Send {

@@ -14,6 +14,7 @@ use crate::records::Kept;
 use crate::refused::Refused;
 use crate::sharing;
 use crate::state::{State, Stored};
+use crate::tags::{Said, is_as_before};
 use model::ProjectId;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Condition, Key, Transaction};
@@ -56,7 +57,15 @@ impl<'a> Draft<'a> {
         });
     }
 
-    pub(crate) fn update<T: Kept>(&mut self, seen: &Stored<T>, object: &T) {
+    /// Nothing, if nothing but the time of it is another: who says again what is so changes nothing.
+    pub(crate) fn update<T: Said + PartialEq>(&mut self, seen: &Stored<T>, object: &T) {
+        if is_as_before::<T>(seen, object) {
+            return;
+        }
+        self.replace(seen, object);
+    }
+
+    pub(crate) fn replace<T: Kept>(&mut self, seen: &Stored<T>, object: &T) {
         self.unchanged(seen);
         self.with(|transaction| transaction.put(object.key(), object.value()));
     }

@@ -202,6 +202,9 @@ pub(crate) fn update(
     if if_revision.is_some() {
         transaction = depend::unmarked(transaction, state, records::rules_mark(id));
     }
+    if group == **stored {
+        return Ok(Decided::nothing());
+    }
     group.said.updated_at = now.at;
     Ok(Decided {
         transaction: transaction.put(group.key(), group.value()),

@@ -43,7 +43,7 @@ pub(crate) fn put(
     let mut draft = Draft::new(state, now);
     match state.hosts.get(&host.id) {
         Some(seen) if **seen == *host => {}
-        Some(seen) => draft.update(seen, host),
+        Some(seen) => draft.replace(seen, host),
         None => draft.create_named(host),
     }
     draft.decided(())

@@ -61,6 +61,7 @@ pub use inventory::{inventory_change, inventory_of};
 pub use moves::{Arrived, Departed, MOST_PART_BYTES, MOST_PARTS};
 pub use networks::{NetworkPatch, NewNetwork};
 pub use ports::{AskedAddress, AskedBinding, AskedOnHost, AskedPair, NewPort, OnHost, PortPatch};
+pub use quotas::Check;
 pub use records::Kept;
 pub use refused::{Failed, OpenError, Refused};
 pub use rules::{AskedNumber, NewRule};

@@ -49,7 +49,7 @@ pub struct NewPort {
     pub pairs: Vec<AskedPair>,
     /// `None`: the project's default group, where groups are possible.
     pub groups: Option<Vec<String>>,
-    /// `None`: what the network says.
+    /// `None`: what the network says; off for a service.
     pub port_security: Option<bool>,
     pub admin_up: bool,
     pub device_id: String,
@@ -235,7 +235,8 @@ fn port(
     defaults: &BTreeMap<ProjectId, GroupId>,
 ) -> Result<Port, Refused> {
     let project = who.project_for(new.project.as_ref())?;
-    let port_security = new.port_security.unwrap_or(network.port_security);
+    let usual = network.port_security && !is_service(&new.device_owner);
+    let port_security = new.port_security.unwrap_or(usual);
     let mut addressing = Addressing {
         draft,
         state,

@@ -17,6 +17,13 @@ use model::ProjectId;
 use std::collections::BTreeMap;
 use store::{Condition, Transaction};
 
+/// Whether a limit may be less than what a project has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    Usage,
+    Forced,
+}
+
 /// What counts for its project.
 pub(crate) trait Counted {
     const RESOURCE: Resource;
@@ -129,6 +136,7 @@ pub(crate) fn set(
     who: &Caller,
     project: &str,
     limits: &BTreeMap<Resource, i64>,
+    check: Check,
 ) -> Result<Decided<()>, Refused> {
     if !who.is_admin() {
         return Err(Refused::not_authorized("update_quota"));
@@ -139,6 +147,9 @@ pub(crate) fn set(
     if let Some(limit) = limits.values().find(|limit| **limit < UNLIMITED) {
         let why = format!("{limit} is less than -1, which is no limit");
         return Err(Refused::input("quota", why));
+    }
+    if check == Check::Usage {
+        not_below_usage(state, &ProjectId::from(project), limits)?;
     }
     let mut quota = QuotaOf {
         project: project.to_owned(),
@@ -153,6 +164,24 @@ pub(crate) fn set(
         transaction: transaction.put(quota.key(), quota.value()),
         answer: (),
     })
+}
+
+fn not_below_usage(
+    state: &State,
+    project: &ProjectId,
+    limits: &BTreeMap<Resource, i64>,
+) -> Result<(), Refused> {
+    for (resource, limit) in limits {
+        let used = state.count(project, *resource);
+        if u64::try_from(*limit).is_ok_and(|limit| limit < used) {
+            return Err(Refused::QuotaBelowUsage {
+                resource: *resource,
+                limit: *limit,
+                used,
+            });
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn delete(state: &State, who: &Caller, project: &str) -> Result<Decided<()>, Refused> {
@@ -175,8 +204,9 @@ impl Control {
         who: &Caller,
         project: &str,
         limits: BTreeMap<Resource, i64>,
+        check: Check,
     ) -> Result<(), Failed> {
-        self.carry_out(|state, _| set(state, who, project, &limits))
+        self.carry_out(|state, _| set(state, who, project, &limits, check))
             .await
     }
 

@@ -325,9 +325,12 @@ async fn c2_a_member_changes_nothing_that_isnt_theirs() {
                     || { servers.other.state().groups[&id].project == mallory.project }
             );
         }
-        let quota = servers
-            .other
-            .set_quota(&mallory, "m", [(Resource::Port, -1)].into());
+        let quota = servers.other.set_quota(
+            &mallory,
+            "m",
+            [(Resource::Port, -1)].into(),
+            crate::Check::Forced,
+        );
         assert!(matches!(
             quota.await,
             Err(Failed::Refused(Refused::NotAuthorized { .. }))

@@ -171,9 +171,23 @@ pub enum Refused {
         listed(.objects)
     )]
     NotOfLabel { label: String, objects: Vec<String> },
+    /// What it has done so far stays.
+    #[error(
+        "Another policy of the label '{0}' is being applied since, so this one ended on its way."
+    )]
+    DeclaredAnew(String),
     #[error("Others use what would be removed: {}.", listed(.0))]
     UsedByOthers(Vec<String>),
 
+    #[error(
+        "Quota limit {limit} for {} must be greater than or equal to already used {used}",
+        .resource.name()
+    )]
+    QuotaBelowUsage {
+        resource: Resource,
+        limit: i64,
+        used: u64,
+    },
     #[error("Quota exceeded for resources: {}.", python_list(.0))]
     OverQuota(Vec<&'static str>),
     #[error("Constrained to {wanted}, but current revision is {current}")]

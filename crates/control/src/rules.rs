@@ -176,6 +176,9 @@ pub(crate) fn update(
     depend::revision_is(if_revision, stored.modified)?;
     let mut rule = GroupRule::clone(stored);
     rule.said.description = checks::checked_text("description", description)?;
+    if rule == **stored {
+        return Ok(Decided::nothing());
+    }
     rule.said.updated_at = now.at;
     let transaction = depend::unchanged(Transaction::new(), stored);
     Ok(Decided {
@@ -322,9 +325,12 @@ fn in_family(family: Family, protocol: String) -> String {
     }
 }
 
-/// All ports are none.
+/// All ports are none, whatever the protocol: clients say them where they mean no range.
 fn check_range(asks: &mut Asks) -> Result<(), Refused> {
     const ALL_PORTS: (Option<u16>, Option<u16>) = (Some(1), Some(u16::MAX));
+    if (asks.range_min, asks.range_max) == ALL_PORTS {
+        (asks.range_min, asks.range_max) = (None, None);
+    }
     let range = (asks.range_min, asks.range_max);
     if range == (None, None) {
         return Ok(());
@@ -341,10 +347,6 @@ fn check_range(asks: &mut Asks) -> Result<(), Refused> {
     }
     match range {
         (Some(0), _) | (_, Some(0)) => Err(Refused::InvalidPortValue("0".to_owned())),
-        ALL_PORTS => {
-            (asks.range_min, asks.range_max) = (None, None);
-            Ok(())
-        }
         (Some(min), Some(max)) if min <= max => Ok(()),
         _ => Err(Refused::InvalidPortRange),
     }

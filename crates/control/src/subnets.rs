@@ -188,8 +188,8 @@ fn subnet(
     }
     let gateway = gateway(&new.gateway, prefix)?;
     let pools = match &new.pools {
-        Some(asked) => pools(asked, prefix)?,
-        None => usual_pools(prefix, gateway),
+        Some(asked) if !asked.is_empty() => pools(asked, prefix)?,
+        _ => usual_pools(prefix, gateway),
     };
     outside_pools(gateway, &pools)?;
     Ok(Subnet {

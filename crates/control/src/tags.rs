@@ -146,7 +146,7 @@ fn checked(tag: &str) -> Result<ArcStr, Refused> {
 }
 
 /// An object that people see.
-trait Said: Kept + Clone {
+pub(crate) trait Said: Kept + Clone {
     fn said_mut(&mut self) -> &mut Described;
 }
 
@@ -158,6 +158,13 @@ macro_rules! said {
     )+};
 }
 said! { Group GroupRule Addresses Network Subnet Port }
+
+/// But for when it was changed last.
+pub(crate) fn is_as_before<T: Said + PartialEq>(seen: &T, object: &T) -> bool {
+    let mut same = object.clone();
+    same.said_mut().updated_at = seen.clone().said_mut().updated_at;
+    same == *seen
+}
 
 impl Control {
     pub async fn set_tags(

@@ -28,6 +28,7 @@ pub(crate) static TABLE: Table = Table {
         shown("shared", Shape::Flag, "All projects may have ports in it")
             .given()
             .changed(),
+        shown("router:external", Shape::Flag, "There are no routers"),
         shown("subnets", Shape::List(&Shape::Id), ""),
         shown("mtu", MTU, "").given().changed(),
         shown(
@@ -83,6 +84,7 @@ pub(crate) fn read(network: &Stored<Network>, view: &View<'_>, name: &str) -> Va
         "shared" => {
             (network.shared || is_shared(view, &Shared::Network(network.id.clone()))).into()
         }
+        "router:external" => false.into(),
         "subnets" => texts(view.state.subnets_in(&network.id).map(|subnet| &subnet.id)),
         "mtu" => network.mtu.into(),
         "port_security_enabled" => network.port_security.into(),

@@ -34,7 +34,7 @@ pub(crate) static TABLE: Table = Table {
             Shape::OneOf(&["ACTIVE", "DOWN", "ERROR"]),
             "ACTIVE: its policy is enforced",
         ),
-        shown("mac_address", NAME, "").given().changed(),
+        shown("mac_address", MAC, "").given().changed(),
         shown("fixed_ips", Shape::List(&Shape::Record(FIXED)), "")
             .given()
             .changed()
@@ -43,14 +43,14 @@ pub(crate) static TABLE: Table = Table {
         shown("device_owner", NAME, "").given().changed(),
         shown(
             "security_groups",
-            Shape::List(&Shape::Id),
+            Shape::OrNull(&Shape::List(&Shape::Id)),
             "The default group by itself",
         )
         .given()
         .changed(),
         shown(
             "allowed_address_pairs",
-            Shape::List(&Shape::Record(PAIR)),
+            Shape::OrNull(&Shape::List(&Shape::Record(PAIR))),
             "",
         )
         .given()
@@ -59,7 +59,7 @@ pub(crate) static TABLE: Table = Table {
         shown("port_security_enabled", Shape::Flag, "")
             .given()
             .changed(),
-        shown("binding:host_id", NAME, "")
+        shown("binding:host_id", TEXT_OR_NULL, "null: on none")
             .given()
             .changed()
             .for_admins(),
@@ -67,7 +67,7 @@ pub(crate) static TABLE: Table = Table {
             .given()
             .changed()
             .for_admins(),
-        shown("binding:vnic_type", NAME, "")
+        shown("binding:vnic_type", Shape::OneOf(VNIC_TYPES), "")
             .given()
             .changed()
             .for_admins(),
@@ -83,6 +83,21 @@ pub(crate) static TABLE: Table = Table {
     delete: true,
     tags: true,
 };
+
+const MAC: Shape = Shape::OrNull(&Shape::Mac);
+const VNIC_TYPES: &[&str] = &[
+    "normal",
+    "direct",
+    "macvtap",
+    "baremetal",
+    "direct-physical",
+    "virtio-forwarder",
+    "smart-nic",
+    "vdpa",
+    "remote-managed",
+    "accelerator-direct",
+    "accelerator-direct-physical",
+];
 
 const FIXED: &[Attribute] = &[
     shown("subnet_id", ID_OR_NULL, "").given(),
@@ -250,8 +265,8 @@ pub(crate) async fn update(
         description: body.text("description"),
         mac: body.text("mac_address"),
         fixed: addresses(&body),
-        pairs: pairs(&body),
-        groups: body.texts("security_groups"),
+        pairs: none_for_null(&body, "allowed_address_pairs", pairs(&body)),
+        groups: none_for_null(&body, "security_groups", body.texts("security_groups")),
         port_security: body.flag("port_security_enabled"),
         admin_up: body.flag("admin_state_up"),
         device_id: body.text("device_id"),
@@ -260,6 +275,11 @@ pub(crate) async fn update(
     };
     let Change { who, if_revision } = change;
     Ok(control.update_port(who, id, patch, if_revision).await?)
+}
+
+/// In a change, null is the empty list; left out it is as before.
+fn none_for_null<T>(body: &Body, name: &str, list: Option<Vec<T>>) -> Option<Vec<T>> {
+    list.or_else(|| body.has(name).then(Vec::new))
 }
 
 fn addresses(body: &Body) -> Option<Vec<AskedAddress>> {
@@ -291,10 +311,15 @@ fn binding(body: &Body) -> Result<AskedBinding, Fault> {
         None => (None, None, None),
     };
     Ok(AskedBinding {
-        host: body.text("binding:host_id"),
+        // Nova says null of a port that it lets go of.
+        host: body
+            .has("binding:host_id")
+            .then(|| body.text_or_empty("binding:host_id")),
         device,
         profile: kept,
-        vnic_type: body.text("binding:vnic_type"),
+        vnic_type: body
+            .one_of("binding:vnic_type", VNIC_TYPES)
+            .map(str::to_owned),
         moving_to,
     })
 }

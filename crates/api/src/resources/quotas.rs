@@ -5,7 +5,7 @@ use crate::body::{Body, Expected};
 use crate::fault::Fault;
 use crate::kinds::Change;
 use control::objects::Resource;
-use control::{Control, State};
+use control::{Check, Control, State};
 use model::ProjectId;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -13,16 +13,25 @@ use std::collections::BTreeMap;
 pub(crate) const EXPECTED: Expected = Expected {
     one: "quota",
     many: "quotas",
-    attributes: &[
-        limit("security_group"),
-        limit("security_group_rule"),
-        limit("address_group"),
-        limit("network"),
-        limit("subnet"),
-        limit("port"),
-        limit("rbac_policy"),
-    ],
+    attributes: CHANGE,
 };
+
+/// What is shown of a project.
+pub(crate) const LIMITS: &[Attribute] = CHANGE.split_at(2).1;
+
+const CHANGE: &[Attribute] = &[
+    shown(FORCE, Shape::Flag, "Also below what is used").changed(),
+    shown("check_limit", Shape::Flag, "It is the default").changed(),
+    limit("security_group"),
+    limit("security_group_rule"),
+    limit("address_group"),
+    limit("network"),
+    limit("subnet"),
+    limit("port"),
+    limit("rbac_policy"),
+];
+
+const FORCE: &str = "force";
 
 const fn limit(name: &'static str) -> Attribute {
     let most = i32::MAX as i64;
@@ -63,9 +72,13 @@ pub(crate) async fn update(
     project: &str,
     body: Body,
 ) -> Result<(), Fault> {
+    let check = match body.flag(FORCE) {
+        Some(true) => Check::Forced,
+        Some(false) | None => Check::Usage,
+    };
     let given = Resource::ALL.into_iter();
     let given = given.filter_map(|resource| Some((resource, body.whole(resource.name())?)));
     Ok(control
-        .set_quota(change.who, project, given.collect())
+        .set_quota(change.who, project, given.collect(), check)
         .await?)
 }

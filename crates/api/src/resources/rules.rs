@@ -63,7 +63,8 @@ pub(super) const DIRECTION: Attribute = shown(
     "ingress: towards the VM",
 );
 pub(super) const ETHERTYPE: Attribute = shown("ethertype", Shape::OneOf(ETHERTYPES), "");
-pub(super) const PROTOCOL: Attribute = shown("protocol", NUMBER, "A name, or 0 to 255; null: any");
+pub(super) const PROTOCOL: Attribute =
+    shown("protocol", PROTOCOLS, "A name, or 0 to 255; null: any");
 pub(super) const RANGE_MIN: Attribute = shown("port_range_min", NUMBER, "For ICMP: the type");
 pub(super) const RANGE_MAX: Attribute = shown("port_range_max", NUMBER, "For ICMP: the code");
 pub(super) const REMOTE_PREFIX: Attribute = shown("remote_ip_prefix", TEXT_OR_NULL, "");
@@ -73,6 +74,7 @@ pub(super) const REMOTE_ADDRESSES: Attribute = shown("remote_address_group_id", 
 const DIRECTIONS: &[&str] = &["ingress", "egress"];
 const ETHERTYPES: &[&str] = &["IPv4", "IPv6"];
 const NUMBER: Shape = Shape::OrNull(&Shape::NumberOrText);
+const PROTOCOLS: Shape = Shape::OrNull(&Shape::Protocol);
 
 pub(crate) fn read(rule: &Stored<GroupRule>, view: &View<'_>, name: &str) -> Value {
     match name {
@@ -153,7 +155,7 @@ pub(crate) async fn create(
         protocol: body.written("protocol"),
         range_min: number(body, "port_range_min"),
         range_max: number(body, "port_range_max"),
-        remote_prefix: body.text("remote_ip_prefix"),
+        remote_prefix: remote_prefix(body),
         remote_group: body.text("remote_group_id"),
         remote_addresses: body.text("remote_address_group_id"),
     });
@@ -189,6 +191,12 @@ pub(super) fn family(body: &Body) -> Option<Family> {
         "IPv6" => Family::V6,
         _ => Family::V4,
     })
+}
+
+/// Empty text is none.
+pub(super) fn remote_prefix(body: &Body) -> Option<String> {
+    let prefix = body.text("remote_ip_prefix");
+    prefix.filter(|prefix| !prefix.is_empty())
 }
 
 pub(super) fn number(body: &Body, name: &str) -> Option<AskedNumber> {

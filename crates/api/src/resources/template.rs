@@ -72,7 +72,7 @@ pub(crate) async fn create(
         protocol: body.written("protocol"),
         range_min: rules::number(body, "port_range_min"),
         range_max: rules::number(body, "port_range_max"),
-        remote_prefix: body.text("remote_ip_prefix"),
+        remote_prefix: rules::remote_prefix(body),
         remote_group: body.text("remote_group_id"),
         remote_addresses: body.text("remote_address_group_id"),
         in_default_groups: body.flag("used_in_default_sg").unwrap_or(false),

@@ -270,6 +270,10 @@ async fn a_revision_grows_with_the_rules_and_is_what_if_match_asks() {
         .done(204);
     let third = revision().await;
     assert!(third > second);
+    for said in [json!({"name": "web"}), json!({})] {
+        alice.put(&at(&id), group(said)).await.done(200);
+        assert_eq!(revision().await, third, "it is as before");
+    }
     let when = |number: u64| {
         alice
             .clone()

@@ -422,3 +422,103 @@ async fn ports_are_listed_changed_and_deleted() {
     alice.delete(&path).await.done(204);
     alice.get(&path).await.refused(404, "PortNotFound");
 }
+
+/// Nova at a detach: null is "on no host".
+#[tokio::test]
+async fn a_port_is_let_go_of_by_null() {
+    let bed = Bed::new().await;
+    let admin = bed.admin();
+    let network = admin.network("10.0.0.0/24").await;
+    let bound =
+        json!({"binding:host_id": "h1", "device_id": "vm1", "device_owner": "compute:nova"});
+    let port = post(&admin, &network, bound).await.done(201);
+    let unbound = json!({
+        "device_id": "", "device_owner": "", "binding:host_id": null, "binding:profile": {},
+    });
+    let shown = put(&admin, &port, unbound).await.done(200);
+    let shown = &shown.body["port"];
+    assert_eq!(shown["binding:host_id"], "");
+    assert_eq!(shown["binding:vif_type"], "unbound");
+    assert_eq!(shown["device_id"], "");
+    let none = post(&admin, &network, json!({"binding:host_id": null}));
+    assert_eq!(none.await.done(201).body["port"]["binding:host_id"], "");
+}
+
+#[tokio::test]
+async fn null_is_by_itself_at_first_and_nothing_later() {
+    let bed = Bed::new().await;
+    let alice = bed.member("alice");
+    let network = alice.network("10.0.0.0/24").await;
+    let nulls =
+        json!({"security_groups": null, "allowed_address_pairs": null, "mac_address": null});
+    let port = post(&alice, &network, nulls).await.done(201);
+    let default = alice.listed("security-groups?name=default", "id").await;
+    assert_eq!(port.body["port"]["security_groups"], json!(default));
+    let pair = json!({"allowed_address_pairs": [{"ip_address": "10.9.0.5/24"}]});
+    let paired = put(&alice, &port, pair).await.done(200);
+    let shown = &paired.body["port"]["allowed_address_pairs"][0];
+    assert_eq!(shown["ip_address"], "10.9.0.0/24");
+    let nulls = json!({"security_groups": null, "allowed_address_pairs": null});
+    let none = put(&alice, &port, nulls).await.done(200);
+    assert_eq!(none.body["port"]["security_groups"], json!([]));
+    assert_eq!(none.body["port"]["allowed_address_pairs"], json!([]));
+}
+
+#[tokio::test]
+async fn a_service_s_port_has_no_security_by_itself() {
+    let bed = Bed::new().await;
+    let alice = bed.member("alice");
+    let network = alice.network("10.0.0.0/24").await;
+    for (asked, expected) in [
+        (json!({"device_owner": "network:dhcp"}), false),
+        (
+            json!({"device_owner": "network:dhcp", "port_security_enabled": true}),
+            true,
+        ),
+        (json!({"device_owner": "compute:nova"}), true),
+    ] {
+        let port = post(&alice, &network, asked).await.done(201);
+        assert_eq!(port.body["port"]["port_security_enabled"], expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_again_is_no_change() {
+    let bed = Bed::new().await;
+    let alice = bed.member("alice");
+    let network = alice.network("10.0.0.0/24").await;
+    let port = post(&alice, &network, json!({"name": "p"})).await.done(201);
+    let first = port.body["port"]["revision_number"].clone();
+    let same = json!({
+        "name": "p",
+        "security_groups": port.body["port"]["security_groups"],
+        "fixed_ips": port.body["port"]["fixed_ips"],
+    });
+    for asked in [same, json!({})] {
+        let again = put(&alice, &port, asked).await.done(200);
+        assert_eq!(again.body["port"]["revision_number"], first);
+    }
+    let other = put(&alice, &port, json!({"name": "q"})).await.done(200);
+    assert_ne!(other.body["port"]["revision_number"], first);
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_however_a_mac_is_written() {
+    let bed = Bed::new().await;
+    let admin = bed.admin();
+    let network = admin.network("10.0.0.0/24").await;
+    let mac = json!({"mac_address": "FA:16:3E:00:01:01"});
+    post(&admin, &network, mac).await.done(201);
+    for written in [
+        "fa:16:3e:00:01:01",
+        "FA:16:3E:00:01:01",
+        "fa-16-3e-00-01-01",
+    ] {
+        let path = format!("ports?mac_address={written}");
+        assert_eq!(admin.listed(&path, "id").await.len(), 1, "{written}");
+    }
+    let odd = json!({"binding:host_id": "h1", "binding:vnic_type": "odd"});
+    post(&admin, &network, odd)
+        .await
+        .refused(400, "HTTPBadRequest: is not in");
+}

@@ -145,6 +145,12 @@ async fn quotas_bound_what_a_project_has() {
         .await
         .refused(404, "TenantQuotaNotFound");
     alice
+        .get("quotas")
+        .await
+        .refused(403, "PolicyNotAuthorized");
+    let checked = json!({"quota": {"port": 7, "check_limit": true}});
+    admin.put("quotas/bob", checked).await.done(200);
+    alice
         .get("quotas/bob/details")
         .await
         .refused(404, "TenantQuotaNotFound");
@@ -178,6 +184,15 @@ async fn every_resource_has_a_quota() {
             .collect();
     admin
         .put("quotas/alice", json!({ "quota": none }))
+        .await
+        .refused(
+            400,
+            "HTTPBadRequest: must be greater than or equal to already used",
+        );
+    let mut forced = none;
+    forced.insert("force".into(), true.into());
+    admin
+        .put("quotas/alice", json!({ "quota": forced }))
         .await
         .done(200);
     let subnet = json!({"network_id": network, "ip_version": 4, "cidr": "10.1.0.0/24"});

@@ -137,7 +137,10 @@ async fn more_groups_than_a_transaction_holds_are_refused_whole() {
         (Resource::SecurityGroupRule, -1),
     ]
     .into();
-    let set = servers.one.set_quota(&admin(), "p", none).await;
+    let set = servers
+        .one
+        .set_quota(&admin(), "p", none, crate::Check::Forced)
+        .await;
     set.expect("an admin may");
     let many = |count| servers.one.create_groups(&who, vec![new_group("g"); count]);
     assert_eq!(many(100).await.expect("they fit").len(), 100);
@@ -327,7 +330,7 @@ async fn a_group_goes_with_all_its_rules_and_those_that_name_it() {
     let servers = Servers::open().await;
     let (one, who) = (&servers.one, member("p"));
     let most = [(Resource::SecurityGroupRule, -1)].into();
-    one.set_quota(&admin(), "p", most)
+    one.set_quota(&admin(), "p", most, crate::Check::Forced)
         .await
         .expect("an admin may");
     let groups = vec![new_group("gone"), new_group("a"), new_group("b")];

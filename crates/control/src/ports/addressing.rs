@@ -239,18 +239,16 @@ pub(super) fn pairs(asked: &[AskedPair], own: MacAddr) -> Result<Vec<Pair>, Refu
     Ok(pairs)
 }
 
-/// Host bits are no second spelling: `10.0.0.5/24` may mean the address or the prefix.
+/// Host bits are cleared: `10.0.0.5/24` is `10.0.0.0/24`.
 fn pair(asked: &AskedPair, own: MacAddr) -> Result<Pair, Refused> {
     let text = &asked.address;
     let bad = |why: String| Refused::input("allowed_address_pairs", why);
-    let prefix = text.parse::<Prefix>().map_err(|error| match error {
-        PrefixError::HostBits { meant } => {
-            bad(format!("'{text}' has host bits, '{meant}' is recommended"))
+    let prefix = match text.parse::<Prefix>() {
+        Ok(prefix) | Err(PrefixError::HostBits { meant: prefix }) => prefix,
+        Err(PrefixError::Syntax | PrefixError::TooLong { .. }) => {
+            return Err(bad(format!("'{text}' is not a valid IP address or CIDR")));
         }
-        PrefixError::Syntax | PrefixError::TooLong { .. } => {
-            bad(format!("'{text}' is not a valid IP address or CIDR"))
-        }
-    })?;
+    };
     if prefix.length() > 0 {
         ordinary(prefix.network(), text)?;
     }

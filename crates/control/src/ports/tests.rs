@@ -253,9 +253,9 @@ async fn what_a_new_port_cant_have() {
             "DuplicateAddressPair",
         ),
         (
-            "pair with host bits",
-            pairs(&[("10.9.0.1/24", None)]),
-            "InvalidInput",
+            "one pair in two spellings",
+            pairs(&[("10.9.0.1/24", None), ("10.9.0.0/24", None)]),
+            "DuplicateAddressPair",
         ),
         ("no pair", pairs(&[("ten", None)]), "InvalidInput"),
         (
@@ -422,7 +422,7 @@ async fn a_project_has_so_many_ports_as_its_quota_says() {
     let red = member("red");
     let three = [(Resource::Port, 3)].into();
     site.control
-        .set_quota(&admin(), "red", three)
+        .set_quota(&admin(), "red", three, crate::Check::Forced)
         .await
         .expect("a quota");
     site.port(&red, &network).await;

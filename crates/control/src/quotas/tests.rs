@@ -17,7 +17,7 @@ async fn limits_are_the_projects_the_servers_or_the_usual() {
     check(usual);
     let set = async |limits: &[(Resource, i64)]| {
         let limits = limits.iter().copied().collect();
-        one.set_quota(&admin(), "p", limits)
+        one.set_quota(&admin(), "p", limits, crate::Check::Forced)
             .await
             .expect("an admin may");
     };
@@ -39,7 +39,10 @@ async fn only_admins_set_quotas_and_only_such_as_can_be() {
     let servers = Servers::open().await;
     let check = async |who: Caller, project: &str, limit: i64, expected: Refused| {
         let limits = [(Resource::Port, limit)].into();
-        let set = servers.one.set_quota(&who, project, limits).await;
+        let set = servers
+            .one
+            .set_quota(&who, project, limits, crate::Check::Forced)
+            .await;
         assert_eq!(refusal(set), expected);
     };
     let may_not = Refused::not_authorized("update_quota");
@@ -102,7 +105,7 @@ async fn what_is_over_the_quota_is_refused_and_what_goes_gives_room() {
         (Resource::SecurityGroupRule, 0),
     ]
     .into();
-    one.set_quota(&admin(), "q", zero)
+    one.set_quota(&admin(), "q", zero, crate::Check::Forced)
         .await
         .expect("an admin may");
     let default = one.default_group(&other, &other.project).await;

@@ -168,12 +168,19 @@ fn update(known: &Known, patch: groups::GroupPatch, if_revision: bool) -> Transa
     updated.expect("it is there").transaction
 }
 
+fn another_description() -> groups::GroupPatch {
+    groups::GroupPatch {
+        description: Some("another".to_owned()),
+        ..Default::default()
+    }
+}
+
 fn update_group(known: &Known) -> Transaction {
-    update(known, groups::GroupPatch::default(), false)
+    update(known, another_description(), false)
 }
 
 fn update_group_as_seen(known: &Known) -> Transaction {
-    update(known, groups::GroupPatch::default(), true)
+    update(known, another_description(), true)
 }
 
 fn make_group(known: &Known, ids: &[&str]) -> Transaction {
@@ -248,7 +255,7 @@ fn use_share(known: &Known) -> Transaction {
 
 fn set_quota(known: &Known) -> Transaction {
     let limits = [(Resource::Port, 1)].into();
-    let set = quotas::set(&known.state, &admin(), "p", &limits);
+    let set = quotas::set(&known.state, &admin(), "p", &limits, crate::Check::Forced);
     set.expect("an admin may").transaction
 }
 

@@ -64,6 +64,9 @@ fn c3_there_is_one_canonical_form() {
     check((V4, "0", N::None, N::None, ""), Ok("0 - - -"));
     check((V4, "255", N::None, N::None, ""), Ok("255 - - -"));
     check((V4, "tcp", Is(1), Is(65535), ""), Ok("tcp - - -"));
+    check((V4, "any", Is(1), Is(65535), ""), Ok("- - - -"));
+    check((V4, "gre", Is(1), Is(65535), ""), Ok("gre - - -"));
+    check((V6, "icmp", Is(1), Is(65535), ""), Ok("ipv6-icmp - - -"));
     check((V4, "udp", Is(1), Is(65534), ""), Ok("udp 1 65534 -"));
     check((V4, "sctp", Is(5), Is(9), ""), Ok("sctp 5 9 -"));
     check((V4, "136", Is(5), Is(9), ""), Ok("136 5 9 -"));
@@ -345,12 +348,17 @@ fn c6_a_rule_admits_nothing_outside_of_what_was_asked() {
             Is(n) => Some(n),
             N::None | Text(_) => None,
         });
+        // All ports: as if none were said.
+        let given = match given {
+            [Some(1), Some(65535)] => [None, None],
+            given => given,
+        };
         match rule.l4 {
             L4Match::Any => assert!(matches!(protocol, "" | "any"), "{protocol}"),
             L4Match::Ported { protocol, dst } => {
                 assert_eq!(number, Some(protocol.number()));
                 let dst = [dst.first(), dst.last()].map(|l4_port| Some(i64::from(l4_port)));
-                let all = given == [None, None] || given == [Some(1), Some(65535)];
+                let all = given == [None, None];
                 assert!(dst == given || all, "{dst:?}");
             }
             L4Match::Icmp { kind } => {
