@@ -9,7 +9,7 @@
 //! Invariants: objects of a label have the tag `portcullis:LABEL`, and only those are changed or removed. Between the
 //! commits of one declaration, nothing passes that neither the old nor the new policy lets pass: first what the new
 //! one doesn't have goes, and nothing comes before that is all gone. Each commit is planned on what is there then, so
-//! whoever declares the same again goes on where somebody stopped.
+//! whoever declares the same again goes on where somebody stopped. Of two that meet, the one that began last goes on.
 //! Knows nothing of: YAML, and where in a file something stands.
 
 mod batch;
@@ -18,6 +18,7 @@ mod moves;
 mod plan;
 mod records;
 mod steps;
+mod turn;
 
 use crate::caller::Caller;
 use crate::control::Control;
@@ -25,6 +26,7 @@ use crate::refused::{Failed, Refused};
 use crate::{ids, sweep};
 use model::{GroupId, Inventory, ProjectId, Revision};
 use plan::Plan;
+use turn::Turn;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declared {
@@ -103,10 +105,16 @@ impl Control {
         }
         self.sweep_before(&declared).await?;
         let mut outcomes = None;
+        let mut turn = Turn::new(&declared.label);
         for _ in 0..MOST_COMMITS {
             let step = self
-                .carry_out(|state, now| steps::next(&Plan::of(state, now, &declared)?))
+                .carry_out(|state, now| {
+                    let mut plan = Plan::of(state, now, &declared)?;
+                    plan.turn = turn.of(state)?;
+                    steps::next(&plan)
+                })
                 .await?;
+            turn.begun = true;
             let outcomes = outcomes.get_or_insert(step.outcomes);
             if step.last {
                 return Ok(Declaration {

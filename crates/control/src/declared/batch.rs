@@ -23,6 +23,7 @@ pub(super) struct Batch<'a> {
     now: &'a Moment,
     /// Writes.
     room: usize,
+    first: usize,
     transaction: Transaction,
 }
 
@@ -31,17 +32,20 @@ pub(super) struct Batch<'a> {
 pub(super) struct Full;
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(state: &'a State, now: &'a Moment, room: usize) -> Self {
+    /// `begun`: what it has, whatever comes.
+    pub(super) fn new(state: &'a State, now: &'a Moment, room: usize, begun: Transaction) -> Self {
         Self {
             state,
             now,
             room,
-            transaction: Transaction::new(),
+            first: begun.writes().len(),
+            transaction: begun,
         }
     }
 
+    /// No unit is in it.
     pub(super) fn is_empty(&self) -> bool {
-        self.transaction.writes().is_empty()
+        self.transaction.writes().len() == self.first
     }
 
     pub(super) fn transaction(self) -> Transaction {

@@ -4,6 +4,7 @@
 
 use super::kinds::Declarable;
 use super::records::{Common, asks, rule_id, subnet_id};
+use super::turn::OfTurn;
 use super::{Declared, Kind, Outcome, What, tag_of};
 use crate::allocate::{address_key, mac_key};
 use crate::ids::{self, Moment};
@@ -28,6 +29,7 @@ pub(super) struct Plan<'a> {
     pub(super) now: &'a Moment,
     /// Writes of one commit.
     pub(super) room: usize,
+    pub(super) turn: OfTurn,
     pub(super) outcomes: Vec<Outcome>,
     pub(super) hosts: Vec<Item<'a, Host>>,
     pub(super) addresses: Vec<Item<'a, Addresses>>,
@@ -62,6 +64,7 @@ impl<'a> Plan<'a> {
                 state,
                 now,
                 room: MOST_WRITES,
+                turn: OfTurn::default(),
                 outcomes: Vec::new(),
                 hosts: Vec::new(),
                 addresses: Vec::new(),
@@ -233,11 +236,24 @@ impl<'a> Making<'a, '_> {
         for (id, host) in &declared.inventory.hosts {
             let before = state.hosts.get(id);
             let after = self.common.host(before.map(|before| &**before), host);
+            if before.is_some_and(|before| self.is_anothers_alike(before, &after)) {
+                self.outcome(Kind::Host, id.as_str(), What::Unchanged);
+                continue;
+            }
             let item = self.item(id.as_str(), before, after);
             self.plan.hosts.extend(item);
         }
         let rest = self.rest(&state.hosts, |id| declared.inventory.hosts.contains_key(id));
         self.plan.hosts.extend(rest);
+    }
+
+    /// Policies of several labels have ports on one host: whoever says of it what is so doesn't ask for it.
+    fn is_anothers_alike(&self, before: &Host, after: &Host) -> bool {
+        let alike = Host {
+            tags: before.tags.clone(),
+            ..after.clone()
+        };
+        !before.tags.is_empty() && !self.is_ours(before) && alike == *before
     }
 
     fn addresses(&mut self) {

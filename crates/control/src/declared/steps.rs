@@ -72,24 +72,35 @@ impl<'p, 'a> Steps<'p, 'a> {
     }
 
     fn next(&self) -> Result<(Transaction, bool), Refused> {
-        let mut all = self.batch();
+        let turn = &self.plan.turn;
+        let mut all = self.batch(&turn.ends);
         if self.direct(&mut all).is_ok() {
             return Ok((all.transaction(), true));
         }
-        let mut narrower = self.batch();
+        let mut narrower = self.batch(&turn.goes_on);
         let whole = self.narrow(&mut narrower);
         if whole.is_err() || !narrower.is_empty() {
             return of_many(narrower);
         }
-        let mut wider = self.batch();
+        let mut wider = self.batch(&turn.goes_on);
         match self.widen(&mut wider) {
-            Ok(()) => Ok((wider.transaction(), true)),
+            Ok(()) => {
+                let over = [&turn.goes_on, &turn.ends].map(|turn| turn.writes().keys());
+                let over = over.into_iter().flatten();
+                let last = over.fold(wider.transaction(), |last, name| last.delete(name.clone()));
+                Ok((last, true))
+            }
             Err(Full) => of_many(wider),
         }
     }
 
-    fn batch(&self) -> Batch<'a> {
-        Batch::new(self.plan.state, self.plan.now, self.plan.room)
+    fn batch(&self, of_turn: &Transaction) -> Batch<'a> {
+        Batch::new(
+            self.plan.state,
+            self.plan.now,
+            self.plan.room,
+            of_turn.clone(),
+        )
     }
 
     fn direct(&self, batch: &mut Batch<'a>) -> Result<(), Full> {

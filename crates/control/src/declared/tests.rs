@@ -664,3 +664,53 @@ fn hundred_ports(state: &State, now: &Moment) -> store::Transaction {
     let made = crate::ports::create(state, now, &member("p"), &new, &BTreeMap::new());
     made.expect("the names are free").transaction
 }
+
+/// Each would undo the other's work for ever.
+#[tokio::test]
+async fn of_two_policies_of_a_label_the_later_goes_on() {
+    let site = Site::new().await;
+    let (first, second) = (many(1_900, 1), many(2_000, 2));
+    let who = admin();
+    let (first, done) = tokio::join!(
+        site.control.declare(&who, declared(first)),
+        site.control.declare(&who, declared(second.clone())),
+    );
+    check_refused("the first", first, "DeclaredAnew");
+    done.expect("the second");
+    let told = inventory_of(&site.control.state());
+    assert_eq!(untagged(told), as_told(second.clone()));
+    site.inventory_followed();
+    let before = site.control.state().revision;
+    let again = site.control.declare(&who, declared(second)).await;
+    again.expect("it is so");
+    assert_eq!(
+        site.control.state().revision,
+        before,
+        "nobody's turn is left"
+    );
+}
+
+#[tokio::test]
+async fn policies_of_two_labels_share_a_host() {
+    let site = Site::new().await;
+    told(&site, declared(file(WEB))).await;
+    let text = "version: 1\nnetworks: { dmz: { subnets: 10.1.0.0/24 } }\ngroups: { db: {} }\nports:\n  vm9: { device: \
+        tap9, mac: 52:54:00:00:00:09, addresses: 10.1.0.9, groups: db }\n";
+    let other = |text: &str| Declared {
+        label: "other".to_owned(),
+        ..declared(file(text))
+    };
+    let made = as_text(&told(&site, other(text)).await);
+    assert!(
+        !made.iter().any(|made| made.starts_with("host")),
+        "{made:?}"
+    );
+    assert_eq!(site.control.state().hosts.len(), 1);
+    let mine = format!("{text}hosts: {{ h1: {{ tunnel-address: 192.0.2.9 }} }}\n");
+    let refused = site.control.declare(&admin(), other(&mine)).await;
+    check_refused("it says more of it", refused, "NotOfLabel");
+    told(&site, other("version: 1\n")).await;
+    let left = inventory_of(&site.control.state());
+    assert_eq!(left.ports.len(), 1);
+    assert_eq!(left.hosts.len(), 1);
+}
