@@ -1,4 +1,5 @@
-//! How much a server takes by HTTP, with the store in a file and with etcd: `cargo bench -p portcullis-api`.
+//! How much a server takes by HTTP, with the store in a file and with etcd: `cargo bench -p portcullis-api`; with one
+//! of them: `... -- file` or `... -- etcd`.
 //!
 //! Goals: with the file 500 rules a second by one client, 2,000 by eight; with etcd 60 % of what its bare transactions
 //! reach that write the same; 300 ports; a list of 1,000 rules in 15 ms.
@@ -113,14 +114,15 @@ async fn serve(store: Arc<dyn Store>, directory: &Path) -> SocketAddr {
 }
 
 fn tell(what: &str, count: usize, took: Duration) {
-    println!(
-        "{what}: {:.0} per second",
-        count as f64 / took.as_secs_f64()
-    );
+    println!("{what}: {:.0} per second", rate(count, took));
 }
 
-/// Each client has a group of its own.
-async fn rules(address: SocketAddr, clients: usize, each: usize) -> Vec<String> {
+fn rate(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+/// Each client has a group of its own. The groups, and rules per second.
+async fn rules(address: SocketAddr, clients: usize, each: usize) -> (Vec<String>, f64) {
     let began = Instant::now();
     let tasks = Vec::from_iter((0..clients).map(|_| {
         tokio::spawn(async move {
@@ -144,12 +146,7 @@ async fn rules(address: SocketAddr, clients: usize, each: usize) -> Vec<String> 
     for task in tasks {
         groups.push(task.await.expect("the client is done"));
     }
-    tell(
-        &format!("rules, {clients} clients"),
-        clients * each,
-        began.elapsed(),
-    );
-    groups
+    (groups, rate(clients * each, began.elapsed()))
 }
 
 async fn ports(address: SocketAddr, clients: usize, each: usize) {
@@ -192,16 +189,16 @@ async fn lists(address: SocketAddr, group: &str) {
     println!("list of 1,000 rules: {:.1} ms", each.as_secs_f64() * 1000.0);
 }
 
-/// Transactions that write what the creation of a rule does, by as many clients.
-async fn bare(url: &str, clients: usize, each: usize) {
+/// Transactions that write what the creation of a rule does, by as many clients. Each run has a name of its own.
+async fn bare(url: &str, run: &str, clients: usize, each: usize) -> f64 {
     let client = etcd_client::Client::connect([url], None).await;
     let client = client.expect("it serves");
     let began = Instant::now();
     let tasks = Vec::from_iter((0..clients).map(|who| {
-        let mut client = client.clone();
+        let (mut client, names) = (client.clone(), format!("{run}-{who}"));
         tokio::spawn(async move {
             for number in 0..each {
-                let made = client.txn(rule_written(clients, who, number)).await;
+                let made = client.txn(rule_written(&names, number)).await;
                 assert!(made.expect("it serves").succeeded());
             }
         })
@@ -209,16 +206,12 @@ async fn bare(url: &str, clients: usize, each: usize) {
     for task in tasks {
         task.await.expect("the client is done");
     }
-    tell(
-        &format!("bare transactions, {clients} clients"),
-        clients * each,
-        began.elapsed(),
-    );
+    rate(clients * each, began.elapsed())
 }
 
 /// The rule, and what says that there is none like it.
-fn rule_written(clients: usize, who: usize, number: usize) -> Txn {
-    let names = ["rule", "held"].map(|kind| format!("bare/{kind}/{clients}-{who}/{number}"));
+fn rule_written(who: &str, number: usize) -> Txn {
+    let names = ["rule", "held"].map(|kind| format!("bare/{kind}/{who}/{number}"));
     let absent = |name: &String| Compare::create_revision(name.clone(), CompareOp::Equal, 0);
     let put = |name: &String, bytes| TxnOp::put(name.clone(), vec![b'r'; bytes], None);
     Txn::new()
@@ -226,25 +219,66 @@ fn rule_written(clients: usize, who: usize, number: usize) -> Txn {
         .and_then([put(&names[0], 300), put(&names[1], 40)])
 }
 
-async fn all(store: Arc<dyn Store>) {
-    let directory = tempfile::tempdir().expect("there is room");
-    let address = serve(store, directory.path()).await;
-    let groups = rules(address, 1, 2_000).await;
-    rules(address, 8, 1_000).await;
+/// In turns with bare transactions: what else the machine does meanwhile is much the same for both.
+async fn beside_bare(address: SocketAddr, url: &str, clients: usize, each: usize) {
+    const ROUNDS: usize = 9;
+    let mut rates = [Vec::new(), Vec::new(), Vec::new()];
+    for round in 0..ROUNDS {
+        let run = format!("{clients}-{round}");
+        let bare = bare(url, &run, clients, each).await;
+        let (_, rules) = rules(address, clients, each).await;
+        for (rates, rate) in rates.iter_mut().zip([bare, rules, 100.0 * rules / bare]) {
+            rates.push(rate);
+        }
+    }
+    let [bare, rules, share] = rates.map(median);
+    println!(
+        "rules, {clients} clients: {rules:.0} per second, {share:.0} % of bare transactions, {bare:.0} \
+         (medians of {ROUNDS})"
+    );
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+async fn all(address: SocketAddr) {
+    let (groups, one) = rules(address, 1, 2_000).await;
+    let (_, eight) = rules(address, 8, 1_000).await;
+    println!("rules, 1 clients: {one:.0} per second");
+    println!("rules, 8 clients: {eight:.0} per second");
     lists(address, &groups[0]).await;
     ports(address, 1, 500).await;
     ports(address, 8, 250).await;
 }
 
-#[tokio::main]
-async fn main() {
+async fn in_a_file() {
+    println!("the store in a file");
     let directory = tempfile::tempdir().expect("there is room");
     let file = Embedded::open(&directory.path().join("store")).expect("the directory is ours");
-    println!("the store in a file");
-    all(Arc::new(file)).await;
+    all(serve(Arc::new(file), directory.path()).await).await;
+}
+
+async fn in_etcd() {
     println!("the store in etcd");
+    let directory = tempfile::tempdir().expect("there is room");
     let server = server::Server::start();
-    bare(&server.url(), 1, 2_000).await;
-    bare(&server.url(), 8, 1_000).await;
-    all(Arc::new(server.connect().await)).await;
+    let store = Arc::new(server.connect().await);
+    let address = serve(store, directory.path()).await;
+    beside_bare(address, &server.url(), 1, 400).await;
+    beside_bare(address, &server.url(), 8, 250).await;
+    all(address).await;
+}
+
+#[tokio::main]
+async fn main() {
+    let asked = Vec::from_iter(std::env::args().skip(1).filter(|a| !a.starts_with('-')));
+    let wanted = |what: &str| asked.is_empty() || asked.iter().any(|asked| asked == what);
+    if wanted("file") {
+        in_a_file().await;
+    }
+    if wanted("etcd") {
+        in_etcd().await;
+    }
 }
