@@ -1,11 +1,10 @@
-//! A transaction as etcd's: conditions become compares, writes its operations. If a compare fails, the same
-//! transaction reads what tells which.
+//! A transaction as etcd's: conditions become compares, writes its operations. If a compare fails, a second call
+//! reads what tells which: most don't, and what they would carry for it goes through etcd's log.
 //!
 //! ```text
 //! when    epoch, conditions              112 at most
 //! then    writes, or                      112 at most
 //!         then, then, ... of 16 writes    96 at most, each a transaction in this one that asks nothing
-//! else    reads                           112 at most
 //! ```
 //! etcd counts, of each transaction, the longest of these lists: 128 at most, and in a transaction in it only what the
 //! outer one leaves. All of it is one revision still; that a key is written once is asked across all of them.
@@ -23,6 +22,7 @@ use etcd_client::{
 };
 use model::Revision;
 use store::{CommitError, Condition, MOST_CONDITIONS, MOST_WRITES, Transaction, Write};
+use tokio::time::Instant;
 
 /// etcd's `--max-txn-ops`, if it isn't told otherwise.
 const MOST_OPERATIONS: usize = 128;
@@ -45,6 +45,7 @@ pub(crate) async fn commit(
     transaction: &Transaction,
     lease: Option<i64>,
 ) -> Result<Revision, Refused> {
+    let until = Instant::now() + calls.timeout();
     let request = request(layout, epoch, transaction, lease);
     let kv = client.kv_client();
     let answer = calls.txn(&kv, request).await;
@@ -57,7 +58,10 @@ pub(crate) async fn commit(
         Err(error) => return Err(Refused::Error(commit_error(error))),
     };
     if !answer.succeeded() {
-        return Err(refused(layout, epoch, transaction, &answer));
+        return Err(match calls.until(until) {
+            Some(calls) => refused(client, layout, calls, epoch, transaction).await,
+            None => Refused::Error(CommitError::Conflict(None)),
+        });
     }
     let commit = answer.header().map(|header| header.revision() as u64);
     let commit = commit.ok_or_else(|| {
@@ -72,11 +76,9 @@ pub(crate) async fn commit(
 
 fn request(layout: &Layout, epoch: Epoch, transaction: &Transaction, lease: Option<i64>) -> Txn {
     let conditions = transaction.conditions().iter();
-    let compares = [epoch.is_unchanged(layout)].into_iter().chain(
-        conditions
-            .clone()
-            .map(|condition| compare(layout, condition)),
-    );
+    let compares = [epoch.is_unchanged(layout)]
+        .into_iter()
+        .chain(conditions.map(|condition| compare(layout, condition)));
     let writes = transaction.writes().iter().map(|(key, write)| {
         let at = layout.record(key);
         match write {
@@ -87,13 +89,9 @@ fn request(layout: &Layout, epoch: Epoch, transaction: &Transaction, lease: Opti
             Write::Delete => TxnOp::delete(at, None),
         }
     });
-    let reads = [TxnOp::get(layout.epoch(), None)]
-        .into_iter()
-        .chain(conditions.map(|condition| evidence(layout, condition)));
     Txn::new()
         .when(compares.collect::<Vec<_>>())
         .and_then(in_parts(writes.collect()))
-        .or_else(reads.collect::<Vec<_>>())
 }
 
 fn in_parts(writes: Vec<TxnOp>) -> Vec<TxnOp> {
@@ -150,11 +148,30 @@ fn evidence(layout: &Layout, condition: &Condition) -> TxnOp {
     }
 }
 
-fn refused(
+/// Why nothing was done, as far as it still can be seen: what stood against it may be gone.
+async fn refused(
+    client: &Client,
+    layout: &Layout,
+    calls: Calls,
+    epoch: Epoch,
+    transaction: &Transaction,
+) -> Refused {
+    let conditions = transaction.conditions().iter();
+    let reads = [TxnOp::get(layout.epoch(), None)]
+        .into_iter()
+        .chain(conditions.map(|condition| evidence(layout, condition)));
+    let reads = Txn::new().and_then(reads.collect::<Vec<_>>());
+    match calls.txn(&client.kv_client(), reads).await {
+        Ok(answer) => told_by(&answer, layout, epoch, transaction),
+        Err(_) => Refused::Error(CommitError::Conflict(None)),
+    }
+}
+
+fn told_by(
+    answer: &TxnResponse,
     layout: &Layout,
     epoch: Epoch,
     transaction: &Transaction,
-    answer: &TxnResponse,
 ) -> Refused {
     let mut reads = answer.op_responses().into_iter().map(|read| match read {
         TxnOpResponse::Get(got) => Some(got),
