@@ -124,6 +124,7 @@ impl State {
         // In order one after the other, they have left the trees half empty.
         state.ports = std::mem::take(&mut state.ports).into_iter().collect();
         state.index.close_up();
+        state.taken.close_up();
         Ok(state)
     }
 

@@ -4,7 +4,7 @@
 //! Knows nothing of: which port has one. Who asks for one that is taken doesn't learn that, either.
 
 use model::{MacAddr, NetworkId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub(crate) struct Taken {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Names {
-    v4: HashSet<Ipv4Addr>,
-    v6: HashSet<Ipv6Addr>,
-    macs: HashSet<MacAddr>,
+    v4: BTreeSet<Ipv4Addr>,
+    v6: BTreeSet<Ipv6Addr>,
+    macs: BTreeSet<MacAddr>,
 }
 
 /// Of a port, in its network.
@@ -55,9 +55,22 @@ impl Taken {
             self.networks.remove(network);
         }
     }
+
+    /// Takes no more room than it needs.
+    pub(crate) fn close_up(&mut self) {
+        for names in self.networks.values_mut() {
+            close_up(&mut names.v4);
+            close_up(&mut names.v6);
+            close_up(&mut names.macs);
+        }
+    }
 }
 
-fn put<T: Eq + std::hash::Hash>(names: &mut HashSet<T>, name: T, taken: bool) {
+fn close_up<T: Ord>(names: &mut BTreeSet<T>) {
+    *names = std::mem::take(names).into_iter().collect();
+}
+
+fn put<T: Ord>(names: &mut BTreeSet<T>, name: T, taken: bool) {
     match taken {
         true => names.insert(name),
         false => names.remove(&name),
