@@ -155,7 +155,7 @@ fn of_port(state: &State, differs: &Differs<Port>, change: &mut InventoryChange)
 }
 
 fn hosts_of(port: Option<&Port>) -> BTreeSet<HostId> {
-    let binding = port.and_then(|port| port.binding.as_ref());
+    let binding = port.and_then(|port| port.binding.as_deref());
     let hosts = binding.into_iter().flat_map(Binding::hosts);
     hosts.cloned().collect()
 }
@@ -184,7 +184,7 @@ fn network(state: &State, id: &NetworkId) -> Option<model::Network> {
     let services = Vec::from_iter(services.filter_map(|id| state.ports.get(id)));
     let addresses = |of: fn(&Port) -> bool| {
         let services = services.iter().filter(move |port| of(port));
-        services.flat_map(|port| port.fixed.iter().map(|fixed| fixed.address))
+        services.flat_map(|port| port.fixed.addresses().iter().copied())
     };
     let subnets = Vec::from_iter(state.subnets_in(id));
     let gateways = subnets.iter().filter_map(|subnet| subnet.gateway);

@@ -5,6 +5,8 @@
 //! what else changes is a migration.
 //! Knows nothing of: JSON of any outside interface, how a host enforces.
 
+pub use crate::device_id::DeviceId;
+pub use crate::fixed::FixedAddresses;
 use crate::settings::optional;
 use crate::{ids, text};
 use arcstr::ArcStr;
@@ -16,6 +18,7 @@ use model::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Seconds since 1970, UTC.
 pub type Seconds = u64;
@@ -198,20 +201,23 @@ pub struct Port {
     pub said: Described,
     #[serde(with = "text")]
     pub mac: MacAddr,
-    pub fixed: Vec<FixedAddress>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pairs: Vec<Pair>,
+    pub fixed: FixedAddresses,
+    #[serde(default, skip_serializing_if = "<[Pair]>::is_empty")]
+    pub pairs: Box<[Pair]>,
     #[serde(with = "text::set")]
     pub groups: FrozenSet<GroupId>,
     pub port_security: bool,
     pub admin_up: bool,
-    #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
-    pub device_id: ArcStr,
+    #[serde(default, with = "text", skip_serializing_if = "DeviceId::is_empty")]
+    pub device_id: DeviceId,
     #[serde(default, skip_serializing_if = "ArcStr::is_empty")]
     pub device_owner: ArcStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub binding: Option<Binding>,
+    pub binding: Option<Arc<Binding>>,
 }
+
+/// Memory is given away in steps of 16 bytes, and a server has a million of them.
+const _: () = assert!(size_of::<Port>() <= 152);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FixedAddress {
@@ -457,7 +463,7 @@ impl Asks {
 impl Port {
     /// As a host sees it.
     pub fn placed(&self) -> model::Port {
-        let binding = self.binding.as_ref();
+        let binding = self.binding.as_deref();
         model::Port {
             id: self.id.clone(),
             network: self.network.clone(),
@@ -470,7 +476,7 @@ impl Port {
                 })
             }),
             mac: self.mac,
-            fixed_addresses: self.fixed.iter().map(|f| f.address).collect(),
+            fixed_addresses: self.fixed.addresses().clone(),
             address_pairs: self.pairs.iter().map(|p| p.pair(self.mac)).collect(),
             groups: self.groups.clone(),
             port_security: self.port_security,

@@ -1,15 +1,16 @@
-//! What ports have in common, in memory once: ids of what they name, their lists of groups, who owns them.
+//! What ports have in common, in memory once: what they name, where they are bound, who owns them.
 //!
 //! Place on the line: store commit -> **watch**.
 //! Invariants: a port says the same as before. What isn't found here is just there twice.
 //! Knows nothing of: who reads ports.
 
-use crate::objects::{Move, Port, Subnet};
+use crate::objects::{Binding, FixedAddress, Move, Port, Subnet};
 use crate::state::{Index, Table};
 use arcstr::ArcStr;
-use model::{FrozenSet, GroupId, PortId};
+use model::PortId;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 /// Ports are a million, and what they name is little.
 pub(crate) struct Known<'a> {
@@ -24,60 +25,81 @@ impl Known<'_> {
         port.id = known.unwrap_or(id).clone();
         share(&index.counts, &mut port.project);
         share(&index.ports_in_network, &mut port.network);
-        self.share_subnets(ports, port);
-        if let Some(binding) = &mut port.binding {
-            share(&index.ports_on_host, &mut binding.host);
-            if let Some(Move::To(to)) = binding.moving.as_deref_mut() {
-                share(&index.ports_on_host, &mut to.host);
-            }
+        let others = Vec::from_iter(self.others(port, ports));
+        for other in &others {
+            share_text(&other.device_owner, &mut port.device_owner);
         }
-        port.groups = self.groups(port, ports);
-        if let Some(like) = self.alike(port, ports) {
-            share_text(&like.device_owner, &mut port.device_owner);
-            if let (Some(binding), Some(like)) = (&mut port.binding, &like.binding) {
-                share_text(&like.vnic_type, &mut binding.vnic_type);
-            }
-        }
-        port.fixed.shrink_to_fit();
-        port.pairs.shrink_to_fit();
+        self.share_groups(&others, port);
+        self.share_subnets(&others, port);
+        self.share_binding(&others, port);
     }
 
-    /// When ports are read, subnets aren't yet; then those in one network have them from each other.
-    fn share_subnets(&self, ports: &Table<PortId, Port>, port: &mut Port) {
-        let others = self.index.ports_in_network.get(&port.network);
-        let other = others.and_then(|others| ports.get(others.first()?));
-        for fixed in &mut port.fixed {
-            if let Some((id, _)) = self.subnets.get_key_value(&fixed.subnet) {
-                fixed.subnet = id.clone();
-            } else {
-                let others = other.iter().flat_map(|other| &other.fixed);
-                others.for_each(|other| share_text(&other.subnet, &mut fixed.subnet));
-            }
-        }
+    /// Some that may be like it: of each group, of its network, of its host.
+    fn others<'p>(
+        &self,
+        port: &Port,
+        ports: &'p Table<PortId, Port>,
+    ) -> impl Iterator<Item = &'p Port> {
+        let index = self.index;
+        let of_groups = port.groups.iter().map(|id| index.ports_in_group.get(id));
+        let in_network = index.ports_in_network.get(&port.network);
+        let binding = port.binding.as_deref();
+        let on_host = binding.and_then(|binding| index.ports_on_host.get(&binding.host));
+        let lists = of_groups.chain([in_network, on_host]).flatten();
+        lists.filter_map(|list| ports.get(list.first()?).map(|port| &**port))
     }
 
     /// Who is in a group is often in the same others as well.
-    fn groups(&self, port: &Port, ports: &Table<PortId, Port>) -> FrozenSet<GroupId> {
-        let others = port.groups.iter().filter_map(|group| {
-            let members = self.index.ports_in_group.get(group)?;
-            ports.get(members.first()?)
-        });
-        let mut like = others.filter(|other| other.groups == port.groups);
-        if let Some(like) = like.next() {
-            return like.groups.clone();
+    fn share_groups(&self, others: &[&Port], port: &mut Port) {
+        if let Some(like) = others.iter().find(|other| other.groups == port.groups) {
+            port.groups = like.groups.clone();
+            return;
         }
         let mut groups = Vec::from_iter(port.groups.iter().cloned());
         for group in &mut groups {
             share(&self.index.ports_in_group, group);
         }
-        groups.into_iter().collect()
+        port.groups = groups.into_iter().collect();
     }
 
-    /// Another one on its host: who owns the one often owns the other.
-    fn alike<'p>(&self, port: &Port, ports: &'p Table<PortId, Port>) -> Option<&'p Port> {
-        let binding = port.binding.as_ref()?;
-        let neighbours = self.index.ports_on_host.get(&binding.host)?;
-        ports.get(neighbours.first()?).map(|port| &**port)
+    /// When ports are read, subnets aren't yet; then they have them from each other.
+    fn share_subnets(&self, others: &[&Port], port: &mut Port) {
+        if others
+            .iter()
+            .any(|other| port.fixed.share_subnets(&other.fixed))
+        {
+            return;
+        }
+        let known = |subnet: &ArcStr| {
+            let stored = self.subnets.get_key_value(subnet).map(|(id, _)| id);
+            let mut of_others = others.iter().flat_map(|other| other.fixed.subnets());
+            stored.or_else(|| of_others.find(|other| *other == subnet))
+        };
+        let fixed = port.fixed.iter().map(|fixed| FixedAddress {
+            subnet: known(&fixed.subnet).unwrap_or(&fixed.subnet).clone(),
+            ..fixed
+        });
+        port.fixed = fixed.collect();
+    }
+
+    /// Most ports of a host are bound to it alike.
+    fn share_binding(&self, others: &[&Port], port: &mut Port) {
+        let Some(binding) = &mut port.binding else {
+            return;
+        };
+        let bindings = || others.iter().filter_map(|other| other.binding.as_ref());
+        if let Some(like) = bindings().find(|other| *other == binding) {
+            *binding = Arc::clone(like);
+            return;
+        }
+        let binding: &mut Binding = Arc::make_mut(binding);
+        share(&self.index.ports_on_host, &mut binding.host);
+        if let Some(Move::To(to)) = binding.moving.as_deref_mut() {
+            share(&self.index.ports_on_host, &mut to.host);
+        }
+        for other in bindings() {
+            share_text(&other.vnic_type, &mut binding.vnic_type);
+        }
     }
 }
 

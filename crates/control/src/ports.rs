@@ -28,12 +28,13 @@ use crate::control::{Control, Decided};
 use crate::depend;
 use crate::draft::Draft;
 use crate::ids::{Moment, new_id};
-use crate::objects::{Network, Pair, Port, Shared};
+use crate::objects::{DeviceId, FixedAddresses, Network, Pair, Port, Shared};
 use crate::refused::{Failed, Refused};
 use crate::state::{State, Stored};
 use addressing::{Addressing, pairs};
 use model::{FrozenSet, GroupId, NetworkId, PortId, ProjectId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use trust::Trust;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,7 +246,7 @@ fn port(
     };
     let mac = addressing.mac(new.mac.as_deref())?;
     let fixed = match &new.fixed {
-        Some(asked) => addressing.asked(asked, &[])?,
+        Some(asked) => addressing.asked(asked, &FixedAddresses::default())?,
         None => addressing.usual()?,
     };
     addressing.take(mac, &fixed);
@@ -261,6 +262,7 @@ fn port(
         return Err(Refused::PortSecurityAndIpRequired);
     }
     secured_pairs(port_security, &pairs)?;
+    let binding = new.binding.of(None, who, "create_port", now)?;
     let port = Port {
         id: id.clone(),
         project,
@@ -272,9 +274,9 @@ fn port(
         groups,
         port_security,
         admin_up: new.admin_up,
-        device_id: checked_text("device_id", &new.device_id)?,
+        device_id: device_id(&new.device_id)?,
         device_owner: checked_text("device_owner", &new.device_owner)?,
-        binding: new.binding.of(None, who, "create_port", now)?,
+        binding: binding.map(Arc::new),
     };
     let trust = Trust {
         who,
@@ -329,6 +331,10 @@ fn joined(
     Ok(groups.into())
 }
 
+fn device_id(asked: &str) -> Result<DeviceId, Refused> {
+    checked_text("device_id", asked).map(|text| text.as_str().into())
+}
+
 fn secured_pairs(port_security: bool, pairs: &[Pair]) -> Result<(), Refused> {
     match port_security || pairs.is_empty() {
         true => Ok(()),
@@ -373,14 +379,14 @@ fn patched(
     checks::describe(&mut port.said, &patch.name, &patch.description, now)?;
     port.admin_up = patch.admin_up.unwrap_or(port.admin_up);
     if let Some(id) = &patch.device_id {
-        port.device_id = checked_text("device_id", id)?;
+        port.device_id = device_id(id)?;
     }
     if let Some(owner) = &patch.device_owner {
         port.device_owner = checked_text("device_owner", owner)?;
     }
-    port.binding = patch
-        .binding
-        .of(seen.binding.as_ref(), who, "update_port", now)?;
+    let before = seen.binding.as_deref();
+    let binding = patch.binding.of(before, who, "update_port", now)?;
+    port.binding = binding.map(Arc::new);
     readdress(
         &mut Addressing {
             draft,
@@ -443,8 +449,8 @@ pub(crate) fn delete(
     let mut draft = Draft::new(state, now);
     draft.delete(seen);
     draft.free(allocate::mac_key(&seen.network, seen.mac));
-    for fixed in &seen.fixed {
-        draft.free(allocate::address_key(&seen.network, fixed.address));
+    for address in seen.fixed.addresses() {
+        draft.free(allocate::address_key(&seen.network, *address));
     }
     draft.decided(())
 }

@@ -425,7 +425,7 @@ pub(crate) fn delete(
     let seen = state.own_subnet(who, id, "delete_subnet")?;
     depend::revision_is(if_revision, seen.modified)?;
     let mut ports = state.ports_in(&seen.network);
-    if ports.any(|port| port.fixed.iter().any(|fixed| fixed.subnet == id)) {
+    if ports.any(|port| port.fixed.subnets().iter().any(|of| of == id)) {
         return Err(Refused::SubnetInUse(id.to_owned()));
     }
     let mut draft = Draft::new(state, now);

@@ -264,7 +264,7 @@ pub fn hosts_of_ports(changes: &[Changed]) -> BTreeSet<HostId> {
         Changed::Port(port) => Some(port.before.iter().chain(&port.after)),
         _ => None,
     });
-    let bindings = ports.flatten().filter_map(|port| port.binding.as_ref());
+    let bindings = ports.flatten().filter_map(|port| port.binding.as_deref());
     bindings.map(|binding| binding.host.clone()).collect()
 }
 

@@ -128,12 +128,12 @@ pub(crate) fn read(port: &Stored<Port>, view: &View<'_>, name: &str) -> Value {
         },
         "mac_address" => port.mac.to_string().into(),
         "fixed_ips" => port.fixed.iter().map(fixed).collect(),
-        "device_id" => port.device_id.as_str().into(),
+        "device_id" => port.device_id.to_string().into(),
         "device_owner" => port.device_owner.as_str().into(),
         "security_groups" => texts(&port.groups),
         "allowed_address_pairs" => port.pairs.iter().map(pair).collect(),
         "port_security_enabled" => port.port_security.into(),
-        _ => bound(port.binding.as_ref(), name)
+        _ => bound(port.binding.as_deref(), name)
             .or_else(|| said_or_revision(port, name))
             .unwrap_or_else(|| not_in_table(name)),
     }
@@ -146,7 +146,7 @@ fn said_or_revision(port: &Stored<Port>, name: &str) -> Option<Value> {
     }
 }
 
-fn fixed(fixed: &FixedAddress) -> Value {
+fn fixed(fixed: FixedAddress) -> Value {
     json!({"subnet_id": fixed.subnet, "ip_address": fixed.address})
 }
 

@@ -116,8 +116,8 @@ impl Item<'_, Port> {
 
 /// Addresses and MACs that nobody else may have.
 pub(super) fn names(port: &Port) -> BTreeSet<Key> {
-    let addresses = port.fixed.iter();
-    let addresses = addresses.map(|fixed| address_key(&port.network, fixed.address));
+    let addresses = port.fixed.addresses().iter();
+    let addresses = addresses.map(|address| address_key(&port.network, *address));
     addresses
         .chain([mac_key(&port.network, port.mac)])
         .collect()

@@ -17,6 +17,7 @@ use model::{
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What all objects of one declaration have.
 pub(super) struct Common<'a> {
@@ -153,7 +154,7 @@ impl Common<'_> {
             admin_up: before.is_none_or(|before| before.admin_up),
             device_id: before.map(|b| b.device_id.clone()).unwrap_or_default(),
             device_owner: owner(before, port),
-            binding: binding(before, port, self.now),
+            binding: binding(before, port, self.now).map(Arc::new),
         }
     }
 }
@@ -230,7 +231,7 @@ fn owner(before: Option<&Port>, port: &model::Port) -> ArcStr {
 /// A file doesn't say that a port is being moved; it ends that by saying that it is somewhere else.
 fn binding(before: Option<&Port>, port: &model::Port, now: &Moment) -> Option<Binding> {
     let host = port.host.as_ref()?;
-    let before = before.and_then(|before| before.binding.as_ref());
+    let before = before.and_then(|before| before.binding.as_deref());
     let moving = before.and_then(|before| moved(before, host, now));
     let before = before.filter(|before| before.host == *host);
     let device = match &port.device {

@@ -402,10 +402,9 @@ impl<'p, 'a> Steps<'p, 'a> {
         if let Some(network) = state.networks.get(&after.network).filter(|_| network) {
             batch.depend(network);
         }
-        let known =
-            |subnet: &str| before.is_some_and(|b| b.fixed.iter().any(|f| f.subnet == subnet));
-        for fixed in after.fixed.iter().filter(|fixed| !known(&fixed.subnet)) {
-            if let Some(subnet) = state.subnets.get(&fixed.subnet) {
+        let known = |subnet: &&ArcStr| before.is_some_and(|b| b.fixed.subnets().contains(*subnet));
+        for subnet in after.fixed.subnets().iter().filter(|subnet| !known(subnet)) {
+            if let Some(subnet) = state.subnets.get(subnet) {
                 batch.depend(subnet);
             }
         }
@@ -425,10 +424,10 @@ impl<'p, 'a> Steps<'p, 'a> {
         if after.is_none_or(|after| flags(after) != flags(before)) {
             narrow.device_owner = ArcStr::new();
         }
-        let fixed = |port: &Port| BTreeSet::from_iter(port.fixed.iter().map(|f| f.address));
         let after = after.filter(|after| after.network == before.network);
-        let stays = after.map(fixed).unwrap_or_default();
-        narrow.fixed.retain(|f| stays.contains(&f.address));
+        let stays = |address: &_| after.is_some_and(|a| a.fixed.addresses().contains(address));
+        let fixed = before.fixed.iter().filter(|fixed| stays(&fixed.address));
+        narrow.fixed = fixed.collect();
         let same = after.filter(|after| {
             after.mac == before.mac
                 && after.port_security == before.port_security
@@ -437,11 +436,12 @@ impl<'p, 'a> Steps<'p, 'a> {
         match same {
             Some(same) => {
                 narrow.groups.retain(|group| same.groups.contains(group));
-                narrow.pairs.retain(|pair| same.pairs.contains(pair));
+                let pairs = before.pairs.iter().filter(|pair| same.pairs.contains(pair));
+                narrow.pairs = pairs.cloned().collect();
             }
             None => {
                 narrow.groups.clear();
-                narrow.pairs.clear();
+                narrow.pairs = Box::default();
                 narrow.port_security |= after.is_none_or(|after| after.port_security);
             }
         }

@@ -1,12 +1,13 @@
 use super::*;
 use crate::objects::{
-    AskedPeer, Asks, Binding, Described, Destination, FixedAddress, GroupRule, Host, Move, Network,
-    Pair, Segment, Subnet,
+    AskedPeer, Asks, Binding, Described, Destination, FixedAddress, FixedAddresses, GroupRule,
+    Host, Move, Network, Pair, Segment, Subnet,
 };
 use crate::records::{Kept, key};
 use crate::trial::{Dice, chance, pick};
 use model::{Direction, Family, MacAddr, PortId, ProjectId, RuleId, ScopeId};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use store::{Change, Record};
 
 const IDS: [&str; 3] = ["a", "b", "c"];
@@ -176,35 +177,37 @@ fn port(random: &mut Dice) -> Port {
         network: NetworkId::from(*pick(random, &IDS)),
         said: said(random),
         mac: own,
-        fixed: vec![FixedAddress {
+        fixed: FixedAddresses::from_iter([FixedAddress {
             subnet: (*pick(random, &IDS)).into(),
             address: address(random),
-        }],
-        pairs: Vec::from_iter(chance(random, 2).then_some(pair)),
+        }]),
+        pairs: chance(random, 2).then_some(pair).into_iter().collect(),
         groups: [GroupId::from(*pick(random, &IDS))].into(),
         port_security: !chance(random, 4),
         admin_up: true,
         device_id: Default::default(),
         device_owner: (*pick(random, &owners)).into(),
-        binding: chance(random, 2).then(|| Binding {
-            host: HostId::from(*pick(random, &IDS)),
-            device: None,
-            profile: BTreeMap::new(),
-            vnic_type: Default::default(),
-            moving: match random.below(3) {
-                0 => Some(Box::new(Move::To(Destination {
-                    host: HostId::from(*pick(random, &IDS)),
-                    device: None,
-                    profile: None,
-                    since: 1,
-                }))),
-                1 => Some(Box::new(Move::From {
-                    host: HostId::from(*pick(random, &IDS)),
-                    at: 1,
-                    since: 1,
-                })),
-                _ => None,
-            },
+        binding: chance(random, 2).then(|| {
+            Arc::new(Binding {
+                host: HostId::from(*pick(random, &IDS)),
+                device: None,
+                profile: BTreeMap::new(),
+                vnic_type: Default::default(),
+                moving: match random.below(3) {
+                    0 => Some(Box::new(Move::To(Destination {
+                        host: HostId::from(*pick(random, &IDS)),
+                        device: None,
+                        profile: None,
+                        since: 1,
+                    }))),
+                    1 => Some(Box::new(Move::From {
+                        host: HostId::from(*pick(random, &IDS)),
+                        at: 1,
+                        since: 1,
+                    })),
+                    _ => None,
+                },
+            })
         }),
     }
 }
@@ -242,10 +245,10 @@ fn services_and_gateways_are_known_by_their_addresses() {
         id: PortId::from(id),
         network: network.id.clone(),
         device_owner: owner.into(),
-        fixed: vec![FixedAddress {
+        fixed: FixedAddresses::from_iter([FixedAddress {
             subnet: subnet.id.clone(),
             address: [10, 0, 0, address].into(),
-        }],
+        }]),
         ..port(&mut Dice::new(2))
     };
     let ports = [

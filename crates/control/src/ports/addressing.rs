@@ -5,7 +5,7 @@
 use crate::allocate::{self, address_key, mac_key};
 use crate::checks;
 use crate::draft::Draft;
-use crate::objects::{FixedAddress, Network, Pair, Port, Subnet};
+use crate::objects::{FixedAddress, FixedAddresses, Network, Pair, Port, Subnet};
 use crate::records::{Kept, mark};
 use crate::refused::Refused;
 use crate::state::{State, Stored};
@@ -59,7 +59,7 @@ impl Addressing<'_, '_> {
     }
 
     /// One of each IP version that there are subnets of.
-    pub(super) fn usual(&self) -> Result<Vec<FixedAddress>, Refused> {
+    pub(super) fn usual(&self) -> Result<FixedAddresses, Refused> {
         let mut fixed = Vec::new();
         for family in Family::BOTH {
             let subnets = self.state.subnets_in(&self.network.id);
@@ -70,15 +70,15 @@ impl Addressing<'_, '_> {
             let free = subnets.iter().find_map(|subnet| self.free_in(subnet));
             fixed.push(free.ok_or_else(|| self.exhausted())?);
         }
-        Ok(fixed)
+        Ok(fixed.into())
     }
 
     /// What the port has `before` it keeps, where that is what is asked.
     pub(super) fn asked(
         &self,
         asked: &[AskedAddress],
-        before: &[FixedAddress],
-    ) -> Result<Vec<FixedAddress>, Refused> {
+        before: &FixedAddresses,
+    ) -> Result<FixedAddresses, Refused> {
         if asked.len() > MOST_FIXED {
             let why = format!("at most {MOST_FIXED} are possible");
             return Err(Refused::input("fixed_ips", why));
@@ -102,13 +102,13 @@ impl Addressing<'_, '_> {
             let subnet = self.subnet(id)?;
             fixed.push(self.some_of(subnet, before, &fixed)?);
         }
-        Ok(fixed)
+        Ok(fixed.into())
     }
 
     fn certain(
         &self,
         asked: &AskedAddress,
-        before: &[FixedAddress],
+        before: &FixedAddresses,
     ) -> Result<FixedAddress, Refused> {
         let text = asked.address.as_deref().unwrap_or_default();
         let address = checks::address("fixed_ips", text)?;
@@ -144,13 +144,13 @@ impl Addressing<'_, '_> {
     fn some_of(
         &self,
         subnet: &Subnet,
-        before: &[FixedAddress],
+        before: &FixedAddresses,
         others: &[FixedAddress],
     ) -> Result<FixedAddress, Refused> {
         let mut kept = before.iter();
         let kept = kept.find(|fixed| fixed.subnet == subnet.id && !others.contains(fixed));
         if let Some(kept) = kept {
-            return Ok(kept.clone());
+            return Ok(kept);
         }
         let taken = |address| others.iter().any(|other| other.address == address);
         let free = allocate::free_address(self.draft, subnet, self.port, taken);
@@ -181,10 +181,10 @@ impl Addressing<'_, '_> {
     }
 
     /// For a port that is new.
-    pub(super) fn take(&mut self, mac: MacAddr, fixed: &[FixedAddress]) {
+    pub(super) fn take(&mut self, mac: MacAddr, fixed: &FixedAddresses) {
         self.take_mac(mac);
-        for fixed in fixed {
-            self.take_address(fixed);
+        for fixed in fixed.iter() {
+            self.take_address(&fixed);
         }
     }
 
@@ -215,12 +215,12 @@ impl Addressing<'_, '_> {
             self.draft.free(address_key(network, gone.address));
         }
         for new in after.fixed.iter().filter(|f| !before.fixed.contains(f)) {
-            self.take_address(new);
+            self.take_address(&new);
         }
     }
 }
 
-pub(super) fn pairs(asked: &[AskedPair], own: MacAddr) -> Result<Vec<Pair>, Refused> {
+pub(super) fn pairs(asked: &[AskedPair], own: MacAddr) -> Result<Box<[Pair]>, Refused> {
     if asked.len() > MOST_PAIRS {
         return Err(Refused::AddressPairsExhausted);
     }
@@ -236,7 +236,7 @@ pub(super) fn pairs(asked: &[AskedPair], own: MacAddr) -> Result<Vec<Pair>, Refu
         }
         pairs.push(pair);
     }
-    Ok(pairs)
+    Ok(pairs.into())
 }
 
 /// Host bits are cleared: `10.0.0.5/24` is `10.0.0.0/24`.

@@ -23,6 +23,7 @@ use crate::objects::{Binding, Destination, Device, Move, Port};
 use crate::refused::{Failed, Refused};
 use crate::state::{State, Stored};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// `None`: as it is, or as the active one has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl State {
 
 impl Port {
     pub fn bindings(&self) -> impl Iterator<Item = OnHost<'_>> {
-        let active = self.binding.as_ref();
+        let active = self.binding.as_deref();
         let inactive = active.and_then(|from| {
             let to = from.destination()?;
             Some(OnHost::Inactive { to, from })
@@ -264,7 +265,7 @@ fn moved(
     let mut port = Port::clone(seen);
     checks::describe(&mut port.said, &None, &None, now)?;
     if let Some(binding) = &mut port.binding {
-        binding.moving = to.map(|to| Box::new(Move::To(to)));
+        Arc::make_mut(binding).moving = to.map(|to| Box::new(Move::To(to)));
     }
     let mut draft = Draft::new(state, now);
     draft.update(seen, &port);

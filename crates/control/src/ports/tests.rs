@@ -24,7 +24,7 @@ fn stored(site: &Site, id: &PortId) -> Port {
 }
 
 fn addresses(port: &Port) -> Vec<String> {
-    Vec::from_iter(port.fixed.iter().map(|f| f.address.to_string()))
+    Vec::from_iter(port.fixed.addresses().iter().map(IpAddr::to_string))
 }
 
 fn pair(address: &str, mac: Option<&str>) -> AskedPair {
@@ -45,14 +45,13 @@ async fn a_port_has_what_its_network_and_project_give_it() {
     let (site, network, subnet) = red().await;
     let port = stored(&site, &site.port(&member("red"), &network).await);
     assert_eq!(port.mac.0[..3], [0xfa, 0x16, 0x3e]);
-    assert_eq!(port.fixed.len(), 1);
-    assert_eq!(port.fixed[0].subnet, subnet);
+    assert_eq!(port.fixed.subnets(), [subnet]);
     let default = site.control.state().projects["red"].default_group.clone();
     assert_eq!(port.groups, [default].into());
     assert!(port.port_security);
     site.subnet(&member("red"), &network, "2001:db8::/64").await;
     let both = stored(&site, &site.port(&member("red"), &network).await);
-    let families = both.fixed.iter().map(|f| f.address.is_ipv6());
+    let families = both.fixed.addresses().iter().map(IpAddr::is_ipv6);
     assert_eq!(Vec::from_iter(families), [false, true]);
     site.inventory_followed();
 }
@@ -344,7 +343,7 @@ async fn a_port_may_be_without_addresses() {
     let bare = site.network(&red, false).await;
     let bare = stored(&site, &site.port(&red, &bare).await);
     for port in [none, bare] {
-        assert_eq!(port.fixed, []);
+        assert!(port.fixed.addresses().is_empty());
         assert_eq!(port.groups.len(), 1);
     }
 }

@@ -1,13 +1,14 @@
 use super::*;
 use crate::objects::{
-    AskedPeer, Asks, Binding, Described, Destination, Device, FixedAddress, Move, Pair, Segment,
-    Shared,
+    AskedPeer, Asks, Binding, Described, Destination, Device, FixedAddress, FixedAddresses, Move,
+    Pair, Segment, Shared,
 };
 use crate::told::{Connection, Lack, NotEnforced, Running, Told};
 use model::{
     Direction, Family, FrozenSet, GroupId, HostId, MacAddr, NetworkId, PortId, RuleId, ScopeId,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The bytes are a promise to newer programs: what changes here needs a default or a migration.
 fn check<T: Kept + PartialEq + std::fmt::Debug>(object: &T, key: &str, expected: &str) {
@@ -222,20 +223,21 @@ fn networks_and_ports_are_written_so() {
         network: NetworkId::from("n"),
         said: bare(),
         mac,
-        fixed: vec![FixedAddress {
+        fixed: FixedAddresses::from_iter([FixedAddress {
             subnet: "u".into(),
             address: address("10.0.0.5"),
-        }],
-        pairs: vec![Pair {
+        }]),
+        pairs: [Pair {
             prefix: "10.9.0.0/24".parse().expect("a prefix"),
             mac,
-        }],
+        }]
+        .into(),
         groups: FrozenSet::from([GroupId::from("g")]),
         port_security: true,
         admin_up: true,
         device_id: "vm".into(),
         device_owner: "compute:nova".into(),
-        binding: Some(Binding {
+        binding: Some(Arc::new(Binding {
             host: HostId::from("h"),
             device: Some(Device::Name("tap1".to_owned())),
             profile: BTreeMap::new(),
@@ -246,7 +248,7 @@ fn networks_and_ports_are_written_so() {
                 profile: None,
                 since: 3,
             }))),
-        }),
+        })),
     };
     check(
         &port,

@@ -19,13 +19,14 @@ async fn servers() -> Servers {
 
 async fn put_port(servers: &Servers, id: &str, host: &str) -> u64 {
     let mut port = port(id, &ProjectId::from("p"), &[] as &[GroupId]);
-    port.binding = Some(crate::objects::Binding {
+    let binding = crate::objects::Binding {
         host: HostId::from(host),
         device: None,
         moving: None,
         profile: BTreeMap::new(),
         vnic_type: "normal".into(),
-    });
+    };
+    port.binding = Some(binding.into());
     servers.put(&port).await;
     servers.one.state().ports[id].modified
 }

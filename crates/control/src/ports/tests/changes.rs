@@ -32,7 +32,7 @@ async fn an_update_moves_what_the_port_holds() {
     let port = stored(&site, &id);
     assert_eq!(
         addresses(&port),
-        ["10.0.0.3", "10.0.0.2"],
+        ["10.0.0.2", "10.0.0.3"],
         "what it had is kept"
     );
     assert_eq!(
@@ -210,15 +210,15 @@ async fn an_admin_binds_a_port_to_a_device() {
     };
     let name = |name: &str| Some(Device::Name(name.to_owned()));
     let bound = |host: &str, device: Option<Device>| {
-        Some(Binding {
+        Some(Arc::new(Binding {
             host: HostId::from(host),
             device,
             profile: BTreeMap::new(),
             vnic_type: "normal".into(),
             moving: None,
-        })
+        }))
     };
-    type Expected = Result<Option<Binding>, &'static str>;
+    type Expected = Result<Option<Arc<Binding>>, &'static str>;
     let steps: Vec<(PortPatch, Expected)> = vec![
         (bind(None, name("tap1")), Err("InvalidInput")),
         (bind(Some("h/1"), None), Err("InvalidInput")),
