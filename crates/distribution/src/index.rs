@@ -2,7 +2,10 @@
 //!
 //! Shape: some entries per port; a port that changes moves just those that differ.
 
+mod gathered;
+
 use crate::undo::Undo;
+use gathered::Gathered;
 use model::{FrozenSet, GroupId, HostId, Inventory, NetworkId, Port, PortId, Prefix, ScopeId};
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -71,31 +74,23 @@ pub(crate) struct Turned {
 impl Index {
     pub(crate) fn of(inventory: &Inventory) -> Self {
         let mut index = Self::default();
-        let mut crowded = BTreeSet::new();
+        let mut gathered = Gathered::default();
         for port in inventory.ports.values() {
-            let scope = scope_of(inventory, port);
-            let mut turned = Turned::default();
-            for entry in entries(port, scope) {
-                index.insert(entry, &port.id, &mut turned);
+            for entry in entries(port, scope_of(inventory, port)) {
+                if let Some(counted) = gathered.add(entry, &port.id) {
+                    index.insert(counted, &port.id, &mut Turned::default());
+                }
             }
-            let addresses = turned.addresses.into_iter();
-            crowded.extend(addresses.filter(|(s, p)| index.is_crowded(inventory, s, p)));
         }
+        gathered.fill(&mut index);
+        let addresses = index.addresses.iter().flat_map(|(scope, of)| {
+            let prefixes = of.keys();
+            prefixes.map(|prefix| (scope.clone(), *prefix))
+        });
+        let crowded = addresses.filter(|(s, p)| index.is_crowded(inventory, s, p));
+        let crowded = BTreeSet::from_iter(crowded);
         index.recount(inventory, crowded.iter(), &mut Turned::default());
-        index.close_up();
         index
-    }
-
-    /// Filled in order, trees are half empty.
-    fn close_up(&mut self) {
-        let of_networks = self.networks.values_mut().map(|of| &mut of.ports);
-        let of_groups = self.groups.values_mut().map(|of| &mut of.members);
-        for ports in self.hosts.values_mut().chain(of_networks).chain(of_groups) {
-            *ports = std::mem::take(ports).into_iter().collect();
-        }
-        for of_scope in self.addresses.values_mut() {
-            *of_scope = std::mem::take(of_scope).into_iter().collect();
-        }
     }
 
     /// After the inventory.
