@@ -116,7 +116,7 @@ pub enum Followed {
 pub async fn follow(mut config: FollowConfig, mut on_event: impl FnMut(Event)) -> Followed {
     let mut carrier = config.carrier.take();
     let mut follower = Follower {
-        kept: config.kept.clone(),
+        kept: config.kept.take(),
         config,
         connections: 0,
     };
