@@ -16,6 +16,7 @@ use crate::cache;
 use crate::devices::{self, LinkEvent};
 use crate::guard::{Guard, GuardError};
 use crate::instance::{Instance, InstanceError};
+use crate::pages;
 use crate::report::{Progress, SHOWN, Snapshot, more_than_shown};
 use crate::watch::{Poke, Watch, WatchError};
 use dataplane::{Capabilities, Counters, DataPlane, PortFlows};
@@ -170,6 +171,7 @@ pub fn drive(
         results: VecDeque::new(),
         detach_askers: Vec::new(),
         cache_complains: false,
+        settled: false,
     };
     driver.read_cache();
     on_ready(driver.start_threads(mailbox)?);
@@ -194,6 +196,8 @@ struct Driver<'a> {
     detach_askers: Vec<Sender<Result<(), String>>>,
     /// A disk that stays full is told once.
     cache_complains: bool,
+    /// A policy has been in force for a while.
+    settled: bool,
 }
 
 impl Driver<'_> {
@@ -432,6 +436,7 @@ impl Driver<'_> {
     }
 
     fn save_cache(&mut self, revision: Revision, text: &[u8]) {
+        self.settle();
         let saved = cache::save(&self.setup.instance.cache_path(), revision, text);
         match saved {
             Ok(()) => self.cache_complains = false,
@@ -440,6 +445,14 @@ impl Driver<'_> {
                 tracing::warn!(%revision, %error, "policy not cached: after a reboot an older one may stand in for a broken file");
             }
             Err(_) => {}
+        }
+    }
+
+    /// Once: the first policy is in force.
+    fn settle(&mut self) {
+        let is_news = !std::mem::replace(&mut self.settled, true);
+        if is_news && let Err(error) = pages::give_back() {
+            tracing::debug!(%error, "more of the program stays in memory than is needed");
         }
     }
 

@@ -18,6 +18,7 @@ mod guard;
 mod instance;
 mod link;
 mod matching;
+mod pages;
 mod report;
 pub mod watch;
 
