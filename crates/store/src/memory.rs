@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use model::Revision;
 use std::collections::{BTreeMap, VecDeque};
 use std::future;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -81,8 +82,7 @@ impl Store for Memory {
     async fn read_all(&self, prefix: &KeyPrefix, reader: &mut dyn Reader) -> Result<(), ReadError> {
         let state = self.shared.lock();
         reader.begin(state.revision);
-        let records = state.records.values();
-        for record in records.filter(|record| prefix.contains(&record.key)) {
+        for record in state.under(prefix) {
             reader.take(record.clone());
         }
         Ok(())
@@ -194,6 +194,14 @@ impl State {
         Ok(self.revision)
     }
 
+    /// In a large store the others are not looked at.
+    fn under(&self, prefix: &KeyPrefix) -> impl Iterator<Item = &Record> {
+        let first = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let records = self.records.range::<str, _>(first);
+        let under = records.take_while(|(key, _)| prefix.contains(key));
+        under.map(|(_, record)| record)
+    }
+
     fn holds(&self, condition: &Condition) -> bool {
         match condition {
             Condition::Absent(key) => !self.records.contains_key(key),
@@ -206,8 +214,8 @@ impl State {
                 record.is_some_and(|record| record.created == *created)
             }
             Condition::NothingNewUnder { prefix, after } => {
-                let mut records = self.records.values();
-                !records.any(|record| prefix.contains(&record.key) && record.modified > *after)
+                let mut records = self.under(prefix);
+                !records.any(|record| record.modified > *after)
             }
         }
     }
