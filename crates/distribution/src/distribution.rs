@@ -7,8 +7,7 @@ use crate::objects::{Objects, message};
 use crate::part::{GroupPart, Part};
 use crate::undo::{Undo, World};
 use model::{
-    GroupId, HostId, Inventory, InventoryChange, Network, NetworkId, Peer, Port, PortId, Revision,
-    Rule,
+    GroupId, HostId, Inventory, InventoryChange, NetworkId, Peer, Port, PortId, Revision, Rule,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +25,12 @@ pub type Messages = BTreeMap<HostId, InventoryChange>;
 /// What has been done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
+    /// Objects that changes were about.
+    pub named: usize,
     /// Interests of hosts that were looked at anew.
     pub interests: usize,
+    /// Ports, rules and the like that were asked for what interests are.
+    pub asked: usize,
     /// Objects that were compared, for one host each.
     pub objects: usize,
     pub messages: usize,
@@ -53,13 +56,20 @@ impl Distribution {
     }
 
     pub fn change(&mut self, change: InventoryChange) -> Messages {
+        self.work.named += objects_of(&change);
         let undo = Undo::change(&mut self.inventory, change);
         let turned = self.index.follow(&undo, &self.inventory);
         let mut concerned = self.concerned(&undo);
         let mut earlier = BTreeMap::new();
-        for host in self.unsettled(&undo, &turned) {
-            let new = Interest::of(&self.inventory, &self.index, &host);
-            self.work.interests += 1;
+        let unsettled = self.unsettled(&undo, &turned);
+        for (host, network) in self.reached(&turned) {
+            if !unsettled.contains(&host) && self.is_other(&host, &network) {
+                let old = self.followers.turn_remote(&host, &network);
+                earlier.entry(host).or_insert(old);
+            }
+        }
+        for host in unsettled {
+            let new = self.interest(&host);
             let old = self.followers.interest(&host);
             if old.is_none_or(|old| *old == new) {
                 continue;
@@ -119,9 +129,15 @@ impl Distribution {
 
     /// The same for one that has all there is so far.
     pub fn follow(&mut self, host: &HostId) {
-        let interest = Interest::of(&self.inventory, &self.index, host);
-        self.work.interests += 1;
+        let interest = self.interest(host);
         self.followers.set(host, Some(interest));
+    }
+
+    fn interest(&mut self, host: &HostId) -> Interest {
+        let (interest, asked) = Interest::of(&self.inventory, &self.index, host);
+        self.work.interests += 1;
+        self.work.asked += asked;
+        interest
     }
 
     pub fn unsubscribe(&mut self, host: &HostId) {
@@ -158,8 +174,8 @@ impl Distribution {
                 objects.hosts.insert(id.clone());
             });
         }
-        for (id, old) in &undo.networks {
-            self.tell_of_network(&mut told, id, old.as_ref());
+        for id in undo.networks.keys() {
+            self.tell_of_network(&mut told, undo, id);
         }
         for id in undo.ports.keys() {
             self.tell_of_port(&mut told, undo, id);
@@ -185,14 +201,13 @@ impl Distribution {
         told.by_host
     }
 
-    /// In another scope its ports are others' members.
-    fn tell_of_network(&self, told: &mut Told<'_>, id: &NetworkId, old: Option<&Network>) {
+    fn tell_of_network(&self, told: &mut Told<'_>, undo: &Undo, id: &NetworkId) {
         for reason in [Reason::Network(id.clone()), Reason::Scope(id.clone())] {
             told.tell_all(&reason, |objects| {
                 objects.networks.insert(id.clone());
             });
         }
-        if !self.is_rescoped(id, old) {
+        if !undo.is_rescoped(&self.inventory, id) {
             return;
         }
         let ports = || self.index.ports_in(id).cloned();
@@ -207,11 +222,6 @@ impl Distribution {
                 objects.ports.extend(ports());
             });
         }
-    }
-
-    fn is_rescoped(&self, id: &NetworkId, old: Option<&Network>) -> bool {
-        let new = self.inventory.networks.get(id);
-        new.map(|network| &network.scope) != old.map(|network| &network.scope)
     }
 
     fn groups_in(&self, network: &NetworkId) -> impl Iterator<Item = &GroupId> {
@@ -251,9 +261,9 @@ impl Distribution {
             hosts.extend(ports.flat_map(Port::hosts));
             reasons.insert(Reason::Shared(id.clone()));
         }
-        for (id, old) in &undo.networks {
+        for id in undo.networks.keys() {
             reasons.insert(Reason::Network(id.clone()));
-            if self.is_rescoped(id, old.as_ref()) {
+            if undo.is_rescoped(&self.inventory, id) {
                 reasons.insert(Reason::Scope(id.clone()));
                 reasons.extend(self.groups_in(id).cloned().map(Reason::Members));
             }
@@ -273,7 +283,6 @@ impl Distribution {
                 reasons.insert(Reason::Rules(id.clone()));
             }
         }
-        reasons.extend(turned.networks_of.iter().cloned().map(Reason::Members));
         reasons.extend(turned.crowds.iter().cloned().map(Reason::Crowd));
         let by_reason = reasons
             .iter()
@@ -284,6 +293,25 @@ impl Distribution {
             .chain(self.unsettled_ends(turned))
             .cloned()
             .collect()
+    }
+
+    /// Hosts where rules name a group that has its first member in a network now, or had its last one: many, of a group
+    /// that many name, and their interest is otherwise what it was.
+    fn reached(&self, turned: &Turned) -> BTreeSet<(HostId, NetworkId)> {
+        let turned = turned.networks_of.iter();
+        let reached = turned.flat_map(|(network, group)| {
+            let hosts = self.followers.with(&Reason::Members(group.clone()));
+            hosts.map(|host| (host.clone(), network.clone()))
+        });
+        reached.collect()
+    }
+
+    /// Whether the network is a remote one of the host now, and wasn't, or was.
+    fn is_other(&mut self, host: &HostId, network: &NetworkId) -> bool {
+        let interest = self.followers.interest(host).expect("it follows");
+        let (is_remote, asked) = interest.has_remote(&self.inventory, &self.index, network);
+        self.work.asked += asked;
+        is_remote != interest.remote_networks.contains(network)
     }
 
     /// The same of ends of tunnels: to others it is nothing who else is in a network, or has an address.
@@ -328,6 +356,15 @@ impl Objects {
         self.groups.append(&mut other.groups);
         self.address_groups.append(&mut other.address_groups);
     }
+}
+
+fn objects_of(change: &InventoryChange) -> usize {
+    change.hosts.len()
+        + change.networks.len()
+        + change.ports.len()
+        + change.groups.len()
+        + change.rules.len()
+        + change.address_groups.len()
 }
 
 fn names_a_set(rule: Option<&Rule>) -> bool {

@@ -66,7 +66,7 @@ enum Entry {
 pub(crate) struct Turned {
     pub(crate) hosts_of: BTreeSet<NetworkId>,
     pub(crate) groups_of: BTreeSet<NetworkId>,
-    pub(crate) networks_of: BTreeSet<GroupId>,
+    pub(crate) networks_of: BTreeSet<(NetworkId, GroupId)>,
     pub(crate) addresses: BTreeSet<(ScopeId, Prefix)>,
     pub(crate) crowds: BTreeSet<ScopeId>,
 }
@@ -97,7 +97,7 @@ impl Index {
     pub(crate) fn follow(&mut self, undo: &Undo, inventory: &Inventory) -> Turned {
         let mut turned = Turned::default();
         let mut regrouped = BTreeSet::new();
-        for id in self.touched(undo) {
+        for id in self.touched(undo, inventory) {
             let before = undo
                 .ports
                 .get(&id)
@@ -126,8 +126,9 @@ impl Index {
     }
 
     /// Ports that changed, and those of networks that are in another scope now.
-    fn touched(&self, undo: &Undo) -> BTreeSet<PortId> {
+    fn touched(&self, undo: &Undo, inventory: &Inventory) -> BTreeSet<PortId> {
         let networks = undo.networks.keys();
+        let networks = networks.filter(|id| undo.is_rescoped(inventory, id));
         let of_networks = networks.flat_map(|id| self.ports_in(id)).cloned();
         undo.ports.keys().cloned().chain(of_networks).collect()
     }
@@ -153,8 +154,8 @@ impl Index {
                     turned.groups_of.insert(network.clone());
                 }
                 let of = self.groups.entry(group.clone()).or_default();
-                if count_up(&mut of.networks, network) {
-                    turned.networks_of.insert(group);
+                if count_up(&mut of.networks, network.clone()) {
+                    turned.networks_of.insert((network, group));
                 }
             }
             Entry::Member(group) => {
@@ -202,7 +203,8 @@ impl Index {
                 self.forget_network(network);
                 let of = self.groups.get_mut(group);
                 if of.is_some_and(|of| count_down(&mut of.networks, network)) {
-                    turned.networks_of.insert(group.clone());
+                    let both = (network.clone(), group.clone());
+                    turned.networks_of.insert(both);
                 }
                 self.forget_group(group);
             }

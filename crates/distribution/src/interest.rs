@@ -47,7 +47,9 @@ pub(crate) struct Tunnel {
 }
 
 impl Interest {
-    pub(crate) fn of(inventory: &Inventory, index: &Index, host: &HostId) -> Self {
+    /// And of how many objects that is said.
+    pub(crate) fn of(inventory: &Inventory, index: &Index, host: &HostId) -> (Self, usize) {
+        let mut asked = 0;
         let this = inventory.hosts.get(host);
         let mut interest = Self {
             tunnel: this
@@ -64,6 +66,7 @@ impl Interest {
         let mut scopes: BTreeMap<&GroupId, BTreeSet<&ScopeId>> = BTreeMap::new();
         for id in index.ports_on(host) {
             let port = &inventory.ports[id];
+            asked += 1;
             interest.see_network(inventory, &port.network);
             let network = inventory.networks.get(&port.network);
             for group in joined(port) {
@@ -71,12 +74,12 @@ impl Interest {
                 of_group.extend(network.map(|network| &network.scope));
             }
         }
-        interest.see_overlay(inventory, index, host, &mut scopes);
-        interest.see_rules(inventory, &scopes);
+        asked += interest.see_overlay(inventory, index, host, &mut scopes);
+        asked += interest.see_rules(inventory, &scopes);
         interest.see_watched(inventory);
         interest.full = scopes.into_keys().cloned().collect();
-        interest.remote_networks = interest.remote_networks(inventory, index);
-        interest
+        asked += interest.see_remote_networks(inventory, index);
+        (interest, asked)
     }
 
     fn see_network(&mut self, inventory: &Inventory, id: &NetworkId) {
@@ -98,9 +101,10 @@ impl Interest {
         index: &'a Index,
         host: &HostId,
         scopes: &mut BTreeMap<&'a GroupId, BTreeSet<&'a ScopeId>>,
-    ) {
+    ) -> usize {
+        let mut asked = 0;
         let Some(tunnel) = &mut self.tunnel else {
-            return;
+            return asked;
         };
         for (id, seen) in &self.networks {
             let (Some(network), Some(of)) = (inventory.networks.get(id), index.network(id)) else {
@@ -109,6 +113,7 @@ impl Interest {
             if !seen.is_overlay {
                 continue;
             }
+            asked += of.hosts.len() + of.groups.len();
             let others = of.hosts.keys().filter(|other| *other != host);
             tunnel.hosts.extend(others.cloned());
             let scope = &network.scope;
@@ -130,6 +135,7 @@ impl Interest {
             let elsewhere = same.filter(|id| !inventory.ports[*id].is_on(host));
             tunnel.shared.extend(elsewhere.cloned());
         }
+        asked + tunnel.watched().count()
     }
 
     /// Whether what they name is there doesn't matter: if it comes, it is heard of.
@@ -137,10 +143,12 @@ impl Interest {
         &mut self,
         inventory: &Inventory,
         scopes: &BTreeMap<&GroupId, BTreeSet<&ScopeId>>,
-    ) {
+    ) -> usize {
+        let mut asked = 0;
         for (group, scopes) in scopes {
             let rules = inventory.groups.get(*group).into_iter();
             for rule in rules.flat_map(|group| group.rules.values()) {
+                asked += 1;
                 match &rule.peer {
                     Peer::Any | Peer::Prefix(_) => {}
                     Peer::Group(named) => match self.named.get_mut(named) {
@@ -156,6 +164,7 @@ impl Interest {
                 }
             }
         }
+        asked
     }
 
     /// Groups of ports whose groups are all told.
@@ -169,13 +178,13 @@ impl Interest {
         }
     }
 
-    fn remote_networks(&self, inventory: &Inventory, index: &Index) -> BTreeSet<NetworkId> {
+    fn see_remote_networks(&mut self, inventory: &Inventory, index: &Index) -> usize {
+        let mut asked = 0;
         let mut found = BTreeSet::new();
         for (group, scopes) in &self.named {
-            let networks = index
-                .group(group)
-                .into_iter()
-                .flat_map(|of| of.networks.keys());
+            let of = index.group(group).into_iter();
+            let networks = of.flat_map(|of| of.networks.keys());
+            let networks = networks.inspect(|_| asked += 1);
             found.extend(networks.filter(|id| {
                 let network = inventory.networks.get(*id);
                 network.is_some_and(|network| scopes.contains(&network.scope))
@@ -184,7 +193,36 @@ impl Interest {
         let watched = self.tunnel.iter().flat_map(Tunnel::watched);
         found.extend(watched.map(|id| &inventory.ports[id].network));
         found.retain(|id| !self.networks.contains_key(*id));
-        found.into_iter().cloned().collect()
+        self.remote_networks = found.into_iter().cloned().collect();
+        asked
+    }
+
+    /// Whether the network is to be one of them, by all else; and of how many objects that is said.
+    pub(crate) fn has_remote(
+        &self,
+        inventory: &Inventory,
+        index: &Index,
+        id: &NetworkId,
+    ) -> (bool, usize) {
+        let Some(network) = inventory.networks.get(id) else {
+            return (false, 0);
+        };
+        if self.networks.contains_key(id) {
+            return (false, 1);
+        }
+        let mut asked = 0;
+        let mut named = self.named.iter().inspect(|_| asked += 1);
+        let has_member = named.any(|(group, scopes)| {
+            let of = index
+                .group(group)
+                .filter(|_| scopes.contains(&network.scope));
+            of.is_some_and(|of| of.networks.contains_key(id))
+        });
+        let watched = self.tunnel.iter().flat_map(Tunnel::watched);
+        let watched = watched.filter_map(|port| inventory.ports.get(port));
+        let mut watched = watched.inspect(|_| asked += 1);
+        let is_remote = has_member || watched.any(|port| port.network == *id);
+        (is_remote, asked)
     }
 
     pub(crate) fn is_named_in(&self, group: &GroupId, scope: &ScopeId) -> bool {
@@ -275,18 +313,40 @@ impl Followers {
         let before = old.as_ref().map(Interest::reasons).unwrap_or_default();
         let after = interest.as_ref().map(Interest::reasons).unwrap_or_default();
         for reason in before.difference(&after) {
-            let hosts = self.by_reason.get_mut(reason);
-            if hosts.is_some_and(|hosts| hosts.remove(host) && hosts.is_empty()) {
-                self.by_reason.remove(reason);
-            }
+            self.unlist(reason, host);
         }
         for reason in after.difference(&before) {
-            let hosts = self.by_reason.entry(reason.clone()).or_default();
-            hosts.insert(host.clone());
+            self.list(reason.clone(), host);
         }
         if let Some(interest) = interest {
             self.interests.insert(host.clone(), interest);
         }
         old
+    }
+
+    /// One of its remote networks comes or goes, and nothing else. What it was before.
+    pub(crate) fn turn_remote(&mut self, host: &HostId, network: &NetworkId) -> Interest {
+        let interest = self.interests.get_mut(host).expect("it follows");
+        let old = interest.clone();
+        let reason = Reason::Scope(network.clone());
+        if interest.remote_networks.remove(network) {
+            self.unlist(&reason, host);
+        } else {
+            interest.remote_networks.insert(network.clone());
+            self.list(reason, host);
+        }
+        old
+    }
+
+    fn list(&mut self, reason: Reason, host: &HostId) {
+        let hosts = self.by_reason.entry(reason).or_default();
+        hosts.insert(host.clone());
+    }
+
+    fn unlist(&mut self, reason: &Reason, host: &HostId) {
+        let hosts = self.by_reason.get_mut(reason);
+        if hosts.is_some_and(|hosts| hosts.remove(host) && hosts.is_empty()) {
+            self.by_reason.remove(reason);
+        }
     }
 }

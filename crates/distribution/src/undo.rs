@@ -75,6 +75,13 @@ impl Undo {
         let old = self.ports.get(id).and_then(Option::as_ref);
         old.into_iter().chain(now.ports.get(id))
     }
+
+    /// In another scope a network's ports are others' members.
+    pub(crate) fn is_rescoped(&self, now: &Inventory, id: &NetworkId) -> bool {
+        let new = now.networks.get(id).map(|network| &network.scope);
+        let old = self.networks.get(id);
+        old.is_some_and(|old| old.as_ref().map(|network| &network.scope) != new)
+    }
 }
 
 /// All of it but the rules.
