@@ -114,10 +114,11 @@ struct Sim<'a> {
     trace: Trace,
 }
 
-/// What a change was, and what the server that was asked worked at it.
+/// What a change was, how long the server that was asked worked at it, and at how many objects all of them looked.
 struct Done {
     class: Class,
     work: Duration,
+    objects: u64,
     /// No fault came with it.
     is_quiet: bool,
 }
@@ -286,6 +287,7 @@ impl<'a> Sim<'a> {
                 server.desk.hear(line, &said);
             }
             self.figures.checks += 1;
+            self.figures.largest_checks += u64::from(host.names_largest);
             if let Some(differs) = differs(&self.ledger, host, applied) {
                 return Err(self.violation(&id, differs));
             }

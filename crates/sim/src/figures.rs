@@ -48,6 +48,8 @@ pub struct Figures {
     /// Hosts that had an agent and a plane, and how many had at the same time; the others' messages are made and counted.
     pub agents: usize,
     pub agents_at_once: usize,
+    /// Of those that had one, where a rule names the largest group.
+    pub largest_agents: usize,
     pub steps: u64,
     pub changes: u64,
     /// Changes that the use cases refused, or whose answer was lost.
@@ -61,6 +63,8 @@ pub struct Figures {
     pub faults: BTreeMap<&'static str, u64>,
     /// Comparisons of what a host enforces with what was committed.
     pub checks: u64,
+    /// Of these, where a rule names the largest group.
+    pub largest_checks: u64,
     /// Of all hosts with agents, when nothing was under way any more; and how many others' parts then.
     pub quiet_checks: u64,
     pub sampled: u64,
@@ -70,18 +74,28 @@ pub struct Figures {
     pub from_older_cache: u64,
 }
 
-/// Of one class; one number for each change, or for each message.
+/// Of one class; one number for each change, or for each message. Objects are counted, so they are the same however
+/// busy the machine is.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     pub changes: u64,
-    /// Hosts that were told.
+    /// Hosts that were told, objects that the servers looked at to find whom to tell what, and the time of the one that
+    /// was asked: of changes without a fault at the servers or the store.
     pub told: Spread,
-    pub message_bytes: Spread,
+    pub objects: Spread,
     pub server_us: Spread,
+    pub message_bytes: Spread,
     /// Of one agent, for one message.
     pub agent_us: Spread,
     /// Until all that were told and have an agent enforce it.
     pub steps: Spread,
+}
+
+impl Row {
+    /// Objects that were looked at for each host that was told something.
+    pub fn objects_a_host(&self) -> Option<u64> {
+        self.objects.sum().checked_div(self.told.sum())
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -90,6 +104,10 @@ pub struct Spread(Vec<u64>);
 impl Spread {
     pub(crate) fn add(&mut self, number: u64) {
         self.0.push(number);
+    }
+
+    pub fn sum(&self) -> u64 {
+        self.0.iter().sum()
     }
 
     pub fn count(&self) -> usize {

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) leaves: Option<usize>,
     /// So large was its part when it began.
     pub(crate) part_ports: usize,
+    /// A rule of its ports did, then.
+    pub(crate) names_largest: bool,
     /// It follows nobody any more: another agent of its host began later.
     pub(crate) is_fenced: bool,
 }
@@ -101,6 +103,7 @@ impl Host {
             kept: None,
             leaves: None,
             part_ports: 0,
+            names_largest: false,
             is_fenced: false,
         }
     }
@@ -111,6 +114,7 @@ impl Host {
         twin.links = self.links.clone();
         twin.next_ifindex = self.next_ifindex;
         twin.part_ports = self.part_ports;
+        twin.names_largest = self.names_largest;
         twin
     }
 

@@ -171,6 +171,20 @@ impl Ledger {
         self.rest.groups.get(id)
     }
 
+    /// Groups that rules of the host's ports name.
+    pub(crate) fn named_by(&self, host: &HostId) -> BTreeSet<&GroupId> {
+        let ports = self.on_host.get(host).into_iter().flatten();
+        let ports = ports.filter_map(|id| self.ports.get(id));
+        let groups: BTreeSet<&GroupId> = ports.flat_map(|port| &*port.groups).collect();
+        let groups = groups.into_iter().filter_map(|id| self.group(id));
+        let rules = groups.flat_map(|group| group.rules.values());
+        let named = rules.filter_map(|rule| match &rule.peer {
+            Peer::Group(named) => Some(named),
+            Peer::Any | Peer::Prefix(_) | Peer::AddressGroup(_) => None,
+        });
+        named.collect()
+    }
+
     /// What the host has to enforce at this revision.
     pub(crate) fn expected(&self, host: &HostId, revision: Revision) -> Expected {
         let at = At {

@@ -93,6 +93,17 @@ impl Server {
         std::mem::take(&mut heard)
     }
 
+    /// Something of what was committed before it tells later.
+    pub(crate) fn is_behind(&self, step: u64) -> bool {
+        self.behind_until > step || !self.feeds.is_empty()
+    }
+
+    /// Objects that the desk has looked at so far, once for each host that it looked at them for.
+    pub(crate) fn objects(&self) -> u64 {
+        let work = self.desk.work();
+        (work.named + work.asked + work.objects) as u64
+    }
+
     pub(crate) fn feed(&mut self, feed: Feed) {
         self.feeds.push_back(feed);
     }

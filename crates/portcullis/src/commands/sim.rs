@@ -108,6 +108,7 @@ fn text(outcome: &Outcome, seed: u64) -> String {
         servers,
         agents,
         agents_at_once,
+        largest_agents,
         steps,
         changes,
         refused,
@@ -116,6 +117,7 @@ fn text(outcome: &Outcome, seed: u64) -> String {
         parts,
         part_bytes,
         checks,
+        largest_checks,
         quiet_checks,
         sampled,
         whole_checks,
@@ -134,13 +136,14 @@ fn text(outcome: &Outcome, seed: u64) -> String {
     let violation = violation.map_or(String::new(), |violation| format!("{violation}\n"));
     format!(
         "{servers} servers, {hosts} hosts, {ports} ports, {groups} groups; the largest has {largest} members, the middle one {middle}, of interest to {watching} hosts each\n\
-         {agents} hosts had an agent and a plane, {agents_at_once} of them at the same time; of the others, what they were sent was made and counted, and {sampled} times looked at\n\
+         {agents} hosts had an agent and a plane, {agents_at_once} of them at the same time, and {largest_agents} a rule that names the largest group; of the others, what they were sent was made and counted, and {sampled} times looked at\n\
          {changes} changes in {steps} steps of 0.1 s; {refused} refused, {unanswered} unanswered\n\n\
          {}\n\
+         OBJECTS: what servers looked at to find whom to tell what, counted once for each host; A HOST: for each that was told something\n\
          To hosts that a change is nothing to: {progress} messages of how far the store is, none of what changed\n\
          Whole parts, in pieces: {parts} messages, {part_bytes} bytes\n\
          Faults, and what came of them:\n{faults}\
-         Compared: {checks} times a host after a step; at rest {quiet_checks} hosts, {whole_checks} of them with all of the inventory compiled\n\
+         Compared: {checks} times a host after a step, {largest_checks} times one with a rule that names the largest group; at rest {quiet_checks} hosts, {whole_checks} of them with all of the inventory compiled\n\
          Agents that began with a cache older than what was enforced: {from_older_cache}\n\
          {violation}seed {seed}, trace {:016x}, violations {}\n",
         table(&outcome.figures),
@@ -154,6 +157,8 @@ fn table(figures: &Figures) -> String {
         "CHANGE",
         "COUNT",
         "HOSTS TOLD 50/90%",
+        "OBJECTS 50/90%",
+        "A HOST",
         "BYTES EACH",
         "SERVER us 50/90%",
         "AGENT us 50/90%",
@@ -163,8 +168,9 @@ fn table(figures: &Figures) -> String {
         let Row {
             changes,
             told,
-            message_bytes,
+            objects,
             server_us,
+            message_bytes,
             agent_us,
             steps,
         } = row;
@@ -172,6 +178,8 @@ fn table(figures: &Figures) -> String {
             class.to_string(),
             changes.to_string(),
             spread(told),
+            spread(objects),
+            number(row.objects_a_host()),
             number(message_bytes.median()),
             spread(server_us),
             spread(agent_us),

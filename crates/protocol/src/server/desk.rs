@@ -14,6 +14,7 @@ use crate::server::service::{
 };
 use crate::server::table::{self, HostStatus};
 use crate::server::watchers::{Command, Elsewhere, Feed, Keeper, Limits, Subscriber, Unwelcome};
+use distribution::Work;
 use model::{HostId, Inventory};
 use prost::Message as _;
 use std::collections::{BTreeSet, VecDeque};
@@ -68,6 +69,11 @@ impl Desk {
     /// What follows other servers.
     pub fn hear_of(&mut self, elsewhere: Elsewhere) {
         self.keeper.obey(Command::Elsewhere(elsewhere));
+    }
+
+    /// What has been done so far to find whom to tell what.
+    pub fn work(&self) -> Work {
+        self.keeper.work()
     }
 
     /// Hosts of which other servers have to hear, since the last time.

@@ -8,7 +8,7 @@ use crate::Connection;
 use crate::messages::ClosingReason;
 use crate::server::outbox::Outbox;
 use crate::server::table::{HostStatus, Lag, Report, Table};
-use distribution::{Distribution, Messages};
+use distribution::{Distribution, Messages, Work};
 use model::{HostId, Inventory, InventoryChange, PortId, Revision};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -329,6 +329,10 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    pub(crate) fn work(&self) -> Work {
+        self.distribution.work()
     }
 
     /// Hosts that are told something of it.

@@ -70,8 +70,9 @@ impl Sim<'_> {
         let row = self.figures.rows.entry(done.class).or_default();
         row.changes += 1;
         let told: BTreeSet<HostId> = sent.changes.iter().map(|(id, _)| id.clone()).collect();
-        row.told.add(told.len() as u64);
         if done.is_quiet {
+            row.told.add(told.len() as u64);
+            row.objects.add(done.objects);
             let work = done.work + sent.work;
             row.server_us.add(work.as_micros() as u64);
         }
@@ -206,18 +207,21 @@ impl Sim<'_> {
         if self.agent_ports >= self.config.most_agent_ports {
             return;
         }
-        let server = self.servers[*number].server.as_mut().expect("it is up");
-        let ports = server.desk.part(line).map_or(0, |part| part.ports.len());
-        // Those where a rule names the largest group have at most half of the room.
-        let large = ports > 20_000 && self.agent_ports + ports > self.config.most_agent_ports / 2;
-        if large && self.config.hosts > 2 * self.figures.watching {
+        let named = self.ledger.named_by(id);
+        let largest = self.world.largest.as_ref();
+        let names_largest = largest.is_some_and(|largest| named.contains(largest));
+        let members: usize = named.iter().map(|group| self.ledger.members(group)).sum();
+        let ports = self.ledger.on_host(id).map_or(0, BTreeSet::len) + members;
+        if names_largest && !self.has_room_for_large(ports) {
             return;
         }
         self.agent_ports += ports;
+        let server = self.servers[*number].server.as_mut().expect("it is up");
         server.desk.gone(line);
         self.counted.remove(id);
         let mut host = Host::new(id.clone());
         host.part_ports = ports;
+        host.names_largest = names_largest;
         let mut now = now(self.step, &mut self.dice, self.config, false);
         for port in self.ledger.on_host(id).into_iter().flatten() {
             let port = self.ledger.port(port).expect("it is listed");
@@ -225,9 +229,18 @@ impl Sim<'_> {
         }
         host.start(&mut now);
         self.hosts.insert(id.clone(), host);
-        self.had_agents.insert(id.clone());
+        let is_first = self.had_agents.insert(id.clone());
+        self.figures.largest_agents += usize::from(names_largest && is_first);
         self.figures.agents = self.had_agents.len();
         self.figures.agents_at_once = self.figures.agents_at_once.max(self.hosts.len());
+    }
+
+    /// Hosts where a rule names the largest group have at most half of the room, if there are many others.
+    fn has_room_for_large(&self, ports: usize) -> bool {
+        let large = self.hosts.values().filter(|host| host.names_largest);
+        let taken: usize = large.map(|host| host.part_ports).sum();
+        let are_many = self.config.hosts > 2 * self.figures.watching;
+        !are_many || taken + ports <= self.config.most_agent_ports / 2
     }
 
     pub(super) fn receive(&mut self, faulty: bool) -> Result<(), End> {

@@ -73,7 +73,10 @@ impl Sim<'_> {
     pub(super) fn change(&mut self, faulty: bool) -> Option<Done> {
         let change = Change::draw(&mut self.dice, &self.world, &self.ledger)?;
         self.trace.add(format!("{change:?}").as_bytes());
-        let is_quiet = !(faulty && self.store_faults());
+        let step = self.step;
+        let is_late = self.there().any(|server| server.is_behind(step));
+        let is_quiet = !(faulty && self.store_faults() || is_late);
+        let objects = self.objects();
         let asked = *self.dice.one_of(&self.up())?;
         let server = self.servers[asked].server.as_ref().expect("it is up");
         let began = Instant::now();
@@ -96,8 +99,17 @@ impl Sim<'_> {
         Some(Done {
             class,
             work,
+            objects: self.objects() - objects,
             is_quiet,
         })
+    }
+
+    fn there(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter_map(|slot| slot.server.as_ref())
+    }
+
+    fn objects(&self) -> u64 {
+        self.there().map(Server::objects).sum()
     }
 
     /// Whether there is one.
