@@ -1,6 +1,6 @@
 //! What a change costs the servers, counted: by the hosts that it concerns, however many ports there are.
 
-use sim::{Class, Config, Figures, Row, run};
+use sim::{Config, Figures, Row, run};
 use std::ops::ControlFlow;
 
 fn figures(hosts: usize, ports: usize) -> Figures {
@@ -33,12 +33,12 @@ fn is_constant(small: &Row, large: &Row) -> bool {
 fn a_change_costs_no_more_where_there_are_ten_times_as_many_ports() {
     let (small, large) = (figures(100, 2_000), figures(1_000, 20_000));
     assert!(large.largest >= 9 * small.largest, "{}", large.largest);
-    let grown: Vec<(&Class, &Row, &Row)> = small
-        .rows
-        .iter()
-        .map(|(class, row)| (class, row, &large.rows[class]))
-        .filter(|(_, small, large)| !is_constant(small, large))
-        .collect();
-    assert!(grown.is_empty(), "{grown:#?}");
+    let grown = small.rows.iter().filter_map(|(class, small)| {
+        let large = &large.rows[class];
+        let said = |row: &Row| (objects_a_change(row), row.objects_a_host());
+        (!is_constant(small, large)).then(|| (class, said(small), said(large)))
+    });
+    let grown: Vec<_> = grown.collect();
+    assert!(grown.is_empty(), "of a change, and of a host: {grown:?}");
     assert_eq!(small.rows.len(), 10);
 }
