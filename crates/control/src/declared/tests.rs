@@ -706,7 +706,8 @@ async fn policies_of_two_labels_share_a_host() {
         "{made:?}"
     );
     assert_eq!(site.control.state().hosts.len(), 1);
-    let mine = format!("{text}hosts: {{ h1: {{ tunnel-address: 192.0.2.9 }} }}\n");
+    let mine = text.replace("device: tap9", "host: h1, device: tap9");
+    let mine = format!("{mine}hosts: {{ h1: {{ tunnel-address: 192.0.2.9 }} }}\n");
     let refused = site.control.declare(&admin(), other(&mine)).await;
     check_refused("it says more of it", refused, "NotOfLabel");
     told(&site, other("version: 1\n")).await;
