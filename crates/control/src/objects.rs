@@ -214,10 +214,13 @@ pub struct Port {
     pub device_owner: ArcStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Arc<Binding>>,
+    /// Only without a binding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbound: Option<Box<Unbound>>,
 }
 
 /// Memory is given away in steps of 16 bytes, and a server has a million of them.
-const _: () = assert!(size_of::<Port>() <= 152);
+const _: () = assert!(size_of::<Port>() <= 160);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FixedAddress {
@@ -249,6 +252,14 @@ pub struct Binding {
     pub vnic_type: ArcStr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Box<Move>>,
+}
+
+/// What is said of a port's binding before it has one: the next one has it by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unbound {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub profile: BTreeMap<String, String>,
+    pub vnic_type: ArcStr,
 }
 
 /// A live migration. A record without it is of a port that stays.

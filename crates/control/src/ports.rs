@@ -17,6 +17,7 @@ mod trust;
 
 pub use addressing::{AskedAddress, AskedPair};
 pub use binding::AskedBinding;
+use binding::Before;
 pub(crate) use binding::{USUAL_VNIC, moved};
 pub use by_host::{AskedOnHost, OnHost};
 
@@ -262,7 +263,9 @@ fn port(
         return Err(Refused::PortSecurityAndIpRequired);
     }
     secured_pairs(port_security, &pairs)?;
-    let binding = new.binding.of(None, who, "create_port", now)?;
+    let asked = &new.binding;
+    let binding = asked.of(Before::default(), who, "create_port", now)?;
+    let unbound = asked.unbound(Before::default(), binding.as_ref())?;
     let port = Port {
         id: id.clone(),
         project,
@@ -277,6 +280,7 @@ fn port(
         device_id: device_id(&new.device_id)?,
         device_owner: checked_text("device_owner", &new.device_owner)?,
         binding: binding.map(Arc::new),
+        unbound,
     };
     let trust = Trust {
         who,
@@ -384,8 +388,9 @@ fn patched(
     if let Some(owner) = &patch.device_owner {
         port.device_owner = checked_text("device_owner", owner)?;
     }
-    let before = seen.binding.as_deref();
+    let before = Before::of(seen);
     let binding = patch.binding.of(before, who, "update_port", now)?;
+    port.unbound = patch.binding.unbound(before, binding.as_ref())?;
     port.binding = binding.map(Arc::new);
     readdress(
         &mut Addressing {

@@ -141,6 +141,7 @@ pub(crate) fn port(id: &str, project: &ProjectId, groups: &[GroupId]) -> Port {
         device_id: Default::default(),
         device_owner: Default::default(),
         binding: None,
+        unbound: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A port's bindings, one for each host.
 
 use super::not_in_table;
-use super::ports::{PROFILE, asked_profile, profile_of};
+use super::ports::{PROFILE, VNIC_TYPES, asked_profile, profile_of};
 use crate::attribute::{NAME, Shape, shown};
 use crate::body::{Body, Expected};
 use crate::fault::Fault;
@@ -21,7 +21,9 @@ pub(crate) static EXPECTED: Expected = Expected {
         shown("profile", PROFILE, "As `binding:profile` of the port")
             .given()
             .changed(),
-        shown("vnic_type", NAME, "").given().changed(),
+        shown("vnic_type", Shape::OneOf(VNIC_TYPES), "")
+            .given()
+            .changed(),
         shown("vif_type", NAME, ""),
         shown("vif_details", Shape::Anything, ""),
     ],
@@ -68,6 +70,6 @@ pub(crate) fn asked(body: &Body) -> Result<AskedOnHost, Fault> {
     Ok(AskedOnHost {
         device,
         profile,
-        vnic_type: body.text("vnic_type"),
+        vnic_type: body.one_of("vnic_type", VNIC_TYPES).map(str::to_owned),
     })
 }

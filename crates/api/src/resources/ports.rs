@@ -69,8 +69,7 @@ pub(crate) static TABLE: Table = Table {
             .for_admins(),
         shown("binding:vnic_type", Shape::OneOf(VNIC_TYPES), "")
             .given()
-            .changed()
-            .for_admins(),
+            .changed(),
         shown("binding:vif_type", NAME, "").for_admins(),
         shown("binding:vif_details", Shape::Anything, "").for_admins(),
         TAGS,
@@ -85,7 +84,7 @@ pub(crate) static TABLE: Table = Table {
 };
 
 const MAC: Shape = Shape::OrNull(&Shape::Mac);
-const VNIC_TYPES: &[&str] = &[
+pub(super) const VNIC_TYPES: &[&str] = &[
     "normal",
     "direct",
     "macvtap",
@@ -133,7 +132,7 @@ pub(crate) fn read(port: &Stored<Port>, view: &View<'_>, name: &str) -> Value {
         "security_groups" => texts(&port.groups),
         "allowed_address_pairs" => port.pairs.iter().map(pair).collect(),
         "port_security_enabled" => port.port_security.into(),
-        _ => bound(port.binding.as_deref(), name)
+        _ => bound(port, name)
             .or_else(|| said_or_revision(port, name))
             .unwrap_or_else(|| not_in_table(name)),
     }
@@ -159,11 +158,20 @@ fn pair(pair: &Pair) -> Value {
     json!({"ip_address": address, "mac_address": pair.mac.to_string()})
 }
 
-fn bound(binding: Option<&Binding>, name: &str) -> Option<Value> {
+fn bound(port: &Port, name: &str) -> Option<Value> {
+    let (binding, unbound) = (port.binding.as_deref(), port.unbound.as_deref());
     Some(match name {
         "binding:host_id" => binding.map_or("", |b| b.host.as_str()).into(),
-        "binding:profile" => binding.map_or_else(|| json!({}), profile),
-        "binding:vnic_type" => binding.map_or("normal", |b| b.vnic_type.as_str()).into(),
+        "binding:profile" => match (binding, unbound) {
+            (Some(binding), _) => profile(binding),
+            (None, Some(unbound)) => Value::Object(profile_of(&unbound.profile, None)),
+            (None, None) => json!({}),
+        },
+        "binding:vnic_type" => {
+            let bound = binding.map(|binding| &binding.vnic_type);
+            let vnic_type = bound.or(unbound.map(|unbound| &unbound.vnic_type));
+            vnic_type.map_or("normal", |vnic_type| vnic_type).into()
+        }
         "binding:vif_type" => if binding.is_some() { "tap" } else { "unbound" }.into(),
         "binding:vif_details" => match binding {
             Some(_) => json!({"port_filter": true}),

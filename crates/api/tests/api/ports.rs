@@ -444,6 +444,38 @@ async fn a_port_is_let_go_of_by_null() {
     assert_eq!(none.await.done(201).body["port"]["binding:host_id"], "");
 }
 
+/// Who makes a port for a machine that is placed later says what kind of NIC it is to have.
+#[tokio::test]
+async fn what_is_said_of_a_binding_waits_for_a_host() {
+    let bed = Bed::new().await;
+    let (alice, admin) = (bed.member("alice"), bed.admin());
+    let network = alice.network("10.0.0.0/24").await;
+    let direct = json!({"binding:vnic_type": "direct"});
+    let port = post(&alice, &network, direct).await.done(201);
+    assert_eq!(port.body["port"]["binding:vnic_type"], "direct");
+    let profile = json!({"binding:profile": {"pci": "0000:05"}});
+    let port = put(&admin, &port, profile.clone()).await.done(200);
+    let check = |port: &Answer, host: &str| {
+        let port = &port.body["port"];
+        assert_eq!(port["binding:host_id"], host);
+        assert_eq!(port["binding:vnic_type"], "direct");
+        assert_eq!(port["binding:profile"], profile["binding:profile"]);
+    };
+    check(&port, "");
+    let bound = put(&admin, &port, json!({"binding:host_id": "h1"}));
+    check(&bound.await.done(200), "h1");
+    let unbound = put(&admin, &port, json!({"binding:host_id": null}));
+    check(&unbound.await.done(200), "");
+    let usual = json!({"binding:vnic_type": "normal", "binding:profile": {}});
+    let usual = put(&admin, &port, usual).await.done(200);
+    assert_eq!(usual.body["port"]["binding:vnic_type"], "normal");
+    assert_eq!(usual.body["port"]["binding:profile"], json!({}));
+    let device = json!({"binding:profile": {"device": "tap1"}});
+    put(&admin, &port, device)
+        .await
+        .refused(400, "HTTPBadRequest: no binding:host_id");
+}
+
 #[tokio::test]
 async fn null_is_by_itself_at_first_and_nothing_later() {
     let bed = Bed::new().await;

@@ -155,6 +155,10 @@ impl Common<'_> {
             device_id: before.map(|b| b.device_id.clone()).unwrap_or_default(),
             device_owner: owner(before, port),
             binding: binding(before, port, self.now).map(Arc::new),
+            unbound: match port.host {
+                Some(_) => None,
+                None => before.and_then(|before| before.unbound.clone()),
+            },
         }
     }
 }

@@ -187,6 +187,7 @@ fn port(random: &mut Dice) -> Port {
         admin_up: true,
         device_id: Default::default(),
         device_owner: (*pick(random, &owners)).into(),
+        unbound: None,
         binding: chance(random, 2).then(|| {
             Arc::new(Binding {
                 host: HostId::from(*pick(random, &IDS)),

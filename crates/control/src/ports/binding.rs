@@ -13,7 +13,7 @@ use crate::checks;
 use crate::checks::checked_text;
 use crate::hosts;
 use crate::ids::Moment;
-use crate::objects::{Binding, Destination, Device, Move};
+use crate::objects::{Binding, Destination, Device, Move, Port, Unbound};
 use crate::refused::Refused;
 use arcstr::ArcStr;
 use model::HostId;
@@ -32,6 +32,34 @@ pub struct AskedBinding {
     pub moving_to: Option<String>,
 }
 
+/// What is known before.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Before<'a> {
+    binding: Option<&'a Binding>,
+    unbound: Option<&'a Unbound>,
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn of(port: &'a Port) -> Self {
+        Self {
+            binding: port.binding.as_deref(),
+            unbound: port.unbound.as_deref(),
+        }
+    }
+
+    fn profile(&self) -> BTreeMap<String, String> {
+        let bound = self.binding.map(|binding| &binding.profile);
+        let profile = bound.or(self.unbound.map(|unbound| &unbound.profile));
+        profile.cloned().unwrap_or_default()
+    }
+
+    fn vnic_type(&self) -> ArcStr {
+        let bound = self.binding.map(|binding| &binding.vnic_type);
+        let vnic_type = bound.or(self.unbound.map(|unbound| &unbound.vnic_type));
+        vnic_type.map_or(USUAL_VNIC, ArcStr::clone)
+    }
+}
+
 pub(crate) const USUAL_VNIC: ArcStr = arcstr::literal!("normal");
 /// As the kernel's, with room for a pattern.
 const MOST_DEVICE_NAME: usize = 15;
@@ -41,12 +69,13 @@ impl AskedBinding {
     /// `action`: `create_port`.
     pub(super) fn of(
         &self,
-        before: Option<&Binding>,
+        known: Before<'_>,
         who: &Caller,
         action: &str,
         now: &Moment,
     ) -> Result<Option<Binding>, Refused> {
         self.allowed(who, action)?;
+        let before = known.binding;
         let host = match (self.host.as_deref(), before) {
             (Some(""), _) => return Ok(None),
             (Some(host), _) => hosts::host_id(host)?,
@@ -57,31 +86,52 @@ impl AskedBinding {
         let moving = self.moving(before, &host, now)?;
         let arrived = before.and_then(Binding::destination);
         let arrived = arrived.filter(|to| to.host == host).cloned();
-        let before = before.cloned();
         let device = match &self.device {
             Some(device) => Some(checked(device)?.clone()),
             // One host's device says nothing about another's.
             None if moves => arrived.as_ref().and_then(|to| to.device.clone()),
-            None => before.as_ref().and_then(|before| before.device.clone()),
+            None => before.and_then(|before| before.device.clone()),
         };
         let profile = match &self.profile {
             Some(profile) => checked_profile(profile)?.clone(),
             None => arrived
                 .and_then(|to| to.profile)
-                .or_else(|| before.as_ref().map(|b| b.profile.clone()))
-                .unwrap_or_default(),
-        };
-        let vnic_type = match &self.vnic_type {
-            Some(vnic) => checked_text("binding:vnic_type", vnic)?,
-            None => before.map_or_else(|| USUAL_VNIC, |before| before.vnic_type),
+                .unwrap_or_else(|| known.profile()),
         };
         Ok(Some(Binding {
             host,
             device,
             profile,
-            vnic_type,
+            vnic_type: self.vnic_type(known)?,
             moving,
         }))
+    }
+
+    /// `None` if there is a binding, or nothing unusual to say.
+    pub(super) fn unbound(
+        &self,
+        known: Before<'_>,
+        binding: Option<&Binding>,
+    ) -> Result<Option<Box<Unbound>>, Refused> {
+        if binding.is_some() {
+            return Ok(None);
+        }
+        let unbound = Unbound {
+            profile: match &self.profile {
+                Some(profile) => checked_profile(profile)?.clone(),
+                None => known.profile(),
+            },
+            vnic_type: self.vnic_type(known)?,
+        };
+        let usual = unbound.profile.is_empty() && unbound.vnic_type == USUAL_VNIC;
+        Ok((!usual).then(|| Box::new(unbound)))
+    }
+
+    fn vnic_type(&self, known: Before<'_>) -> Result<ArcStr, Refused> {
+        match &self.vnic_type {
+            Some(vnic_type) => checked_text("binding:vnic_type", vnic_type),
+            None => Ok(known.vnic_type()),
+        }
     }
 
     fn moving(
@@ -111,21 +161,20 @@ impl AskedBinding {
     }
 
     fn allowed(&self, who: &Caller, action: &str) -> Result<(), Refused> {
-        let usual = self.vnic_type.as_deref().is_none_or(|v| v == USUAL_VNIC);
         let allow =
             |asked: bool, attribute| checks::allow(!asked || who.is_admin(), action, attribute);
         allow(self.host.is_some(), "binding:host_id")?;
         allow(
             self.profile.is_some() || self.device.is_some() || self.moving_to.is_some(),
             "binding:profile",
-        )?;
-        allow(!usual, "binding:vnic_type")
+        )
     }
 
     fn without_host(&self) -> Result<Option<Binding>, Refused> {
-        let profile = self.profile.as_ref().is_some_and(|p| !p.is_empty());
+        let device = self.device.as_ref();
+        let device = device.is_some_and(|device| *device != Device::Mac);
         let moving = self.moving_to.as_ref().is_some_and(|to| !to.is_empty());
-        match profile || self.device.is_some() || moving {
+        match device || moving {
             true => Err(Refused::input(
                 "binding:profile",
                 "the port has no binding:host_id",

@@ -287,11 +287,6 @@ async fn what_a_new_port_cant_have() {
             Box::new(|new| new.binding.profile = Some(BTreeMap::new())),
             "NotAuthorized",
         ),
-        (
-            "vnic",
-            Box::new(|new| new.binding.vnic_type = Some("direct".to_owned())),
-            "NotAuthorized",
-        ),
     ];
     let before = site.control.state().ports.len();
     for (what, with, expected) in cases {

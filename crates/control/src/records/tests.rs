@@ -1,7 +1,7 @@
 use super::*;
 use crate::objects::{
     AskedPeer, Asks, Binding, Described, Destination, Device, FixedAddress, FixedAddresses, Move,
-    Pair, Segment, Shared,
+    Pair, Segment, Shared, Unbound,
 };
 use crate::told::{Connection, Lack, NotEnforced, Running, Told};
 use model::{
@@ -249,11 +249,25 @@ fn networks_and_ports_are_written_so() {
                 since: 3,
             }))),
         })),
+        unbound: None,
     };
     check(
         &port,
         "port/o",
         r#"{"id":"o","project":"p","network":"n","created_at":1,"updated_at":2,"mac":"02:00:00:00:00:01","fixed":[{"subnet":"u","address":"10.0.0.5"}],"pairs":[{"prefix":"10.9.0.0/24","mac":"02:00:00:00:00:01"}],"groups":["g"],"port_security":true,"admin_up":true,"device_id":"vm","device_owner":"compute:nova","binding":{"host":"h","device":{"name":"tap1"},"vnic_type":"normal","moving":{"to":{"host":"i","device":"mac","since":3}}}}"#,
+    );
+    let waiting = Port {
+        binding: None,
+        unbound: Some(Box::new(Unbound {
+            profile: BTreeMap::new(),
+            vnic_type: "direct".into(),
+        })),
+        ..port
+    };
+    check(
+        &waiting,
+        "port/o",
+        r#"{"id":"o","project":"p","network":"n","created_at":1,"updated_at":2,"mac":"02:00:00:00:00:01","fixed":[{"subnet":"u","address":"10.0.0.5"}],"pairs":[{"prefix":"10.9.0.0/24","mac":"02:00:00:00:00:01"}],"groups":["g"],"port_security":true,"admin_up":true,"device_id":"vm","device_owner":"compute:nova","unbound":{"vnic_type":"direct"}}"#,
     );
     let host = Host {
         id: HostId::from("h"),
