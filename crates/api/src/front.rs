@@ -145,11 +145,14 @@ async fn take(api: Arc<Api>, id: String, request: Request<Body>) -> Result<Answe
         }
         Err(_) => Err(Fault::new(
             StatusCode::GATEWAY_TIMEOUT,
-            "HTTPGatewayTimeout",
+            STILL_AT_IT,
             "The request takes too long. It goes on: read before you try again.",
         )),
     }
 }
+
+/// The type of a 504 that is no trouble, only not the end.
+const STILL_AT_IT: &str = "RequestGoesOn";
 
 async fn read(body: Body, limits: &Limits) -> Result<Bytes, Fault> {
     let whole = Limited::new(body, limits.body_bytes).collect();

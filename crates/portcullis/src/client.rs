@@ -7,9 +7,9 @@ use clap::Args;
 use model::{HostId, Inventory};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 /// The server that is asked.
 #[derive(Args, Clone, Debug)]
@@ -130,14 +130,28 @@ impl Client {
         self.json(&bytes)
     }
 
-    pub(crate) fn post(&self, path: &str, body: &[u8]) -> Result<Value, Failure> {
-        let mut request = self.agent.post(self.url(path));
-        if let Some(token) = &self.token {
-            request = request.header("x-auth-token", token);
+    /// A policy, whole: however long it takes, since a server that is asked again goes on where it is. `None`: one of
+    /// nothing.
+    pub(crate) fn declare(&self, path: &str, policy: Option<&[u8]>) -> Result<Value, Failure> {
+        let url = self.url(path);
+        let ask = || match policy {
+            Some(policy) => {
+                let request = self.known(self.agent.post(&url));
+                let request = request.header("content-type", "application/yaml");
+                request.send(policy)
+            }
+            None => self.known(self.agent.delete(&url)).call(),
+        };
+        let begun = Instant::now();
+        loop {
+            let (status, body) = self.whole(ask())?;
+            if status != 504 || kind(&body) != "RequestGoesOn" {
+                return self.json(&self.fine(status, body)?);
+            }
+            let server = &self.server;
+            let seconds = begun.elapsed().as_secs();
+            eprintln!("{server} is still at it after {seconds} s: a large policy takes a while");
         }
-        let request = request.header("content-type", "application/yaml");
-        let bytes = self.answer(request.send(body))?;
-        self.json(&bytes)
     }
 
     /// What all hosts together are told.
@@ -158,11 +172,7 @@ impl Client {
 
     /// As it comes; in this time it has to begin.
     pub(crate) fn download(&self, path: &str, begins: Duration) -> Result<Response<Body>, Failure> {
-        let mut request = self.agent.get(self.url(path));
-        if let Some(token) = &self.token {
-            request = request.header("x-auth-token", token);
-        }
-        let request = request.config();
+        let request = self.known(self.agent.get(self.url(path))).config();
         let request = request.timeout_global(None).timeout_connect(Some(CONNECTS));
         let request = request.timeout_recv_response(Some(begins)).build();
         let mut answer = request.call().map_err(|error| self.unreachable(&error))?;
@@ -177,27 +187,40 @@ impl Client {
 
     fn bytes(&self, verb: Verb, path: &str) -> Result<Vec<u8>, Failure> {
         let url = self.url(path);
-        let mut request = match verb {
+        let request = match verb {
             Verb::Get => self.agent.get(url),
             Verb::Delete => self.agent.delete(url),
         };
-        if let Some(token) = &self.token {
-            request = request.header("x-auth-token", token);
+        let (status, body) = self.whole(self.known(request).call())?;
+        self.fine(status, body)
+    }
+
+    /// With who we are.
+    fn known<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("x-auth-token", token),
+            None => request,
         }
-        self.answer(request.call())
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.server)
     }
 
-    fn answer(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Vec<u8>, Failure> {
+    fn whole(
+        &self,
+        answer: Result<Response<Body>, ureq::Error>,
+    ) -> Result<(u16, Vec<u8>), Failure> {
         let mut answer = answer.map_err(|error| self.unreachable(&error))?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(MOST_ANSWER_BYTES);
         let body = body
             .read_to_vec()
             .map_err(|error| self.unreachable(&error))?;
+        Ok((status, body))
+    }
+
+    fn fine(&self, status: u16, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
         match status {
             200..=299 => Ok(body),
             status => Err(self.refusal(status, &body)),
@@ -238,7 +261,7 @@ impl Client {
         let said = answer["NeutronError"]["message"]
             .as_str()
             .unwrap_or_default();
-        let kind = answer["NeutronError"]["type"].as_str().unwrap_or_default();
+        let kind = kind(body);
         match status {
             401 => Failure::System(match self.token {
                 Some(_) => format!("{server} doesn't know our token"),
@@ -253,6 +276,13 @@ impl Client {
             _ => Failure::System(format!("{server}: {said}")),
         }
     }
+}
+
+/// Of a refusal.
+fn kind(body: &[u8]) -> String {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let kind = answer["NeutronError"]["type"].as_str();
+    kind.unwrap_or_default().to_owned()
 }
 
 fn token(access: &AccessArgs) -> Result<Option<String>, Failure> {
@@ -314,6 +344,7 @@ pub(crate) fn with_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     #[test]
@@ -328,9 +359,44 @@ mod tests {
         let answers = Duration::from_millis(100);
         let client = Client::with(&server, &access, answers).expect("an address");
         let large = vec![b' '; 16 << 20];
-        for asked in [client.ask(Verb::Get, "/"), client.post("/", &large)] {
+        for asked in [
+            client.ask(Verb::Get, "/"),
+            client.declare("/", Some(&large)),
+        ] {
             let text = asked.expect_err("nobody answers").text();
             assert!(text.contains("gave no answer in time"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_policy_that_takes_long_is_asked_for_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let serving = std::thread::spawn(move || {
+            let later = r#"{"NeutronError": {"type": "RequestGoesOn", "message": "later"}}"#;
+            for (status, body) in [
+                ("504 Gateway Timeout", later),
+                ("200 OK", r#"{"objects": []}"#),
+            ] {
+                let (mut stream, _) = listener.accept().expect("it is asked");
+                let mut asked = [0; 4096];
+                let length = stream.read(&mut asked).expect("a request");
+                assert!(asked[..length].starts_with(b"DELETE /policy "));
+                let length = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+                )
+                .expect("written");
+            }
+        });
+        let access = AccessArgs {
+            token_file: None,
+            ca: None,
+        };
+        let client = Client::with(&server, &access, Duration::from_secs(10)).expect("an address");
+        let done = client.declare("/policy", None).expect("it is done at last");
+        assert_eq!(done, serde_json::json!({"objects": []}));
+        serving.join().expect("it was asked twice");
     }
 }

@@ -83,7 +83,7 @@ pub(crate) fn run(args: ApplyArgs) -> Result<(), Failure> {
         let _ = write!(path, "&project={}", escaped(project));
     }
     let client = args.client.client()?;
-    let answer = client.post(&path, &bytes)?;
+    let answer = client.declare(&path, Some(&bytes))?;
     tell(args.format.output, &answer);
     warn_of_hosts(&client, &policy);
     Ok(())

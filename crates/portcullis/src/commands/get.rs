@@ -319,7 +319,7 @@ pub(crate) fn delete(args: DeleteArgs) -> Result<(), Failure> {
         if let Some(project) = &args.project {
             path.push_str(&format!("&project={}", escaped(project)));
         }
-        let answer = client.ask(Verb::Delete, &path)?;
+        let answer = client.declare(&path, None)?;
         tell(args.format.output, &answer);
         return Ok(());
     }

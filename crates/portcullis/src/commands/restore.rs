@@ -4,7 +4,9 @@ use crate::cluster::store_choice::{StoreArgs, StoreChoice};
 use crate::commands::server::runtime;
 use crate::failure::Failure;
 use clap::Args;
+use model::Revision;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Make a server's store from a backup
 ///
@@ -45,5 +47,40 @@ pub(crate) fn run(args: RestoreArgs) -> Result<(), Failure> {
         }
     };
     println!("the store begins at revision {revision}; hosts take all their policy anew");
+    if let Some(warning) = behind(revision, SystemTime::now()) {
+        eprintln!("{warning}");
+    }
     Ok(())
+}
+
+/// An epoch is the time when a store was made, unless the clock was before that of the one it is made of.
+fn behind(revision: Revision, now: SystemTime) -> Option<String> {
+    let now = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs());
+    (revision.epoch > now).then(|| {
+        format!(
+            "warning: this machine's clock ({now} s since 1970) is behind the store's beginning ({}): hosts that \
+             follow a store which was restored later won't follow this one. Set the clock, and restore again",
+            revision.epoch
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_behind_is_told_of() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let revision = Revision {
+            epoch: 1000,
+            commit: 1,
+        };
+        assert_eq!(behind(revision, at(1000)), None);
+        let warning = behind(revision, at(999)).expect("it is before");
+        assert!(warning.contains("Set the clock"), "{warning}");
+    }
 }
