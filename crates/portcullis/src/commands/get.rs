@@ -48,7 +48,7 @@ Examples:
   portcullis delete -f policy.yaml          all that was applied from this file
   portcullis delete --label web             all that was applied under this label
 
-What others use stays, and so does all the rest then.
+What others use stays: of a file or a label, all of it then; of ids, that one and those after it.
 
 Exit codes: 0 removed, 1 refused or no such object, 2 usage, 4 the server can't be asked, or doesn't know us.")]
 pub(crate) struct DeleteArgs {
