@@ -147,12 +147,14 @@ fn checked(tag: &str) -> Result<ArcStr, Refused> {
 
 /// An object that people see.
 pub(crate) trait Said: Kept + Clone {
+    fn said(&self) -> &Described;
     fn said_mut(&mut self) -> &mut Described;
 }
 
 macro_rules! said {
     ($($object:ident)+) => {$(
         impl Said for $object {
+            fn said(&self) -> &Described { &self.said }
             fn said_mut(&mut self) -> &mut Described { &mut self.said }
         }
     )+};
@@ -162,7 +164,7 @@ said! { Group GroupRule Addresses Network Subnet Port }
 /// But for when it was changed last.
 pub(crate) fn is_as_before<T: Said + PartialEq>(seen: &T, object: &T) -> bool {
     let mut same = object.clone();
-    same.said_mut().updated_at = seen.clone().said_mut().updated_at;
+    same.said_mut().updated_at = seen.said().updated_at;
     same == *seen
 }
 

@@ -171,14 +171,12 @@ async fn some_protocols_have_ports() {
         range("tcp", json!(1), json!(65535)),
         is(json!(null), json!(null)),
     ));
-    for protocol in [json!(null), json!("any"), json!("gre"), json!("icmp")] {
-        let protocol = protocol.as_str().unwrap_or_default();
-        let all = match protocol {
-            "" => json!({"port_range_min": 1, "port_range_max": 65535}),
-            name => range(name, json!(1), json!(65535)),
-        };
-        rows.push((all, is(json!(null), json!(null))));
-    }
+    let mut all = vec![json!({"port_range_min": 1, "port_range_max": 65535})];
+    all.extend(["any", "gre", "icmp"].map(|name| range(name, json!(1), json!(65535))));
+    rows.extend(
+        all.into_iter()
+            .map(|all| (all, is(json!(null), json!(null)))),
+    );
     taken(&rows).await;
     let value = "SecurityGroupInvalidPortValue";
     let bad_range = "SecurityGroupInvalidPortRange";
