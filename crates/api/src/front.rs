@@ -151,8 +151,8 @@ async fn take(api: Arc<Api>, id: String, request: Request<Body>) -> Result<Answe
     }
 }
 
-/// The type of a 504 that is no trouble, only not the end.
-const STILL_AT_IT: &str = "RequestGoesOn";
+/// The type of a 504 that is no trouble, only not the end: `portcullis apply` asks again.
+pub const STILL_AT_IT: &str = "RequestGoesOn";
 
 async fn read(body: Body, limits: &Limits) -> Result<Bytes, Fault> {
     let whole = Limited::new(body, limits.body_bytes).collect();

@@ -37,7 +37,7 @@ mod server;
 mod times;
 
 pub use audit::Audit;
-pub use front::{Api, Limits, router};
+pub use front::{Api, Limits, STILL_AT_IT, router};
 pub use identity::{
     Identity, Keystone, KeystoneError, KeystoneSettings, NotLoopback, Tokens, TokensError,
 };

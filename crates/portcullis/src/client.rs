@@ -145,7 +145,7 @@ impl Client {
         let begun = Instant::now();
         loop {
             let (status, body) = self.whole(ask())?;
-            if status != 504 || kind(&body) != "RequestGoesOn" {
+            if status != 504 || kind(&body) != api::STILL_AT_IT {
                 return self.json(&self.fine(status, body)?);
             }
             let server = &self.server;
